@@ -137,7 +137,10 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_deref().map(|e| e as &(dyn Error + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|e| e as &(dyn Error + 'static))
     }
 }
 
@@ -148,10 +151,20 @@ mod tests {
     #[test]
     fn the_chain_holds_every_layer_once() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let failure = Failure::new(Cause::ConnectionRefused, Step::Connect, "127.0.0.1:5000 refuses the connection")
-            .at("http://127.0.0.1:5000")
-            .because(refused);
-        assert_eq!(failure.to_string(), "connect: 127.0.0.1:5000 refuses the connection");
-        assert_eq!(failure.chain(), "connect: 127.0.0.1:5000 refuses the connection: connection refused");
+        let failure = Failure::new(
+            Cause::ConnectionRefused,
+            Step::Connect,
+            "127.0.0.1:5000 refuses the connection",
+        )
+        .at("http://127.0.0.1:5000")
+        .because(refused);
+        assert_eq!(
+            failure.to_string(),
+            "connect: 127.0.0.1:5000 refuses the connection"
+        );
+        assert_eq!(
+            failure.chain(),
+            "connect: 127.0.0.1:5000 refuses the connection: connection refused"
+        );
     }
 }

@@ -18,7 +18,8 @@ pub enum CauseName {
 impl CauseName {
     /// Reads a name; never fails.
     pub fn parse(name: &str) -> Self {
-        Cause::from_name(name).map_or_else(|| Self::Other(name.chars().take(64).collect()), Self::Known)
+        Cause::from_name(name)
+            .map_or_else(|| Self::Other(name.chars().take(64).collect()), Self::Known)
     }
 
     /// The cause to act on: [`Cause::Unknown`] for a name that this version does not know.
@@ -72,6 +73,9 @@ mod tests {
         let name: CauseName = serde_json::from_str("\"MoonPhase\"").unwrap();
         assert_eq!(name.cause(), Cause::Unknown);
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"MoonPhase\"");
-        assert_eq!(CauseName::parse("TagNotFound"), CauseName::Known(Cause::TagNotFound));
+        assert_eq!(
+            CauseName::parse("TagNotFound"),
+            CauseName::Known(Cause::TagNotFound)
+        );
     }
 }

@@ -22,7 +22,9 @@ pub struct Suffix {
 ///
 /// An endpoint that holds white space or brackets (no real one does) is left out, so that the suffix always reads back.
 pub fn render(cause: Cause, step: Step, endpoint: Option<&str>) -> String {
-    let endpoint = endpoint.filter(|e| !e.is_empty() && !e.contains(|c: char| c.is_whitespace() || c == ']' || c == '['));
+    let endpoint = endpoint.filter(|e| {
+        !e.is_empty() && !e.contains(|c: char| c.is_whitespace() || c == ']' || c == '[')
+    });
     match endpoint {
         Some(endpoint) => format!("{OPEN}cause={cause} step={step} endpoint={endpoint}]"),
         None => format!("{OPEN}cause={cause} step={step}]"),
@@ -40,7 +42,11 @@ pub fn of(failure: &Failure) -> String {
 pub fn parse(text: &str) -> Option<Suffix> {
     let start = text.rfind(OPEN)? + OPEN.len();
     let inner = &text[start..start + text[start..].find(']')?];
-    let mut suffix = Suffix { cause: CauseName::Known(Cause::Unknown), step: None, endpoint: None };
+    let mut suffix = Suffix {
+        cause: CauseName::Known(Cause::Unknown),
+        step: None,
+        endpoint: None,
+    };
     let mut named = false;
     for pair in inner.split(' ') {
         match pair.split_once('=') {
@@ -75,13 +81,22 @@ mod tests {
 
     #[test]
     fn a_cut_or_foreign_text_has_none() {
-        for text in ["", "[towline: ", "[towline: cause=TagNotFound step=res", "[towline: hello]", "cause=TagNotFound"] {
+        for text in [
+            "",
+            "[towline: ",
+            "[towline: cause=TagNotFound step=res",
+            "[towline: hello]",
+            "cause=TagNotFound",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn an_odd_endpoint_is_left_out() {
-        assert_eq!(render(Cause::DnsFailed, Step::Dns, Some("a b")), "[towline: cause=DnsFailed step=dns]");
+        assert_eq!(
+            render(Cause::DnsFailed, Step::Dns, Some("a b")),
+            "[towline: cause=DnsFailed step=dns]"
+        );
     }
 }
