@@ -69,6 +69,10 @@ struct Row {
 /// Why an image pull failed.
 ///
 /// Adding, splitting or merging causes is a design decision: the row here, its page in `docs/causes`, its probe and its test change together.
+#[expect(
+    clippy::doc_markdown,
+    reason = "the summaries are also shown as plain text"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// The image string does not parse (empty tag, doubled scheme/registry, unset template variable, bad digest). Kubelet reason InvalidImageName.

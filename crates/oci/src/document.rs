@@ -89,7 +89,7 @@ impl Index {
         let exact = matching
             .iter()
             .find(|(offered, _)| offered.variant == platform.variant);
-        exact.or(matching.first()).map(|(_, entry)| *entry)
+        exact.or_else(|| matching.first()).map(|(_, entry)| *entry)
     }
 
     /// The platforms that are offered, in order, without attestations and doubles.
@@ -109,6 +109,7 @@ impl Index {
 }
 
 /// A manifest or an index.
+#[expect(clippy::large_enum_variant, reason = "few exist at once")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image or artifact.
