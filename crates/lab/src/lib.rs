@@ -1,1 +1,5 @@
-//! lab
+//! The lab: things that misbehave on command, and small real images to try them on.
+#![forbid(unsafe_code)]
+
+pub mod guest;
+pub mod image;
