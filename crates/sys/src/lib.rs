@@ -1,1 +1,23 @@
-//! sys
+//! The few low-level calls of Towline: mounts, namespaces, cgroups, confined
+//! opening, peer credentials; file operations whose errors name their path;
+//! supervision of tasks; format versions of what is on disk.
+//!
+//! Everything here is safe Rust over the wrappers of `rustix` and `nix`; a
+//! block of `unsafe` would have to be in this crate, with its reason.
+//!
+//! Functions block unless they are `async`; callers in an async context move
+//! them to [`task::blocking`].
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+pub mod confined;
+pub mod format;
+pub mod fs;
+pub mod mount;
+pub mod ns;
+mod peer;
+pub mod proc;
+pub mod task;
+pub mod testing;
+
+pub use peer::{PeerCredentials, peer_credentials};
