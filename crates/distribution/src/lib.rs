@@ -1,1 +1,18 @@
-//! distribution
+//! The registry client of Towline, pull and push, on the OCI distribution API.
+//!
+//! It owns its connector, so that every failure keeps its type: which phase failed (dns, connect, tls, authenticate, resolve, fetch,
+//! verify), at which endpoint, and why. Everything read from the network is bounded in size and time. No error, fact or log line
+//! holds a secret or the query of a URL.
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod facts;
+mod options;
+mod trace;
+
+pub use client::{
+    BlobHead, BlobStream, Client, ManifestHead, Ping, Repository, Resolved, select_platform,
+};
+pub use facts::{Fact, Observer, Recorder};
+pub use options::{Limits, Options, OptionsError, PlainHttp, Resolver, Retries, Timeouts};
+pub use trace::Trace;

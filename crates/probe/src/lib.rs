@@ -1,1 +1,13 @@
-//! probe
+//! One pull replayed step by step, without keeping anything: a request and a report that can be sent and stored.
+//!
+//! The report says what each step asked, of whom, with which credential (never its value), what came back and how long it took;
+//! and, where the pull would fail, the cause with its evidence.
+#![forbid(unsafe_code)]
+
+mod report;
+mod request;
+mod run;
+
+pub use report::{API_VERSION, FailureReport, KIND, Outcome, RateLimit, Report, StepReport, Tried};
+pub use request::Request;
+pub use run::run;

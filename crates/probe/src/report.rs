@@ -1,0 +1,173 @@
+//! What a replay found: serialisable, versioned, without secrets.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use towline_cause::{Cause, CauseName, Failure, Step};
+use towline_distribution::Fact;
+use towline_oci::{Digest, Platform};
+
+/// The version of [`Report`] in JSON.
+pub const API_VERSION: &str = "towline.dev/v1";
+/// The kind of [`Report`] in JSON.
+pub const KIND: &str = "ProbeReport";
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It went through.
+    Ok,
+    /// The pull would stop here.
+    Failed,
+    /// It was not reached, or not asked for.
+    Skipped,
+}
+
+/// One step of the replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// The step.
+    pub step: Step,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// One line for people.
+    pub text: String,
+    /// The same as keys and values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+    /// Milliseconds.
+    pub millis: u64,
+}
+
+/// A failure as a report holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureReport {
+    /// Why.
+    pub cause: CauseName,
+    /// Where.
+    pub step: Step,
+    /// Scheme, host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The failure's own words.
+    pub detail: String,
+    /// The words of each error underneath, in one line.
+    pub chain: String,
+    /// Causes that the evidence leaves open as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<CauseName>,
+    /// How long the other side asked to wait, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+}
+
+impl FailureReport {
+    /// The cause to act on.
+    pub fn cause(&self) -> Cause {
+        self.cause.cause()
+    }
+}
+
+impl From<&Failure> for FailureReport {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            cause: failure.cause().into(),
+            step: failure.step(),
+            endpoint: failure.endpoint().map(str::to_owned),
+            detail: failure.detail().to_owned(),
+            chain: failure.chain(),
+            alternatives: failure
+                .alternatives()
+                .iter()
+                .map(|&cause| cause.into())
+                .collect(),
+            retry_after: failure.wait().map(|wait| wait.as_secs()),
+        }
+    }
+}
+
+/// One credential that was offered, and what the registry said to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tried {
+    /// `anonymous`, `user bob`, `an identity token`, ...: never the value.
+    pub credential: String,
+    /// From where: `secret shop/regcred, entry "ghcr.io"`, ...
+    pub origin: String,
+    /// Whether it may pull.
+    pub accepted: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureReport>,
+}
+
+/// What the registry says of its rate limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimit {
+    /// `ratelimit-limit` as sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// `ratelimit-remaining` as sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<String>,
+    /// Who is charged: an address or an account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// What a replay found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// [`KIND`].
+    pub kind: String,
+    /// The image as asked for.
+    pub image: String,
+    /// The image written out in full, where it parses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The platform asked for.
+    pub platform: Platform,
+    /// The steps in order.
+    pub steps: Vec<StepReport>,
+    /// Why the pull would fail; absent where it would not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureReport>,
+    /// Every credential that was offered, in order.
+    #[serde(default)]
+    pub tried: Vec<Tried>,
+    /// Whether it works without a credential; absent where that was not found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<bool>,
+    /// Tags that are like the missing one, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags_near: Vec<String>,
+    /// Platforms that the image is built for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
+    /// Digest that the reference resolves to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Sum of the compressed sizes of config and layers, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// The rate limit that the registry names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Everything that the client saw, in order.
+    #[serde(default)]
+    pub facts: Vec<Fact>,
+}
+
+impl Report {
+    /// Whether the pull would go through.
+    pub fn would_pull(&self) -> bool {
+        self.failure.is_none()
+    }
+}
