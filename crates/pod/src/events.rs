@@ -1,0 +1,1 @@
+//! Event correlation as a client of Kubernetes does it.
