@@ -1,0 +1,341 @@
+//! A change to the cluster, as data: it prints as the `kubectl` command that a person pastes, and applies as the same request.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// One change to one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum Action {
+    /// Set the image of a container, in a workload's template or in a pod.
+    SetImage {
+        /// Namespace.
+        namespace: String,
+        /// `deployment`, `pod`, ...
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// The container.
+        container: String,
+        /// The new image.
+        image: String,
+    },
+    /// Create a pull secret, or replace the one of that name.
+    PullSecret {
+        /// Namespace.
+        namespace: String,
+        /// Name of the secret.
+        name: String,
+        /// Host and port of the registry.
+        server: String,
+        /// Whether one of that name exists and is replaced.
+        replace: bool,
+    },
+    /// Name a pull secret in a workload's template.
+    ReferenceSecret {
+        /// Namespace.
+        namespace: String,
+        /// `deployment`, `statefulset`, `serviceaccount`, ...
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// The secret.
+        secret: String,
+    },
+    /// Delete a pod, so that what made it makes it anew.
+    DeletePod {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// Ask Towline's kubelet for an attempt now.
+    RetryNow {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+}
+
+/// Why a change could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API refused or did not answer.
+    #[error("cannot {what}")]
+    Api {
+        /// What was attempted, on what.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The change needs a login that was not given.
+    #[error("the pull secret {0} needs a user name and a password")]
+    NeedsLogin(String),
+    /// The object is of a kind that this change is not made for.
+    #[error("do not know how to change a {0}")]
+    Kind(String),
+}
+
+/// A login that a person typed.
+#[derive(Clone)]
+pub struct Login {
+    /// User name.
+    pub username: String,
+    /// Password; never printed.
+    pub password: towline_keyring::Secret,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Action {
+    /// The command that does this. Names come from the API, where they hold no shell characters; an image is quoted if it does.
+    pub fn command(&self) -> String {
+        match self {
+            Self::SetImage {
+                namespace,
+                kind,
+                name,
+                container,
+                image,
+            } => {
+                format!(
+                    "kubectl -n {namespace} set image {kind}/{name} {container}={}",
+                    quoted(image)
+                )
+            }
+            Self::PullSecret {
+                namespace,
+                name,
+                server,
+                replace,
+            } => {
+                let create = format!(
+                    "kubectl -n {namespace} create secret docker-registry {name} --docker-server={} --docker-username=USER --docker-password=PASSWORD",
+                    quoted(server)
+                );
+                if *replace {
+                    format!("{create} --dry-run=client -o yaml | kubectl apply -f -")
+                } else {
+                    create
+                }
+            }
+            Self::ReferenceSecret {
+                namespace,
+                kind,
+                name,
+                ..
+            } => {
+                format!(
+                    "kubectl -n {namespace} patch {kind} {name} -p '{}'",
+                    self.patch()
+                )
+            }
+            Self::DeletePod { namespace, name } => {
+                format!("kubectl -n {namespace} delete pod {name}")
+            }
+            Self::RetryNow { namespace, name } => {
+                format!(
+                    "kubectl -n {namespace} annotate --overwrite pod {name} {}=$(date +%s)",
+                    towline_pod::pulls::RETRY_NOW
+                )
+            }
+        }
+    }
+
+    fn patch(&self) -> serde_json::Value {
+        match self {
+            Self::ReferenceSecret { kind, secret, .. } => {
+                let secrets = json!([{ "name": secret }]);
+                if kind == "serviceaccount" {
+                    json!({ "imagePullSecrets": secrets })
+                } else {
+                    json!({ "spec": { "template": { "spec": { "imagePullSecrets": secrets } } } })
+                }
+            }
+            Self::SetImage {
+                kind,
+                container,
+                image,
+                ..
+            } => {
+                let spec = json!({ "containers": [{ "name": container, "image": image }] });
+                if kind == "pod" {
+                    json!({ "spec": spec })
+                } else {
+                    json!({ "spec": { "template": { "spec": spec } } })
+                }
+            }
+            Self::RetryNow { .. } => {
+                json!({ "metadata": { "annotations": { towline_pod::pulls::RETRY_NOW: jiff::Timestamp::now().as_second().to_string() } } })
+            }
+            Self::PullSecret { .. } | Self::DeletePod { .. } => serde_json::Value::Null,
+        }
+    }
+
+    /// Does it, through the API. `login` is what the person types for a pull secret.
+    pub async fn apply(&self, client: &Client, login: Option<&Login>) -> Result<(), ApplyError> {
+        let result = match self {
+            Self::SetImage {
+                namespace,
+                kind,
+                name,
+                ..
+            }
+            | Self::ReferenceSecret {
+                namespace,
+                kind,
+                name,
+                ..
+            } => {
+                let api = dynamic(client, namespace, kind)?;
+                api.patch(name, &params(), &Patch::Strategic(self.patch()))
+                    .await
+                    .map(drop)
+            }
+            Self::RetryNow { namespace, name } => {
+                let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+                api.patch(name, &params(), &Patch::Merge(self.patch()))
+                    .await
+                    .map(drop)
+            }
+            Self::DeletePod { namespace, name } => {
+                let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+                api.delete(name, &DeleteParams::default()).await.map(drop)
+            }
+            Self::PullSecret {
+                namespace,
+                name,
+                server,
+                replace,
+            } => {
+                let login = login.ok_or_else(|| ApplyError::NeedsLogin(name.clone()))?;
+                let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+                if *replace {
+                    // Type and data of a secret change only together with its identity.
+                    drop(api.delete(name, &DeleteParams::default()).await);
+                }
+                api.create(&PostParams::default(), &pull_secret(name, server, login))
+                    .await
+                    .map(drop)
+            }
+        };
+        result.map_err(|source| ApplyError::Api {
+            what: self.words(),
+            source: Box::new(source),
+        })
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::SetImage {
+                kind, name, image, ..
+            } => format!("set the image of {kind} {name} to {image}"),
+            Self::PullSecret {
+                namespace, name, ..
+            } => format!("create the secret {namespace}/{name}"),
+            Self::ReferenceSecret {
+                kind, name, secret, ..
+            } => format!("name the secret {secret} in {kind} {name}"),
+            Self::DeletePod { namespace, name } => format!("delete the pod {namespace}/{name}"),
+            Self::RetryNow { namespace, name } => format!("annotate the pod {namespace}/{name}"),
+        }
+    }
+}
+
+fn params() -> PatchParams {
+    PatchParams {
+        field_manager: Some("towline".to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+fn dynamic(client: &Client, namespace: &str, kind: &str) -> Result<Api<DynamicObject>, ApplyError> {
+    let (group, kind) = match kind {
+        "pod" => ("", "Pod"),
+        "serviceaccount" => ("", "ServiceAccount"),
+        "deployment" => ("apps", "Deployment"),
+        "replicaset" => ("apps", "ReplicaSet"),
+        "statefulset" => ("apps", "StatefulSet"),
+        "daemonset" => ("apps", "DaemonSet"),
+        other => return Err(ApplyError::Kind(other.to_owned())),
+    };
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
+    Ok(Api::namespaced_with(client.clone(), namespace, &resource))
+}
+
+fn pull_secret(name: &str, server: &str, login: &Login) -> Secret {
+    let auths = json!({ "auths": { server: { "username": login.username, "password": login.password.expose() } } });
+    let data = BTreeMap::from([(
+        ".dockerconfigjson".to_owned(),
+        ByteString(auths.to_string().into_bytes()),
+    )]);
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/dockerconfigjson".to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    }
+}
+
+/// Quotes a word for a POSIX shell where it holds anything but plain characters.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@[]".contains(c);
+    if word.chars().all(plain) && !word.is_empty() && !word.contains('[') {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_can_be_pasted() {
+        let set = Action::SetImage {
+            namespace: "shop".into(),
+            kind: "deployment".into(),
+            name: "web".into(),
+            container: "app".into(),
+            image: "ghcr.io/o/r:v1".into(),
+        };
+        assert_eq!(
+            set.command(),
+            "kubectl -n shop set image deployment/web app=ghcr.io/o/r:v1"
+        );
+        let name = Action::ReferenceSecret {
+            namespace: "shop".into(),
+            kind: "serviceaccount".into(),
+            name: "default".into(),
+            secret: "regcred".into(),
+        };
+        assert_eq!(
+            name.command(),
+            r#"kubectl -n shop patch serviceaccount default -p '{"imagePullSecrets":[{"name":"regcred"}]}'"#
+        );
+        assert_eq!(quoted("a'; rm -rf /"), r"'a'\''; rm -rf /'");
+    }
+}

@@ -1,0 +1,122 @@
+//! The answer: a versioned document with one cause.
+
+use serde::{Deserialize, Serialize};
+use towline_cause::{Cause, Confidence, Fixer, Step};
+
+use crate::{Action, Target};
+
+/// `apiVersion` of [`Diagnosis`].
+pub const API_VERSION: &str = "towline.dev/v1";
+/// `kind` of [`Diagnosis`].
+pub const KIND: &str = "Diagnosis";
+
+/// Why one image of one container does not pull (or that it does).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnosis {
+    /// Always [`API_VERSION`].
+    pub api_version: String,
+    /// Always [`KIND`].
+    pub kind: String,
+    /// What this is about.
+    pub target: Target,
+    /// Whether the image pulls: then there is no cause to name.
+    pub pulls: bool,
+    /// The cause; `Unknown` where nothing decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The step at which the pull stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// How sure this is.
+    pub confidence: Confidence,
+    /// One sentence for a person.
+    pub summary: String,
+    /// Causes that the evidence leaves open.
+    pub alternatives: Vec<Cause>,
+    /// What this rests on, strongest first.
+    pub evidence: Vec<Evidence>,
+    /// The pull as it was replayed, step by step.
+    pub steps: Vec<StepSeen>,
+    /// What the kubelet does next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// What to change, best first.
+    pub fixes: Vec<Fix>,
+    /// What could not be read, and what that costs the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// One fact, with where it was seen and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// The fact, in words.
+    pub fact: String,
+    /// Where it was seen: `node worker-1`, `this machine`, `the cluster's API`.
+    pub seen_from: String,
+    /// By which client: `kubelet`, `towline probe`, `kubectl API`.
+    pub seen_by: String,
+}
+
+/// How a replayed step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepOutcome {
+    /// It went well.
+    Ok,
+    /// The pull stops here.
+    Failed,
+    /// It was not reached, or not needed.
+    Skipped,
+}
+
+/// A step of the replayed pull.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepSeen {
+    /// Which step.
+    pub step: Step,
+    /// How it ended.
+    pub outcome: StepOutcome,
+    /// What was seen, a line each.
+    pub facts: Vec<String>,
+}
+
+/// Attempts so far and the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Attempts so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// When the last attempt ended, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    /// When the next attempt may start, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Whether waiting alone may help.
+    pub waiting_helps: bool,
+}
+
+/// A change that helps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fix {
+    /// What it does, in one sentence.
+    pub description: String,
+    /// The commands, ready to paste; upper-case words such as PASSWORD are for the person to fill in.
+    pub commands: Vec<String>,
+    /// Who can do it.
+    pub who: Vec<Fixer>,
+    /// Whether this is certain to be right, so that it may be applied without a decision.
+    pub certain: bool,
+    /// The same change as data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Action>,
+    /// How to see that it helped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+}

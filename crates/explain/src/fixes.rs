@@ -1,0 +1,365 @@
+//! From a verdict to the change that helps: as commands for a person and as data for whoever applies them.
+
+use towline_cause::Cause;
+use towline_oci::Reference;
+
+use crate::decide::Verdict;
+use crate::proof::Proof;
+use crate::secrets::{SecretFact, SecretState};
+use crate::{Action, Fix, Target};
+
+/// What the fixes of one diagnosis are made from.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// What is broken.
+    pub target: &'a Target,
+    /// The image, where it parses.
+    pub image: Option<&'a Reference>,
+    /// The pull secrets that the pod names.
+    pub secrets: &'a [SecretFact],
+    /// A secret of the namespace that would work.
+    pub spare_secret: Option<&'a str>,
+    /// The service account of the pod.
+    pub service_account: &'a str,
+    /// The replay.
+    pub proof: Option<&'a Proof>,
+}
+
+/// The fixes, best first. The cause's own words come last, so that there is always something to do.
+pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
+    let Some(cause) = verdict.cause else {
+        return Vec::new();
+    };
+    let mut fixes = match cause {
+        Cause::TagNotFound => near_tags(ground),
+        Cause::NoCredentials => new_secret(ground, "regcred", false).into_iter().collect(),
+        Cause::PullSecretMissing => missing_secrets(ground),
+        Cause::PullSecretWrongHost
+        | Cause::PullSecretMalformed
+        | Cause::WrongCredentials
+        | Cause::ExpiredCredentials => replaced_secrets(ground, cause),
+        Cause::PullSecretNotReferenced => referenced_secret(ground),
+        Cause::PlatformMismatch => platforms(ground),
+        Cause::DnsNameNotFound
+        | Cause::RepositoryNotFound
+        | Cause::RegistryPrefixMissing
+        | Cause::InvalidReference
+        | Cause::DigestNotFound
+        | Cause::RegistryIsLocalhost
+        | Cause::ManifestUnsupported => other_image(ground),
+        _ => Vec::new(),
+    };
+    for fix in &mut fixes {
+        fix.who = cause.fixers().to_vec();
+    }
+    if fixes.is_empty() {
+        fixes.push(Fix {
+            description: cause.fix().to_owned(),
+            commands: Vec::new(),
+            who: cause.fixers().to_vec(),
+            certain: false,
+            actions: Vec::new(),
+            confirm: None,
+        });
+    }
+    fixes
+}
+
+/// The object whose image can be changed: kind and name.
+fn object(target: &Target) -> (String, String) {
+    match &target.owner {
+        Some(owner) => (owner.kind.to_lowercase(), owner.name.clone()),
+        None => ("pod".to_owned(), target.name.clone()),
+    }
+}
+
+fn set_image(target: &Target, image: &str) -> Option<Action> {
+    let (kind, name) = object(target);
+    Some(Action::SetImage {
+        namespace: target.namespace.clone()?,
+        kind,
+        name,
+        container: target.container.clone()?,
+        image: image.to_owned(),
+    })
+}
+
+fn fix(description: impl Into<String>, actions: Vec<Action>, target: &Target) -> Fix {
+    Fix {
+        description: description.into(),
+        commands: actions.iter().map(Action::command).collect(),
+        who: Vec::new(),
+        certain: false,
+        actions,
+        confirm: target
+            .namespace
+            .as_ref()
+            .map(|namespace| match &target.owner {
+                Some(owner) => format!(
+                    "kubectl -n {namespace} rollout status {}/{}",
+                    owner.kind.to_lowercase(),
+                    owner.name
+                ),
+                None => format!("kubectl -n {namespace} get pod {} -w", target.name),
+            }),
+    }
+}
+
+fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
+    let (Some(image), Some(proof)) = (ground.image, ground.proof) else {
+        return other_image(ground);
+    };
+    let fixes = proof.tags_near.iter().take(3).filter_map(|tag| {
+        let near = image.with_tag(tag)?;
+        let words = format!("Use the tag {tag:?}, which exists");
+        let actions: Vec<Action> = set_image(ground.target, &as_written(ground.target, &near))
+            .into_iter()
+            .collect();
+        Some(fix(words, actions, ground.target))
+    });
+    let fixes: Vec<Fix> = fixes.collect();
+    if fixes.is_empty() {
+        other_image(ground)
+    } else {
+        fixes
+    }
+}
+
+/// Keeps the way the person wrote the name: `nginx:1.25` stays short.
+fn as_written(target: &Target, near: &Reference) -> String {
+    let tag = near.tag().unwrap_or("latest");
+    let written = target.image.split('@').next().unwrap_or_default();
+    let slash = written.rfind('/').map_or(0, |at| at + 1);
+    let name = written[slash..]
+        .find(':')
+        .map_or(written, |colon| &written[..slash + colon]);
+    format!("{name}:{tag}")
+}
+
+/// A change that needs a person to say what was meant.
+fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
+    let Some(action) = set_image(ground.target, "IMAGE") else {
+        return Vec::new();
+    };
+    let mut fix = fix("Name an image that exists", vec![action], ground.target);
+    fix.actions.clear();
+    vec![fix]
+}
+
+fn platforms(ground: &Ground<'_>) -> Vec<Fix> {
+    let offered = ground
+        .proof
+        .map(|proof| proof.platforms.join(", "))
+        .filter(|list| !list.is_empty());
+    let mut fixes = other_image(ground);
+    for fix in &mut fixes {
+        fix.description = match &offered {
+            Some(list) => format!("The image exists for {list} only: publish it for the node's platform, name another tag, or choose such a node by nodeSelector"),
+            None => "Publish the image for the node's platform, name another tag, or choose another node".to_owned(),
+        };
+    }
+    fixes
+}
+
+fn server(ground: &Ground<'_>) -> Option<String> {
+    let image = ground.image?;
+    let hub = image.registry() == "docker.io";
+    Some(if hub {
+        "https://index.docker.io/v1/".to_owned()
+    } else {
+        image.registry().to_owned()
+    })
+}
+
+/// How a pod comes to name a secret: in the workload's template, or through the service account, since a pod's own list is immutable.
+fn reference(ground: &Ground<'_>, secret: &str) -> Vec<Action> {
+    let Some(namespace) = ground.target.namespace.clone() else {
+        return Vec::new();
+    };
+    let templated = ["deployment", "statefulset", "daemonset", "replicaset"];
+    match &ground.target.owner {
+        Some(owner) if templated.contains(&owner.kind.to_lowercase().as_str()) => {
+            vec![Action::ReferenceSecret {
+                namespace,
+                kind: owner.kind.to_lowercase(),
+                name: owner.name.clone(),
+                secret: secret.to_owned(),
+            }]
+        }
+        _ => vec![Action::ReferenceSecret {
+            namespace,
+            kind: "serviceaccount".to_owned(),
+            name: ground.service_account.to_owned(),
+            secret: secret.to_owned(),
+        }],
+    }
+}
+
+/// A pod without an owner keeps its list of secrets for life: it has to be made again.
+fn remake(ground: &Ground<'_>) -> &'static str {
+    if ground.target.owner.is_none() {
+        "; then delete and apply the pod again, its list of secrets cannot be changed"
+    } else {
+        ""
+    }
+}
+
+fn new_secret(ground: &Ground<'_>, name: &str, replace: bool) -> Option<Fix> {
+    let namespace = ground.target.namespace.clone()?;
+    let mut actions = vec![Action::PullSecret {
+        namespace,
+        name: name.to_owned(),
+        server: server(ground)?,
+        replace,
+    }];
+    actions.extend(reference(ground, name));
+    let words = format!(
+        "Create a pull secret for {} and name it{}",
+        server(ground)?,
+        remake(ground)
+    );
+    Some(fix(words, actions, ground.target))
+}
+
+fn missing_secrets(ground: &Ground<'_>) -> Vec<Fix> {
+    let missing = ground
+        .secrets
+        .iter()
+        .filter(|secret| matches!(secret.state, SecretState::Missing));
+    let fixes = missing.filter_map(|secret| {
+        let action = Action::PullSecret {
+            namespace: ground.target.namespace.clone()?,
+            name: secret.name.clone(),
+            server: server(ground)?,
+            replace: false,
+        };
+        Some(fix(
+            format!("Create the secret {:?} that the pod names", secret.name),
+            vec![action],
+            ground.target,
+        ))
+    });
+    fixes.collect()
+}
+
+fn replaced_secrets(ground: &Ground<'_>, cause: Cause) -> Vec<Fix> {
+    let wrong = ground.secrets.iter().filter(|secret| match cause {
+        Cause::PullSecretWrongHost => matches!(secret.state, SecretState::WrongHost(_)),
+        Cause::PullSecretMalformed => matches!(secret.state, SecretState::Malformed(_)),
+        _ => matches!(secret.state, SecretState::Matches(_)),
+    });
+    let fixes = wrong.filter_map(|secret| {
+        let server = server(ground)?;
+        let words = format!("Make the secret {:?} anew, for {server}", secret.name);
+        let action = Action::PullSecret {
+            namespace: ground.target.namespace.clone()?,
+            name: secret.name.clone(),
+            server,
+            replace: true,
+        };
+        Some(fix(words, vec![action], ground.target))
+    });
+    fixes.collect()
+}
+
+fn referenced_secret(ground: &Ground<'_>) -> Vec<Fix> {
+    let Some(name) = ground.spare_secret else {
+        return Vec::new();
+    };
+    let actions = reference(ground, name);
+    let mut fix = fix(
+        format!(
+            "Name the secret {name:?}, which the registry accepts{}",
+            remake(ground)
+        ),
+        actions,
+        ground.target,
+    );
+    fix.certain = true;
+    vec![fix]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Owner;
+
+    fn target(owner: Option<&str>) -> Target {
+        Target {
+            kind: "Pod".into(),
+            namespace: Some("shop".into()),
+            name: "web-1".into(),
+            container: Some("app".into()),
+            image: "127.0.0.1:5000/team/app:v1O".into(),
+            node: None,
+            owner: owner.map(|kind| Owner {
+                kind: kind.into(),
+                name: "web".into(),
+            }),
+        }
+    }
+
+    fn commands(
+        target: &Target,
+        cause: Cause,
+        secrets: &[SecretFact],
+        proof: &Proof,
+    ) -> Vec<String> {
+        let image = Reference::parse(&target.image).unwrap();
+        let ground = Ground {
+            target,
+            image: Some(&image),
+            secrets,
+            spare_secret: Some("good"),
+            service_account: "default",
+            proof: Some(proof),
+        };
+        let verdict = Verdict {
+            cause: Some(cause),
+            step: None,
+            confidence: towline_cause::Confidence::Proven,
+            alternatives: vec![],
+        };
+        fixes(&ground, &verdict)
+            .into_iter()
+            .flat_map(|fix| fix.commands)
+            .collect()
+    }
+
+    #[test]
+    fn each_fix_is_made_for_this_object() {
+        let proof = Proof {
+            tags_near: vec!["v1.0".into()],
+            ..Proof::default()
+        };
+        assert_eq!(
+            commands(&target(Some("Deployment")), Cause::TagNotFound, &[], &proof),
+            ["kubectl -n shop set image deployment/web app=127.0.0.1:5000/team/app:v1.0"]
+        );
+        let lost = [SecretFact {
+            name: "ghost".into(),
+            state: SecretState::Missing,
+        }];
+        assert_eq!(
+            commands(&target(None), Cause::PullSecretMissing, &lost, &proof),
+            [
+                "kubectl -n shop create secret docker-registry ghost --docker-server=127.0.0.1:5000 --docker-username=USER --docker-password=PASSWORD"
+            ]
+        );
+        let named = commands(
+            &target(Some("Deployment")),
+            Cause::NoCredentials,
+            &[],
+            &proof,
+        );
+        assert_eq!(named.len(), 2);
+        assert!(
+            named[1].starts_with("kubectl -n shop patch deployment web -p "),
+            "{named:?}"
+        );
+        assert!(
+            commands(&target(None), Cause::PullSecretNotReferenced, &[], &proof)[0]
+                .contains("serviceaccount default")
+        );
+    }
+}

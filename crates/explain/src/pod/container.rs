@@ -1,0 +1,194 @@
+//! One container of a pod: its image, how it waits, and what the node said of its pulls.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use towline_cause::{Cause, Confidence};
+use towline_pod::pulls::{ANNOTATION, ContainerPull, Pulls};
+
+use super::cluster::Cluster;
+use super::status_of;
+use crate::Retry;
+use crate::decide::NodeView;
+
+/// A container whose image may be missing.
+#[derive(Debug)]
+pub(super) struct Container<'a> {
+    pub(super) name: &'a str,
+    pub(super) image: &'a str,
+    policy: Option<&'a str>,
+    status: Option<&'a ContainerStatus>,
+}
+
+/// Every container of a pod, init containers first.
+pub(super) fn all(pod: &Pod) -> Vec<Container<'_>> {
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let init = spec.init_containers.iter().flatten();
+    init.chain(&spec.containers)
+        .map(|container| Container {
+            name: &container.name,
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref(),
+            status: status_of(pod, &container.name),
+        })
+        .collect()
+}
+
+impl Container<'_> {
+    /// The waiting reason, other than those that only say "not yet".
+    pub(super) fn waiting_reason(&self) -> Option<&str> {
+        let reason = self
+            .status?
+            .state
+            .as_ref()?
+            .waiting
+            .as_ref()?
+            .reason
+            .as_deref()?;
+        (!matches!(reason, "ContainerCreating" | "PodInitializing")).then_some(reason)
+    }
+
+    fn waiting_message(&self) -> Option<&str> {
+        self.status?
+            .state
+            .as_ref()?
+            .waiting
+            .as_ref()?
+            .message
+            .as_deref()
+    }
+
+    /// Whether the node has the image: the container runs or ran, or waits for something that comes after the pull.
+    pub(super) fn image_is_there(&self) -> bool {
+        let Some(state) = self.status.and_then(|status| status.state.as_ref()) else {
+            return false;
+        };
+        let later = [
+            "CrashLoopBackOff",
+            "CreateContainerConfigError",
+            "CreateContainerError",
+            "RunContainerError",
+        ];
+        state.running.is_some()
+            || state.terminated.is_some()
+            || self
+                .waiting_reason()
+                .is_some_and(|reason| later.contains(&reason))
+    }
+
+    /// Whether the kubelet may contact a registry for it.
+    pub(super) fn may_pull(&self) -> bool {
+        self.policy != Some("Never")
+    }
+}
+
+fn pull_of(cluster: &Cluster, container: &Container<'_>) -> Option<ContainerPull> {
+    let annotation = cluster.pod.metadata.annotations.as_ref()?.get(ANNOTATION)?;
+    Pulls::parse(annotation)
+        .ok()?
+        .containers
+        .into_iter()
+        .find(|pull| pull.name == container.name && pull.image == container.image)
+}
+
+/// What the node says: our kubelet's record, else the words of the waiting message, else those of the last event.
+pub(super) fn node_view(cluster: &Cluster, container: &Container<'_>) -> Option<NodeView> {
+    let words = words(cluster, container);
+    if let Some(pull) = pull_of(cluster, container)
+        && let Some(cause) = &pull.cause
+    {
+        return Some(NodeView {
+            cause: cause.cause(),
+            step: pull.step,
+            confidence: Confidence::Stated,
+            alternatives: Vec::new(),
+            typed: cause.cause() != Cause::Unknown,
+            text: pull.message.or(words).unwrap_or_default(),
+        });
+    }
+    let text = words?;
+    let reading = towline_dialect::read(&text);
+    Some(NodeView {
+        cause: reading.cause,
+        step: reading.step,
+        confidence: reading.confidence,
+        alternatives: reading.alternatives,
+        typed: false,
+        text,
+    })
+}
+
+/// The most telling words: a waiting message that holds more than the back-off, else the newest failure among the events.
+fn words(cluster: &Cluster, container: &Container<'_>) -> Option<String> {
+    let message = container
+        .waiting_message()
+        .filter(|message| !is_bare_backoff(message));
+    if let Some(message) = message {
+        return Some(message.to_owned());
+    }
+    let field = format!("{{{}}}", container.name);
+    let mut failures: Vec<_> = cluster
+        .events
+        .iter()
+        .filter(|event| {
+            event
+                .involved_object
+                .field_path
+                .as_deref()
+                .is_some_and(|path| path.ends_with(&field))
+        })
+        .filter_map(|event| Some((event.last_timestamp.clone()?.0, event.message.clone()?)))
+        .filter(|(_, message)| {
+            message.contains("Failed to pull image")
+                || message.contains("Failed to apply default image tag")
+        })
+        .collect();
+    failures.sort_by_key(|(at, _)| *at);
+    failures.pop().map(|(_, message)| message)
+}
+
+fn is_bare_backoff(message: &str) -> bool {
+    message.starts_with("Back-off pulling image") && !message.contains("\": ")
+}
+
+/// Attempts so far and the next one.
+pub(super) fn retry(
+    cluster: &Cluster,
+    container: &Container<'_>,
+    cause: Option<Cause>,
+) -> Option<Retry> {
+    let cause = cause?;
+    let waiting_helps = cause.transient();
+    if let Some(pull) = pull_of(cluster, container) {
+        return Some(Retry {
+            attempts: Some(pull.attempt),
+            last: pull.last_attempt.map(rfc3339),
+            next: pull.next_attempt.map(rfc3339),
+            waiting_helps,
+        });
+    }
+    let field = format!("{{{}}}", container.name);
+    let pulling = cluster.events.iter().find(|event| {
+        event.reason.as_deref() == Some("Pulling")
+            && event
+                .involved_object
+                .field_path
+                .as_deref()
+                .is_some_and(|path| path.ends_with(&field))
+    });
+    let attempts = pulling.and_then(|event| u32::try_from(event.count?).ok());
+    let last = pulling
+        .and_then(|event| event.last_timestamp.as_ref())
+        .map(|time| rfc3339(time.0));
+    Some(Retry {
+        attempts,
+        last,
+        next: None,
+        waiting_helps,
+    })
+}
+
+fn rfc3339(time: Timestamp) -> String {
+    time.to_string()
+}
