@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn row(spec: Value, status: Value, deleting: bool) -> PodColumns {
+    fn row(spec: &Value, status: &Value, deleting: bool) -> PodColumns {
         let mut metadata = json!({"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"});
         if deleting {
             metadata["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
@@ -347,7 +347,7 @@ mod tests {
         ] {
             let status =
                 json!({"phase": phase, "containerStatuses": statuses, "conditions": conditions});
-            let row = row(plain.clone(), status.clone(), false);
+            let row = row(&plain, &status, false);
             assert_eq!(
                 (row.ready.as_str(), row.status.as_str()),
                 expected,
@@ -414,7 +414,7 @@ mod tests {
                 "Init:2/3",
             ),
         ] {
-            let row = row(spec.clone(), init(statuses.clone()), false);
+            let row = row(&spec, &init(statuses.clone()), false);
             assert_eq!(
                 (row.ready.as_str(), row.status.as_str()),
                 (ready, status),
@@ -433,7 +433,7 @@ mod tests {
             "readinessGates": [{"conditionType": "x"}, {"conditionType": "y"}]});
         let status = json!({"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [container],
             "conditions": [{"type": "x", "status": "True"}]});
-        let row = row(spec.clone(), status.clone(), false);
+        let row = row(&spec, &status, false);
         assert_eq!(
             (
                 row.restarts.as_str(),
@@ -448,23 +448,17 @@ mod tests {
             ("<none>", "1/2")
         );
         assert_eq!(
-            super::tests::row(spec.clone(), status, true).status,
+            super::tests::row(&spec, &status, true).status,
             "Terminating"
         );
         let lost = json!({"phase": "Running", "reason": "NodeLost"});
-        assert_eq!(
-            super::tests::row(spec.clone(), lost, true).status,
-            "Unknown"
-        );
+        assert_eq!(super::tests::row(&spec, &lost, true).status, "Unknown");
         let evicted = json!({"phase": "Failed", "reason": "Evicted"});
-        assert_eq!(
-            super::tests::row(spec.clone(), evicted, true).status,
-            "Evicted"
-        );
+        assert_eq!(super::tests::row(&spec, &evicted, true).status, "Evicted");
         let gated = json!({"phase": "Pending", "conditions":
             [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]});
         assert_eq!(
-            super::tests::row(spec, gated, false).status,
+            super::tests::row(&spec, &gated, false).status,
             "SchedulingGated"
         );
     }

@@ -311,7 +311,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn defaulted(spec: Value) -> Value {
+    fn defaulted(spec: &Value) -> Value {
         let mut pod: Pod =
             serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
         super::pod(&mut pod);
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_small_pod_becomes_what_kubernetes_makes_of_it() {
-        let pod = defaulted(json!({"containers": [{"name": "a", "image": "nginx"}]}));
+        let pod = defaulted(&json!({"containers": [{"name": "a", "image": "nginx"}]}));
         assert_eq!(
             pod["spec"],
             json!({
@@ -347,12 +347,12 @@ mod tests {
             "dnsPolicy": "Default", "enableServiceLinks": false, "restartPolicy": "Never", "schedulerName": "mine",
             "securityContext": {"runAsUser": 1}, "terminationGracePeriodSeconds": 0,
             "tolerations": [{"operator": "Exists"}]});
-        assert_eq!(defaulted(spec.clone())["spec"], spec);
+        assert_eq!(defaulted(&spec)["spec"], spec);
     }
 
     #[test]
     fn parts_of_containers_and_volumes() {
-        let pod = defaulted(json!({
+        let pod = defaulted(&json!({
             "hostNetwork": true, "serviceAccountName": "sa",
             "containers": [{"name": "a", "image": "nginx:1", "ports": [{"containerPort": 80}],
                 "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],

@@ -455,6 +455,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, clippy::type_complexity, reason = "one table")]
     fn the_decision_table() {
         use Policy::{Always, IfNotPresent, Never};
         let failed = OnNode::InspectFailed {
