@@ -12,19 +12,40 @@ use towline_cause::{Cause, Failure, Step};
 use towline_keyring::Credential;
 use towline_oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 
-use crate::{Fact, Observer, Options, OptionsError, Trace};
+use crate::manifest::Name;
+use crate::options::Retries;
+use crate::scheme::Schemes;
+use crate::session::Session;
+use crate::token::Tokens;
+use crate::transport::Transport;
+use crate::watch::Watch;
+use crate::{Observer, Options, OptionsError, Trace, blob, fault, manifest, push, tags};
 
 /// A registry client. Clones share connections and tokens.
 #[derive(Debug, Clone)]
 pub struct Client {
-    options: Arc<Options>,
+    shared: Arc<Shared>,
+}
+
+/// What all repositories of a client share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) transport: Transport,
+    pub(crate) tokens: Tokens,
+    pub(crate) schemes: Schemes,
 }
 
 impl Client {
     /// A client with these options. Reads the system's certificate authorities; opens no connection.
     pub fn new(options: Options) -> Result<Self, OptionsError> {
         Ok(Self {
-            options: Arc::new(options),
+            shared: Arc::new(Shared {
+                transport: Transport::new(&options)?,
+                tokens: Tokens::default(),
+                schemes: Schemes::new(options.plain_http.clone()),
+                options,
+            }),
         })
     }
 
@@ -35,17 +56,16 @@ impl Client {
         credential: Credential,
         trace: Trace,
     ) -> Repository {
-        let _ = (&self.options, credential, trace);
         Repository {
-            reference: reference.clone(),
+            session: Session::new(self.shared.clone(), reference, credential, trace),
         }
     }
 }
 
-/// One repository of a registry, seen with one credential.
+/// One repository of a registry, seen with one credential. Clones share what they learnt of how to log in.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    reference: Reference,
+    session: Session,
 }
 
 /// A manifest or an index that was fetched and verified.
@@ -100,136 +120,132 @@ pub struct Ping {
     pub challenges: Vec<crate::facts::ChallengeFact>,
 }
 
-fn unfinished() -> Failure {
-    Failure::new(Cause::Unknown, Step::Resolve, "not written yet")
-}
-
 impl Repository {
     /// The same, reporting every fact to `observer`.
     #[must_use]
-    pub fn observed(self, observer: Arc<dyn Observer>) -> Self {
-        drop(observer);
+    pub fn observed(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.session.watch = Watch::new(observer);
         self
     }
 
     /// The same, sending each request once only.
     #[must_use]
-    pub fn once(self) -> Self {
+    pub fn once(mut self) -> Self {
+        self.session.retries = Retries::NONE;
         self
     }
 
     /// The reference that this repository was made from.
     pub fn reference(&self) -> &Reference {
-        &self.reference
+        &self.session.target.reference
     }
 
     /// Looks up the name, connects and shakes hands; asks nothing. Gives scheme, host and port.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn reach(&self) -> Result<String, Failure> {
-        Err(unfinished())
+        let origin = self.session.origin()?;
+        let shared = &self.session.shared;
+        match shared.transport.reach(&origin, &self.session.watch).await {
+            Ok(()) => Ok(origin.to_string()),
+            Err(why) => Err(
+                fault::of_send(&why, &origin, "opening a connection", Step::Connect).because(why),
+            ),
+        }
     }
 
     /// Asks `/v2/` without any credential.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn ping(&self) -> Result<Ping, Failure> {
-        Err(unfinished())
+        self.session.ping().await
     }
 
     /// Fetches the manifest or index that the reference names (digest, else tag, else `latest`) and verifies it.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn resolve(&self) -> Result<Resolved, Failure> {
-        Err(unfinished())
+        manifest::get(&self.session, &Name::of(&self.reference().target())).await
     }
 
     /// Fetches a manifest or index by digest and verifies it.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn manifest(&self, digest: &Digest) -> Result<Resolved, Failure> {
-        let _ = digest;
-        Err(unfinished())
+        manifest::get(&self.session, &Name::Digest(digest.clone())).await
     }
 
-    /// Asks for a manifest's headers; `target` is a tag or a digest.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
+    /// Asks for a manifest's headers; `target` is a tag or a digest. Asks once more with GET where a refusal needs its words.
     pub async fn head_manifest(&self, target: &str) -> Result<ManifestHead, Failure> {
-        let _ = target;
-        Err(unfinished())
+        manifest::head(&self.session, &Name::of(target)).await
     }
 
     /// Asks for a blob's headers, following redirects to where the bytes are.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn head_blob(&self, digest: &Digest) -> Result<BlobHead, Failure> {
-        let _ = digest;
-        Err(unfinished())
+        blob::head(&self.session, digest).await
     }
 
     /// Opens a blob from `offset` on. The stream resumes by itself after a cut and ends after exactly `descriptor.size - offset` bytes
-    /// or with a failure. The bytes are not verified: whoever keeps them compares the digest.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
+    /// or with a failure. The bytes are not verified: whoever keeps them compares the digest. `descriptor.urls` are never asked.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, Failure> {
-        let _ = (descriptor, offset);
-        Err(unfinished())
+        blob::open(&self.session, descriptor, offset).await
     }
 
     /// Fetches a small blob (a config) whole and verifies it; refuses one of more than `most` bytes.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn blob_bytes(&self, descriptor: &Descriptor, most: u64) -> Result<Bytes, Failure> {
-        let _ = (descriptor, most);
-        Err(unfinished())
+        blob::bytes(&self.session, descriptor, most).await
     }
 
     /// The repository's tags in the registry's order, at most `limit`.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn tags(&self, limit: usize) -> Result<Vec<String>, Failure> {
-        let _ = limit;
-        Err(unfinished())
+        tags::list(&self.session, limit).await
     }
 
     /// What refers to this manifest, by the referrers API or its fallback tag.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn referrers(
         &self,
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Index, Failure> {
-        let _ = (digest, artifact_type);
-        Err(unfinished())
+        tags::referrers(&self.session, digest, artifact_type).await
+    }
+
+    /// Whether the repository has a blob.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Failure> {
+        push::has(&self.session, digest).await
     }
 
     /// Uploads a blob, unless it is there already.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn push_blob(&self, descriptor: &Descriptor, bytes: Bytes) -> Result<(), Failure> {
-        let _ = (descriptor, bytes);
-        Err(unfinished())
+        if bytes.len() as u64 != descriptor.size {
+            return Err(Failure::new(
+                Cause::DigestMismatch,
+                Step::Verify,
+                format!(
+                    "blob {} has {} bytes by its descriptor, and {} were given to upload",
+                    descriptor.digest,
+                    descriptor.size,
+                    bytes.len()
+                ),
+            ));
+        }
+        push::blob(&self.session, descriptor, &mut bytes.as_ref()).await
     }
 
     /// Uploads a blob in chunks from a reader of exactly `descriptor.size` bytes, unless it is there already.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn push_blob_from(
         &self,
         descriptor: &Descriptor,
         reader: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<(), Failure> {
-        let _ = (descriptor, reader);
-        Err(unfinished())
+        push::blob(&self.session, descriptor, reader).await
     }
 
     /// Takes a blob over from another repository of the same registry. False where the registry does not.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Failure> {
-        let _ = (digest, from);
-        Err(unfinished())
+        push::mount(&self.session, digest, from).await
     }
 
     /// Uploads a manifest under `target`, a tag or its digest.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn push_manifest(
         &self,
         target: &str,
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Digest, Failure> {
-        let _ = (target, media_type, bytes);
-        Err(unfinished())
+        push::manifest(&self.session, target, media_type, bytes).await
     }
 }
 
@@ -240,6 +256,13 @@ pub struct BlobStream {
 }
 
 impl BlobStream {
+    pub(crate) fn new(
+        stream: BoxStream<'static, Result<Bytes, Failure>>,
+        endpoint: String,
+    ) -> Self {
+        Self { stream, endpoint }
+    }
+
     /// Scheme, host and port that serve the bytes (at the start).
     pub fn endpoint(&self) -> &str {
         &self.endpoint
@@ -295,6 +318,3 @@ pub fn select_platform<'a>(
         )
     })
 }
-
-#[expect(dead_code, reason = "the signature comes first")]
-fn taken(_: Fact) {}

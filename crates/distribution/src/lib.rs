@@ -5,10 +5,37 @@
 //! holds a secret or the query of a URL.
 #![forbid(unsafe_code)]
 
+mod auth;
+mod blob;
+mod body;
+mod certificate;
+mod challenge;
 mod client;
+mod connect;
+mod denied;
+mod dns;
 pub mod facts;
+mod fault;
+mod guard;
+mod manifest;
 mod options;
+mod pool;
+mod push;
+mod refused;
+mod resend;
+mod retry;
+mod said;
+mod scheme;
+mod session;
+mod sniff;
+mod tags;
+mod target;
+pub mod tls;
+mod token;
 mod trace;
+mod transport;
+mod url;
+mod watch;
 
 pub use client::{
     BlobHead, BlobStream, Client, ManifestHead, Ping, Repository, Resolved, select_platform,

@@ -1,0 +1,636 @@
+//! A repository's requests: authorised, redirected, and turned into failures where they get no answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use towline_cause::{Cause, Failure, Step};
+use towline_keyring::Credential;
+use towline_oci::Reference;
+
+use crate::auth::{self, Carried, Next};
+use crate::challenge::{self, Challenge};
+use crate::client::{Ping, Shared};
+use crate::facts::Fact;
+use crate::options::Retries;
+use crate::resend::resend;
+use crate::said::Said;
+use crate::target::{Subject, Target};
+use crate::token::{Ask, Token, basic, bearer};
+use crate::transport::{Answer, Call, SendFault};
+use crate::url::{Origin, Scheme, Url};
+use crate::watch::Watch;
+use crate::{Trace, denied, fault, guard};
+
+const MOST_HOPS: u32 = 5;
+/// Rounds of one request: nothing, a token, another scope, a fallback, and one to spare.
+const MOST_ROUNDS: u32 = 5;
+
+/// How requests are authorised at the moment.
+#[derive(Debug, Clone, Default)]
+enum Mode {
+    /// Not asked for yet.
+    #[default]
+    Open,
+    /// User name and password.
+    Basic,
+    /// Tokens of this service.
+    Token(Ask),
+}
+
+/// One request to a repository.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking {
+    pub(crate) method: Method,
+    /// Below the registry's root: `/v2/...`. Ignored where `url` is set.
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    /// A place that the registry itself named, for uploads.
+    pub(crate) url: Option<Url>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// What is asked, in words: `GET manifest 1.2 of team/app`.
+    pub(crate) what: String,
+    pub(crate) subject: Subject,
+    pub(crate) step: Step,
+    pub(crate) push: bool,
+    /// Whether redirects are followed.
+    pub(crate) follow: bool,
+}
+
+impl Asking {
+    pub(crate) fn new(method: Method, path: String, what: String, step: Step) -> Self {
+        Self {
+            method,
+            path,
+            query: None,
+            url: None,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            what,
+            subject: Subject::Other,
+            step,
+            push: false,
+            follow: true,
+        }
+    }
+
+    pub(crate) fn about(mut self, subject: Subject) -> Self {
+        self.subject = subject;
+        self
+    }
+
+    pub(crate) fn header(mut self, name: header::HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+/// An answer, and whether it came from another origin than the registry.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) answer: Answer,
+    pub(crate) elsewhere: bool,
+}
+
+/// What all requests to one repository share.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) target: Target,
+    pub(crate) trace: Trace,
+    pub(crate) watch: Watch,
+    pub(crate) retries: Retries,
+    pull: Arc<tokio::sync::RwLock<Mode>>,
+    push: Arc<tokio::sync::RwLock<Mode>>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        reference: &Reference,
+        credential: Credential,
+        trace: Trace,
+    ) -> Self {
+        Self {
+            retries: shared.options.retries,
+            shared,
+            target: Target {
+                reference: reference.clone(),
+                credential,
+            },
+            trace,
+            watch: Watch::default(),
+            pull: Arc::default(),
+            push: Arc::default(),
+        }
+    }
+
+    /// The registry's origin with the scheme that is known or assumed.
+    pub(crate) fn origin(&self) -> Result<Origin, Failure> {
+        self.shared
+            .schemes
+            .origin(&self.target.reference)
+            .map_err(|why| {
+                Failure::new(
+                    Cause::InvalidReference,
+                    Step::Reference,
+                    format!("{}: {why}", self.target.reference.registry()),
+                )
+            })
+    }
+
+    /// Sends a request, authorised, and follows redirects. Statuses other than 401 and redirects are the caller's.
+    pub(crate) async fn ask(&self, asking: &Asking) -> Result<Got, Failure> {
+        let origin = self.origin()?;
+        let mut url = match &asking.url {
+            Some(url) => url.clone(),
+            None => Url::new(origin.clone(), asking.path.clone()),
+        };
+        if asking.url.is_none() {
+            url.query.clone_from(&asking.query);
+        }
+        let mut registry = origin;
+        let mut left = url.origin != registry;
+        for _ in 0..=MOST_HOPS {
+            let answer = if left {
+                self.bare(asking, &url, &registry).await?
+            } else {
+                let answer = self.authorised(asking, &url).await?;
+                registry = answer.url.origin.clone();
+                url = answer.url.clone();
+                answer
+            };
+            if !is_redirect(answer.status) || !asking.follow {
+                return Ok(Got {
+                    answer,
+                    elsewhere: left,
+                });
+            }
+            let next = redirect(asking, &answer, &registry)?;
+            // Once another origin was involved, no later hop is authorised, even back at the registry.
+            left = left || next.origin != registry;
+            self.watch.tell(|| Fact::Redirect {
+                from: url.origin.to_string(),
+                to: next.origin.to_string(),
+                status: answer.status.as_u16(),
+                authorization_dropped: left,
+            });
+            url = next;
+        }
+        Err(Failure::new(
+            Cause::RegistryMisconfigured,
+            asking.step,
+            format!(
+                "{}: {registry} redirects more than {MOST_HOPS} times, last to {url}",
+                asking.what
+            ),
+        )
+        .at(registry.to_string()))
+    }
+
+    /// A request to another origin than the registry: without any credential.
+    async fn bare(&self, asking: &Asking, url: &Url, registry: &Origin) -> Result<Answer, Failure> {
+        let mut call = self.call(asking, url, HeaderMap::new(), "nothing");
+        call.guarded = guard::is_guarded(registry, &url.origin);
+        self.send(asking, &call).await.map_err(|fault| {
+            let beneath = fault::of_send(&fault, &url.origin, &asking.what, asking.step);
+            if asking.step != Step::Fetch {
+                return beneath;
+            }
+            Failure::new(
+                Cause::BlobHostUnreachable,
+                Step::Fetch,
+                format!(
+                    "{}: {registry} answers and has its blobs fetched from {}, which cannot be reached: {}",
+                    asking.what,
+                    url.origin,
+                    beneath.detail()
+                ),
+            )
+            .at(url.origin.to_string())
+            .with_others(vec![beneath])
+            .because(fault)
+        })
+    }
+
+    /// A request to the registry itself, with whatever login it asks for.
+    async fn authorised(&self, asking: &Asking, url: &Url) -> Result<Answer, Failure> {
+        let mut url = url.clone();
+        let mut stale = None;
+        let mut fresh = false;
+        let mut pinged = false;
+        for _ in 0..MOST_ROUNDS {
+            let mode = self.mode(asking.push).read().await.clone();
+            let (headers, words, carried, token) =
+                self.authorization(&mode, stale, fresh, &url.origin).await?;
+            let call = self.call(asking, &url, headers, &words);
+            let answer = match self.send(asking, &call).await {
+                Ok(answer) => answer,
+                Err(SendFault::TlsOnPlain)
+                    if self
+                        .shared
+                        .schemes
+                        .turn_to_tls(&self.target.reference, &self.watch) =>
+                {
+                    url.origin = self.origin()?;
+                    continue;
+                }
+                Err(fault) => return Err(unanswered(&fault, &url.origin, asking)),
+            };
+            let Some(answer) = self.unless_tls_wanted(answer, asking).await? else {
+                url.origin = self.origin()?;
+                continue;
+            };
+            if answer.status != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            let mut challenges = challenge::read(&answer.headers);
+            self.tell_challenges(&url.origin, &challenges);
+            let scope = match &mode {
+                Mode::Token(ask) => Some(ask.scope.as_str()),
+                _ => None,
+            };
+            let credential = &self.target.credential;
+            let mut next = auth::decide(carried, &challenges, credential, scope, pinged);
+            if next == Next::Ping {
+                pinged = true;
+                challenges = self.ping_challenges(&url.origin).await?;
+                next = auth::decide(carried, &challenges, credential, scope, true);
+            }
+            match next {
+                Next::Token(challenge) => {
+                    let ask = self.token_ask(&url.origin, &challenge, asking.push)?;
+                    self.set_mode(asking.push, Mode::Token(ask)).await;
+                    fresh = true;
+                    stale = None;
+                }
+                Next::Refresh => {
+                    stale = token.map(|token| token.number);
+                    fresh = true;
+                }
+                Next::Basic => self.set_mode(asking.push, Mode::Basic).await,
+                Next::Ping | Next::Denied => {
+                    return Err(self.denied(answer, asking, carried, &challenges).await);
+                }
+            }
+        }
+        Err(Failure::new(
+            Cause::RegistryMisconfigured,
+            Step::Authenticate,
+            format!(
+                "{}: {} asks for another login each time it is given one",
+                asking.what, url.origin
+            ),
+        )
+        .at(url.origin.to_string()))
+    }
+
+    async fn denied(
+        &self,
+        answer: Answer,
+        asking: &Asking,
+        carried: Carried,
+        challenges: &[Challenge],
+    ) -> Failure {
+        let origin = answer.url.origin.clone();
+        let said = self.said(answer, asking).await;
+        denied::of_401(
+            &self.target,
+            &origin,
+            &asking.what,
+            carried,
+            challenges,
+            &said,
+        )
+    }
+
+    /// What an error answer says. A HEAD has no body: the same is asked once more with GET.
+    pub(crate) async fn said(&self, answer: Answer, asking: &Asking) -> Said {
+        let shared = &self.shared;
+        let limit = shared.transport.limits.error;
+        let time = shared.transport.timeouts.idle;
+        let answer = if asking.method == Method::HEAD {
+            let mut again = asking.clone();
+            again.method = Method::GET;
+            again
+                .headers
+                .insert(header::RANGE, HeaderValue::from_static("bytes=0-0"));
+            let mode = self.mode(false).read().await.clone();
+            let Ok((headers, words, _, _)) = self
+                .authorization(&mode, None, false, &answer.url.origin)
+                .await
+            else {
+                return Said::default();
+            };
+            let call = self.call(&again, &answer.url, headers, &words);
+            match shared.transport.send(&call, &self.watch).await {
+                Ok(answer) if !answer.status.is_success() => answer,
+                _ => return Said::default(),
+            }
+        } else {
+            answer
+        };
+        let content_type = answer.header("content-type").unwrap_or_default().to_owned();
+        let body = answer.body.read_some(limit, time).await;
+        Said::read(&content_type, &body)
+    }
+
+    /// Servers that speak TLS tell a plain HTTP request so with a 400. `None` when the scheme was changed.
+    async fn unless_tls_wanted(
+        &self,
+        answer: Answer,
+        asking: &Asking,
+    ) -> Result<Option<Answer>, Failure> {
+        if answer.status != StatusCode::BAD_REQUEST || answer.url.origin.scheme != Scheme::Http {
+            return Ok(Some(answer));
+        }
+        let origin = answer.url.origin.clone();
+        let said = self.said(answer, asking).await;
+        let words = said.message.to_ascii_lowercase();
+        if !(words.contains("http request") && words.contains("https")) {
+            return Err(crate::refused::of_status(
+                &self.target,
+                &origin,
+                asking,
+                StatusCode::BAD_REQUEST,
+                &said,
+                None,
+            ));
+        }
+        if self
+            .shared
+            .schemes
+            .turn_to_tls(&self.target.reference, &self.watch)
+        {
+            return Ok(None);
+        }
+        Err(Failure::new(
+            Cause::HttpsRegistryOverHttp,
+            Step::Connect,
+            format!(
+                "{}: {origin} was asked over plain HTTP and wants HTTPS: it answered {}",
+                asking.what,
+                said.with_status(StatusCode::BAD_REQUEST)
+            ),
+        )
+        .at(origin.to_string()))
+    }
+
+    fn mode(&self, push: bool) -> &tokio::sync::RwLock<Mode> {
+        if push { &self.push } else { &self.pull }
+    }
+
+    async fn set_mode(&self, push: bool, mode: Mode) {
+        *self.mode(push).write().await = mode;
+    }
+
+    async fn authorization(
+        &self,
+        mode: &Mode,
+        stale: Option<u64>,
+        fresh: bool,
+        origin: &Origin,
+    ) -> Result<(HeaderMap, String, Carried, Option<Token>), Failure> {
+        let mut headers = HeaderMap::new();
+        match (mode, &self.target.credential) {
+            (_, Credential::RegistryToken(token)) => {
+                headers.insert(header::AUTHORIZATION, bearer(token));
+                Ok((headers, "a registry token".to_owned(), Carried::Given, None))
+            }
+            (Mode::Basic, Credential::Basic { username, password }) => {
+                headers.insert(header::AUTHORIZATION, basic(username, password));
+                Ok((
+                    headers,
+                    self.target.credential.to_string(),
+                    Carried::Basic,
+                    None,
+                ))
+            }
+            (Mode::Token(ask), credential) => {
+                let shared = &self.shared;
+                let got = shared
+                    .tokens
+                    .get(
+                        &shared.transport,
+                        ask,
+                        credential,
+                        stale,
+                        &self.retries,
+                        &self.watch,
+                    )
+                    .await;
+                let (token, new) =
+                    got.map_err(|fault| denied::of_token(&self.target, origin, ask, fault))?;
+                headers.insert(header::AUTHORIZATION, bearer(&token.value));
+                let words = format!("a token for {credential}");
+                Ok((
+                    headers,
+                    words,
+                    Carried::Token {
+                        fresh: fresh && new,
+                    },
+                    Some(token),
+                ))
+            }
+            _ => Ok((headers, "nothing".to_owned(), Carried::Nothing, None)),
+        }
+    }
+
+    /// What to ask a token service for, if it may be asked at all.
+    fn token_ask(
+        &self,
+        registry: &Origin,
+        challenge: &Challenge,
+        push: bool,
+    ) -> Result<Ask, Failure> {
+        let realm = Url::parse(challenge.get("realm").unwrap_or_default())
+            .map_err(|why| denied::of_realm(registry, &format!("the realm is no URL: {why}")))?;
+        if let Some(why) = guard::refuse(registry, &realm) {
+            return Err(denied::of_realm(registry, &why));
+        }
+        let actions = if push { "pull,push" } else { "pull" };
+        let ask = Ask {
+            scope: auth::scope(challenge, self.target.repository(), actions),
+            service: challenge.get("service").map(str::to_owned),
+            guarded: guard::is_guarded(registry, &realm.origin),
+            realm,
+        };
+        if self.target.is_anonymous() {
+            return Ok(ask);
+        }
+        let trusted = &self.shared.options.trusted_realms;
+        let clear_text = ask.realm.origin.scheme == Scheme::Http
+            && !self.shared.schemes.may_be_plain(&ask.realm.origin);
+        if clear_text || !guard::may_have_credential(registry, &ask.realm.origin, trusted) {
+            return Err(denied::of_foreign_realm(registry, &ask, &self.target));
+        }
+        Ok(ask)
+    }
+
+    /// Asks `/v2/` without any credential.
+    pub(crate) async fn ping(&self) -> Result<Ping, Failure> {
+        let asking = Asking::new(
+            Method::GET,
+            "/v2/".to_owned(),
+            "GET /v2/".to_owned(),
+            Step::Resolve,
+        );
+        for _ in 0..2 {
+            let origin = self.origin()?;
+            let call = self.call(
+                &asking,
+                &Url::new(origin.clone(), "/v2/"),
+                HeaderMap::new(),
+                "nothing",
+            );
+            let answer = match self.send(&asking, &call).await {
+                Ok(answer) => answer,
+                Err(SendFault::TlsOnPlain)
+                    if self
+                        .shared
+                        .schemes
+                        .turn_to_tls(&self.target.reference, &self.watch) =>
+                {
+                    continue;
+                }
+                Err(fault) => return Err(unanswered(&fault, &origin, &asking)),
+            };
+            let Some(answer) = self.unless_tls_wanted(answer, &asking).await? else {
+                continue;
+            };
+            let challenges = challenge::read(&answer.headers);
+            if answer.status != StatusCode::OK && answer.status != StatusCode::UNAUTHORIZED {
+                let got = Got {
+                    answer,
+                    elsewhere: false,
+                };
+                return Err(crate::refused::of_answer(self, &asking, got).await);
+            }
+            let is_page = answer
+                .header("content-type")
+                .is_some_and(|kind| kind.starts_with("text/html"));
+            if answer.status == StatusCode::OK && is_page {
+                let said = self.said(answer, &asking).await;
+                return Err(Failure::new(
+                    Cause::NotARegistry,
+                    Step::Resolve,
+                    format!(
+                        "GET /v2/ at {origin} gives a web page {:?}, not a registry's answer",
+                        said.message
+                    ),
+                )
+                .at(origin.to_string()));
+            }
+            if answer.status == StatusCode::UNAUTHORIZED {
+                self.tell_challenges(&origin, &challenges);
+            }
+            return Ok(Ping {
+                status: answer.status.as_u16(),
+                endpoint: origin.to_string(),
+                challenges: challenges.iter().map(Challenge::fact).collect(),
+            });
+        }
+        let origin = self.origin()?;
+        Err(unanswered(&SendFault::TlsOnPlain, &origin, &asking))
+    }
+
+    async fn ping_challenges(&self, origin: &Origin) -> Result<Vec<Challenge>, Failure> {
+        let asking = Asking::new(
+            Method::GET,
+            "/v2/".to_owned(),
+            "GET /v2/".to_owned(),
+            Step::Authenticate,
+        );
+        let call = self.call(
+            &asking,
+            &Url::new(origin.clone(), "/v2/"),
+            HeaderMap::new(),
+            "nothing",
+        );
+        let answer = self
+            .send(&asking, &call)
+            .await
+            .map_err(|fault| unanswered(&fault, origin, &asking))?;
+        let challenges = challenge::read(&answer.headers);
+        self.tell_challenges(origin, &challenges);
+        Ok(challenges)
+    }
+
+    pub(crate) fn tell_challenges(&self, origin: &Origin, challenges: &[Challenge]) {
+        self.watch.tell(|| Fact::Challenge {
+            endpoint: origin.to_string(),
+            challenges: challenges.iter().map(Challenge::fact).collect(),
+        });
+    }
+
+    pub(crate) fn call(
+        &self,
+        asking: &Asking,
+        url: &Url,
+        authorization: HeaderMap,
+        words: &str,
+    ) -> Call {
+        let mut headers = asking.headers.clone();
+        headers.extend(authorization);
+        self.trace.add_to(&mut headers);
+        Call {
+            method: asking.method.clone(),
+            url: url.clone(),
+            headers,
+            body: asking.body.clone(),
+            guarded: false,
+            credential: words.to_owned(),
+        }
+    }
+
+    pub(crate) async fn send(&self, asking: &Asking, call: &Call) -> Result<Answer, SendFault> {
+        resend(
+            &self.shared.transport,
+            call,
+            &asking.what,
+            &self.retries,
+            &self.watch,
+        )
+        .await
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn redirect(asking: &Asking, answer: &Answer, registry: &Origin) -> Result<Url, Failure> {
+    let from = &answer.url;
+    let refused = |why: String| {
+        Failure::new(
+            Cause::RegistryMisconfigured,
+            asking.step,
+            format!(
+                "{}: {} redirects to a place that is not followed: {why}",
+                asking.what, from.origin
+            ),
+        )
+        .at(from.origin.to_string())
+    };
+    let location = answer
+        .headers
+        .get(header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| refused("it names none".to_owned()))?;
+    let next = from
+        .join(location)
+        .map_err(|why| refused(why.to_string()))?;
+    for origin in [registry, &from.origin] {
+        if let Some(why) = guard::refuse(origin, &next) {
+            return Err(refused(why));
+        }
+    }
+    Ok(next)
+}
+
+fn unanswered(fault: &SendFault, origin: &Origin, asking: &Asking) -> Failure {
+    fault::of_send(fault, origin, &asking.what, asking.step).because(fault.clone())
+}
