@@ -98,8 +98,9 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole message, `None` when more bytes are needed. After an
-    /// error the stream is of no more use.
+    /// The next whole message, `None` when more bytes are needed. After
+    /// [`FrameError::Json`] the frame is consumed and the stream goes on with
+    /// the next; after another error it is of no more use.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER>() else {
             return Ok(None);
@@ -108,9 +109,9 @@ impl Decoder {
         let Some(body) = rest.get(..length) else {
             return Ok(None);
         };
-        let message = serde_json::from_slice(body).map_err(FrameError::Json)?;
+        let message = serde_json::from_slice(body).map_err(FrameError::Json);
         self.buffer.drain(..HEADER + length);
-        Ok(Some(message))
+        message.map(Some)
     }
 
     /// Whether bytes of a frame that is not whole yet are held.

@@ -2,12 +2,11 @@
 //! opening, peer credentials; file operations whose errors name their path;
 //! supervision of tasks; format versions of what is on disk.
 //!
-//! Everything here is safe Rust over the wrappers of `rustix` and `nix`; a
-//! block of `unsafe` would have to be in this crate, with its reason.
+//! Almost everything is safe Rust over the wrappers of `rustix` and `nix`; the
+//! three blocks of `unsafe` (fork, kill, a signal's default action) are in [`proc`].
 //!
 //! Functions block unless they are `async`; callers in an async context move
 //! them to [`task::blocking`].
-#![forbid(unsafe_code)]
 
 pub mod cgroup;
 pub mod confined;

@@ -137,6 +137,28 @@ fn escape(path: &Path, options: &mut Vec<u8>) {
     }
 }
 
+/// A read-only view of `dir` that is mounted nowhere and lives as long as the
+/// handle (and what is opened through it): nobody can write through it or make
+/// it writable. `empty` is any other directory, of which nothing is seen as
+/// long as it is empty.
+pub fn detached_read_only(
+    dir: impl AsRef<Path>,
+    empty: impl AsRef<Path>,
+) -> Result<std::os::fd::OwnedFd, FsError> {
+    let (dir, empty) = (dir.as_ref(), empty.as_ref());
+    let make = || {
+        let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&fs, "source", "towline")?;
+        // Without an upper directory the kernel asks for two lower ones.
+        rustix::mount::fsconfig_set_string(&fs, "lowerdir+", dir)?;
+        rustix::mount::fsconfig_set_string(&fs, "lowerdir+", empty)?;
+        rustix::mount::fsconfig_create(&fs)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+        rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    make().at("make a read-only view of", dir)
+}
+
 /// How to bind.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bind {

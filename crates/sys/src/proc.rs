@@ -1,4 +1,5 @@
-//! Child processes that do not outlive the one who started them.
+//! Child processes that do not outlive the one who started them, and what a
+//! single-threaded program does to become a daemon.
 
 use std::io;
 use std::process::{Child, Command, ExitStatus};
@@ -75,6 +76,59 @@ impl Drop for ChildGuard {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The one who called, with the child's process id.
+    Parent(i32),
+    /// The new process.
+    Child,
+}
+
+/// Forks a process that has one thread only; with more it is an error, since
+/// the child would inherit locks that nobody will ever release.
+pub fn fork_single_threaded() -> io::Result<Fork> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "fork of a process with {threads} threads"
+        )));
+    }
+    #[expect(
+        unsafe_code,
+        reason = "fork is unsafe because of threads; there are none"
+    )]
+    // SAFETY: what makes fork unsafe is other threads, of which the state is
+    // frozen in the child. There is one thread, and only it could start more.
+    let fork = unsafe { nix::unistd::fork() }?;
+    Ok(match fork {
+        nix::unistd::ForkResult::Parent { child } => Fork::Parent(child.as_raw()),
+        nix::unistd::ForkResult::Child => Fork::Child,
+    })
+}
+
+/// Sends a signal of any number (real-time ones too) to a process, or with a
+/// negative `pid` to a process group. That it is gone is no error.
+pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "the safe wrappers know no real-time signals")]
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    let answer = unsafe { nix::libc::kill(pid, signal) };
+    match nix::errno::Errno::result(answer) {
+        Ok(_) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Gives `SIGPIPE` its default action back, which Rust programs start without
+/// and an `exec` would pass on.
+pub fn reset_sigpipe() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "the default action runs no code of ours")]
+    // SAFETY: the default action is no handler, so no code of ours runs in a
+    // signal's context.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    Ok(())
 }
 
 #[cfg(test)]

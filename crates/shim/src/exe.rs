@@ -1,0 +1,84 @@
+//! The shim runs from a copy of itself that nobody can write to.
+//!
+//! A process inside a container can reach the executable of whoever enters the
+//! container through `/proc/<pid>/exe`, and could overwrite the host's binary
+//! by it. So the program executes itself again from a read-only mount that is
+//! attached nowhere (no memory is used for that), or, where that mount cannot
+//! be made, from a sealed copy in memory. The new process also starts with an
+//! environment that is empty but for what is named here.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+
+const SELF: &str = "/proc/self/exe";
+
+/// Whether this process runs from something that cannot be written.
+pub(crate) fn is_sealed() -> io::Result<bool> {
+    let stat = rustix::fs::statvfs(SELF)?;
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(true);
+    }
+    let file = File::open(SELF)?;
+    // Not a memory file: the kernel knows no seals of it.
+    let seals = rustix::fs::fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
+    Ok(seals.contains(SealFlags::WRITE))
+}
+
+/// Executes this program again, sealed; comes back only with an error.
+pub(crate) fn execute_sealed(empty: &Path, args: &[OsString]) -> io::Error {
+    match view(empty).or_else(|_| copy()) {
+        Ok(program) => execute(&program, args),
+        Err(error) => error,
+    }
+}
+
+/// Executes the program that already runs; comes back only with an error.
+pub(crate) fn execute_again(args: &[OsString]) -> io::Error {
+    match rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(program) => execute(&program, args),
+        Err(error) => error.into(),
+    }
+}
+
+fn execute(program: &OwnedFd, args: &[OsString]) -> io::Error {
+    let name = OsString::from("towline shim");
+    let args: Result<Vec<_>, _> = std::iter::once(&name)
+        .chain(args)
+        .map(|arg| CString::new(arg.as_bytes()))
+        .collect();
+    let Ok(args) = args else {
+        return io::Error::from(io::ErrorKind::InvalidInput);
+    };
+    match nix::unistd::fexecve(program, &args, &[c"PATH=/usr/sbin:/usr/bin:/sbin:/bin"]) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
+}
+
+fn view(empty: &Path) -> io::Result<OwnedFd> {
+    let path = std::fs::read_link(SELF)?;
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::other("the program has no path"));
+    };
+    let view = towline_sys::mount::detached_read_only(dir, empty)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::openat(&view, name, flags, Mode::empty())?)
+}
+
+fn copy() -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create(
+        "towline-shim",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    let mut memory = File::from(memory);
+    io::copy(&mut File::open(SELF)?, &mut memory)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&memory, seals)?;
+    Ok(memory.into())
+}
