@@ -1,1 +1,17 @@
-//! images
+//! Images on a node: one pull for many waiters, unpacked when it returns.
+//!
+//! A pull resolves a reference, chooses the platform, fetches the layers side by side and unpacks each in one pass: the bytes go from the
+//! network to the spool, through the digest, the decompressor and the diffID into a staging place. Nothing has a name before its digest is
+//! right. What a cut or cancelled pull has downloaded is kept for the next one.
+#![forbid(unsafe_code)]
+
+mod image;
+mod images;
+mod options;
+mod progress;
+
+pub use image::Image;
+pub use images::Images;
+pub use options::{Ceilings, Options, PullRequest};
+pub use progress::{LayerPhase, LayerProgress, Phase, Progress};
+pub use towline_store::{Collected, LayerInfo, Usage};

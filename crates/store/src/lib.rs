@@ -1,1 +1,44 @@
-//! store
+//! Content on disk: blobs by digest, the spool of downloads in flight, unpacked layers by diffID, image records, leases.
+//!
+//! Nothing has a name here before its digest is right: content is staged, hashed, made durable, and then renamed. A kill at any moment leaves
+//! either the old or the new state and some litter in the staging place, which the next open removes.
+//!
+//! Every call blocks; callers in an async context move it to a thread for that. A [`Store`] is a cheap clone, and one process owns a store.
+//!
+//! ```text
+//! FORMAT  lock  records.redb
+//! blobs/<algorithm>/<hex>         manifests and configs (a registry: everything)
+//! layers/<algorithm>/<hex>/fs     an unpacked layer, in overlayfs' form
+//! layers/<algorithm>/<hex>/layer.json
+//! leases/<owner>                  what a container holds
+//! spool/<algorithm>-<hex>         compressed bytes of a download that was cut
+//! staging/                        what is not finished
+//! ```
+#![forbid(unsafe_code)]
+
+mod blob;
+mod error;
+mod gc;
+mod layer;
+mod layout;
+mod lease;
+mod lock;
+mod record;
+mod records;
+mod spool;
+mod state;
+mod store;
+mod tree;
+mod upload;
+mod verify;
+
+pub use blob::BlobWriter;
+pub use error::{StoreError, io_cause};
+pub use gc::Collected;
+pub use layer::{LayerInfo, StagedLayer};
+pub use lease::Lease;
+pub use record::ImageRecord;
+pub use spool::Spool;
+pub use store::{Options, Store, Usage};
+pub use upload::Upload;
+pub use verify::Damage;

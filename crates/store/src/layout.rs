@@ -1,0 +1,104 @@
+//! Where everything is.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use towline_oci::Digest;
+
+/// The paths of a store.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+    next: AtomicU64,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.root.join("records.redb")
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        by_digest(&self.blobs(), digest)
+    }
+
+    /// The directory that holds `fs` and `layer.json`.
+    pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
+        by_digest(self.layers(), diff_id)
+    }
+
+    pub(crate) fn spooled(&self, digest: &Digest) -> PathBuf {
+        self.spool()
+            .join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+    }
+
+    /// A name in the staging place that no other caller of this process gets; the place was empty when the store was opened.
+    pub(crate) fn fresh(&self, what: &str) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.staging().join(format!("{what}-{number}"))
+    }
+}
+
+fn by_digest(base: &Path, digest: &Digest) -> PathBuf {
+    base.join(digest.algorithm().name()).join(digest.hex())
+}
+
+/// The digest whose algorithm's directory is `algorithm` and whose file name is `hex`.
+pub(crate) fn digest_of(algorithm: &str, hex: &str) -> Option<Digest> {
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+/// The digests that name the entries of `<base>/<algorithm>/`; foreign names are left out.
+pub(crate) fn digests_in(base: &Path) -> Result<Vec<Digest>, towline_sys::fs::FsError> {
+    let mut digests = Vec::new();
+    for algorithm in ["sha256", "sha512"] {
+        for name in names(&base.join(algorithm))? {
+            digests.extend(digest_of(algorithm, &name));
+        }
+    }
+    Ok(digests)
+}
+
+/// The names in a directory that are UTF-8; none where it does not exist.
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>, towline_sys::fs::FsError> {
+    /// Far more than a node holds.
+    const MOST: usize = 10_000_000;
+    match towline_sys::fs::read_dir_names(dir, MOST) {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(names) => Ok(names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .collect()),
+    }
+}

@@ -1,0 +1,31 @@
+//! What the store knows of an image.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use towline_oci::Digest;
+
+/// What the store knows of an image. Its layers are kept while the record is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageRecord {
+    /// Digest of the config: the image's identity.
+    pub id: Digest,
+    /// Digest of the manifest, a blob of the store.
+    pub manifest: Digest,
+    /// The config as it came, whose digest is `id`.
+    pub config: String,
+    /// Names with a tag, canonical. A name belongs to one image.
+    pub names: Vec<String>,
+    /// Names with a digest, canonical.
+    pub repo_digests: Vec<String>,
+    /// Digests of the unpacked layers, lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// Compressed bytes: manifest, config, layers.
+    pub size: u64,
+    /// Never collected.
+    pub pinned: bool,
+    /// When the record was made.
+    pub created: Timestamp,
+    /// When the image was last pulled or held.
+    pub last_used: Timestamp,
+}
