@@ -1,0 +1,5 @@
+//! Strategic merge patch and server-side apply.
+
+pub(crate) mod apply;
+mod keys;
+pub(crate) mod strategic;
