@@ -54,7 +54,7 @@ impl Layout {
 
     /// The directory that holds `fs` and `layer.json`.
     pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
-        by_digest(self.layers(), diff_id)
+        by_digest(&self.layers(), diff_id)
     }
 
     pub(crate) fn spooled(&self, digest: &Digest) -> PathBuf {
