@@ -1,0 +1,239 @@
+//! containerd's own words, of 1.x and 2.x and of both pull engines. What stands in the middle of its chains
+//! (`failed to resolve reference`, `failed to resolve image`) depends on the engine and decides nothing.
+
+use towline_cause::{Cause, Step};
+
+use crate::chain::Chain;
+use crate::context::Context;
+use crate::registry::no_manifest;
+use crate::verdict::{Verdict, likely, stated};
+
+/// Links that decide whatever is below them.
+pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
+    let begins = |words: &str| chain.starts(words).is_some();
+    if begins("failed to parse image reference") {
+        return Some(stated(Cause::InvalidReference));
+    }
+    if begins("failed to get reader from content store") {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::ImageCollected, Cause::SnapshotterFailed],
+        ));
+    }
+    if begins("failed to decode hosts.toml")
+        || begins("invalid cri image config")
+        || begins("invalid plugin config")
+    {
+        return Some(stated(Cause::RuntimeMisconfigured));
+    }
+    if begins("`mirrors` cannot be set when") {
+        return Some(stated(Cause::RuntimeMisconfigured));
+    }
+    let verifier =
+        |plain: &str| plain.starts_with("image verifier ") && plain.contains(" blocked pull of ");
+    if chain.links().iter().any(|link| verifier(&link.plain)) {
+        return Some(stated(Cause::SignatureRejected));
+    }
+    let locked = |plain: &str| plain.starts_with("ref _ locked for ");
+    if chain.links().iter().any(|link| locked(&link.plain)) {
+        return Some(stated(Cause::ImageCollected));
+    }
+    None
+}
+
+/// One link.
+pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    not_found(chain, at, context)
+        .or_else(|| manifest(chain, at))
+        .or_else(|| bytes(chain, at))
+        .or_else(|| unpacking(chain, at, context))
+        .or_else(|| match plain {
+            "context canceled" => Some(likely(
+                Cause::PullStalled,
+                &[Cause::DeadlineExceeded, Cause::ConnectionTimeout],
+            )),
+            "context deadline exceeded" => {
+                let others = [
+                    Cause::ConnectionTimeout,
+                    Cause::DnsFailed,
+                    Cause::ImageTooLarge,
+                ];
+                Some(likely(Cause::DeadlineExceeded, &others))
+            }
+            "no pull hosts" | "no resolve hosts" => Some(likely(
+                Cause::MirrorMisconfigured,
+                &[Cause::RuntimeMisconfigured],
+            )),
+            _ => None,
+        })
+        .or_else(|| denied(chain, at, context))
+}
+
+/// `...: not found`: the link before says what.
+fn not_found(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if plain.starts_with("could not fetch content descriptor ") {
+        return Some(likely(Cause::BlobMissing, &[Cause::ProxyCacheFailed]).at(Step::Fetch));
+    }
+    if plain.starts_with("content at _ not found") {
+        let manifest = chain.text(at).contains("/manifests/");
+        let cause = if manifest {
+            Cause::DigestNotFound
+        } else {
+            Cause::BlobMissing
+        };
+        return Some(likely(
+            cause,
+            &[Cause::ProxyCacheFailed, Cause::RegistryMisconfigured],
+        ));
+    }
+    if plain != "not found" || at == 0 {
+        return None;
+    }
+    let before = chain.text(at - 1);
+    let is_reference = chain.plain(at - 1) == "_" && !before.contains("://");
+    let is_image = context
+        .image
+        .as_deref()
+        .is_some_and(|image| before == image || before.ends_with(image));
+    let resolving = (0..at - 1).any(|at| chain.plain(at).starts_with("failed to resolve"));
+    ((is_reference && resolving) || is_image).then(|| no_manifest(chain, context))
+}
+
+/// The manifest is there and cannot be used.
+fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let text = chain.text(at);
+    if plain.starts_with("no match for platform in manifest") {
+        return Some(stated(Cause::PlatformMismatch));
+    }
+    let schema1 = text.contains("application/vnd.docker.distribution.manifest.v1+prettyjws");
+    if schema1
+        && (plain.starts_with("media type _ is no longer supported")
+            || plain.ends_with("not supported")
+            || plain == "_, see _")
+        || plain.starts_with("schema 1 image manifests are no longer supported")
+    {
+        return Some(stated(Cause::ManifestUnsupported));
+    }
+    if plain.starts_with("unexpected media type ")
+        && text.starts_with("unexpected media type text/html")
+    {
+        return Some(likely(Cause::NotARegistry, &[Cause::MirrorMisconfigured]));
+    }
+    if plain == "invalid character '<' looking for beginning of value"
+        && chain.starts("children").is_some()
+    {
+        return Some(likely(Cause::NotARegistry, &[Cause::RegistryMisconfigured]));
+    }
+    if plain == "mismatched image rootfs and manifest layers"
+        || plain == "invalid rootfs in image configuration"
+    {
+        return Some(likely(Cause::NotAnImage, &[Cause::ContentStoreCorrupt]));
+    }
+    None
+}
+
+/// The bytes are not those that were promised.
+fn bytes(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    // A document of unknown kind was taken for a layer: what answered is not known to be a registry.
+    if chain
+        .links()
+        .iter()
+        .any(|link| link.text.contains("ref \"unknown-sha256:"))
+    {
+        return None;
+    }
+    if plain.starts_with("unexpected commit digest ") {
+        return Some(likely(
+            Cause::DigestMismatch,
+            &[Cause::ContentStoreCorrupt, Cause::TlsIntercepted],
+        ));
+    }
+    if plain.contains("failed size validation")
+        || chain.before(at).ends_with("failed size validation")
+    {
+        return Some(stated(Cause::DigestMismatch));
+    }
+    if plain.starts_with("wrong diff id calculated on extraction") {
+        return Some(stated(Cause::DigestMismatch));
+    }
+    if chain.before(at).starts_with("short read") && plain.starts_with("expected ")
+        || plain.starts_with("short read")
+    {
+        return Some(likely(Cause::ConnectionReset, &[Cause::DigestMismatch]).at(Step::Fetch));
+    }
+    None
+}
+
+/// Unpacking a layer.
+fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if plain.contains("+encrypted")
+        || chain.text(at).contains("+encrypted")
+            && plain.starts_with("failed to get stream processor")
+    {
+        return Some(stated(Cause::EncryptedImage));
+    }
+    if plain.contains("missing private key needed for decryption") {
+        return Some(stated(Cause::EncryptedImage));
+    }
+    if plain.starts_with("parent snapshot ") && plain.ends_with("does not exist") {
+        return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
+    }
+    if plain.starts_with("failed to stat parent") {
+        return Some(stated(Cause::ContentStoreCorrupt));
+    }
+    if plain.starts_with("snapshotter not loaded")
+        || plain.starts_with("failed to find image ref of snapshot")
+    {
+        return Some(stated(Cause::SnapshotterFailed));
+    }
+    if plain.contains("label key and value greater than maximum size") {
+        return Some(stated(Cause::TooManyLayers));
+    }
+    let extracting = chain
+        .starts("failed to extract layer")
+        .is_some_and(|outer| outer < at);
+    if !extracting {
+        return None;
+    }
+    let broken = [
+        "unexpected eof",
+        "invalid tar header",
+        "operation not permitted",
+        "permission denied",
+        "not a directory",
+        "no such file or directory",
+        "file name too long",
+        "invalid checksum",
+        "invalid header",
+    ];
+    let in_mount = chain.starts("mount callback failed on").is_some() || context.unpack;
+    let corrupt = plain.starts_with("corrupt input before offset");
+    if in_mount && (broken.contains(&plain) || corrupt) {
+        return Some(likely(
+            Cause::LayerExtractFailed,
+            &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],
+        ));
+    }
+    None
+}
+
+/// A refused pull whose registry hides whether the repository exists.
+fn denied(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if plain.starts_with("unable to decode token response") {
+        return Some(
+            likely(Cause::RegistryMisconfigured, &[Cause::NotARegistry]).at(Step::Authenticate),
+        );
+    }
+    if plain.starts_with("authorization server did not include a token in the response") {
+        return Some(stated(Cause::RegistryMisconfigured).at(Step::Authenticate));
+    }
+    let refused = plain
+        .starts_with("pull access denied, repository does not exist or may require authorization");
+    refused.then(|| crate::docker::hidden(context))
+}

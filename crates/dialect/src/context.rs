@@ -1,0 +1,322 @@
+//! What the outer links say: which image, which URL, on whose behalf, how far the pull had come.
+
+use towline_cause::Step;
+
+use crate::chain::Chain;
+use crate::peel::quoted;
+
+/// A URL that a link names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url {
+    pub(crate) scheme: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    /// The request went to a mirror: containerd then names the upstream in the query.
+    pub(crate) mirror: bool,
+}
+
+/// What is known from the whole chain.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Context {
+    pub(crate) image: Option<String>,
+    /// The last URL that was asked.
+    pub(crate) url: Option<Url>,
+    /// The first URL, where it is another: docker names the registry and then the token server.
+    pub(crate) first_url: Option<Url>,
+    /// A token was asked for.
+    pub(crate) token: bool,
+    /// Without a credential.
+    pub(crate) anonymous: bool,
+    /// A blob was downloaded.
+    pub(crate) fetch: bool,
+    /// A layer was unpacked.
+    pub(crate) unpack: bool,
+    /// The image was resolved.
+    pub(crate) resolve: bool,
+    /// A request was sent.
+    pub(crate) request: bool,
+    pub(crate) status: Option<u16>,
+    pub(crate) server_message: Option<String>,
+    /// Object storage answered, in its XML.
+    pub(crate) storage: bool,
+}
+
+/// Beginnings of links that say that a blob is downloaded.
+const FETCH: &[&str] = &[
+    "failed to copy",
+    "httpreadseeker",
+    "httpreaderseeker",
+    "error pulling image configuration",
+    "download failed after attempts",
+    "reading blob",
+    "writing blob",
+    "error writing blob",
+    "parsing image configuration",
+    "copying system image",
+];
+
+/// Beginnings of links that say that a layer is unpacked.
+const UNPACK: &[&str] = &[
+    "failed to extract layer",
+    "failed to register layer",
+    "applylayer exit status",
+    "error processing tar file",
+    "processing tar file",
+    "adding layer with blob",
+    "error adding layer with blob",
+    "failed to prepare extraction snapshot",
+    "failed to unpack image",
+    "untar re-exec error",
+    "unpack",
+];
+
+impl Context {
+    pub(crate) fn of(chain: &Chain, image: Option<&str>) -> Self {
+        let mut context = Self {
+            image: image.map(str::to_owned),
+            ..Self::default()
+        };
+        for link in chain.links() {
+            let plain = link.plain.as_str();
+            let begins = |list: &[&str]| list.iter().any(|beginning| plain.starts_with(beginning));
+            context.fetch |= begins(FETCH);
+            context.unpack |= begins(UNPACK);
+            context.resolve |= plain.starts_with("failed to resolve")
+                || plain.starts_with("error reading manifest");
+            context.resolve |= plain.starts_with("reading manifest");
+            context.token |= [
+                "failed to authorize",
+                "failed to fetch oauth token",
+                "failed to fetch anonymous token",
+            ]
+            .iter()
+            .any(|beginning| plain.starts_with(beginning));
+            context.token |= plain.starts_with("unable to retrieve auth token");
+            context.anonymous |= plain.starts_with("failed to fetch anonymous token");
+            context.request |= plain.starts_with("failed to do request");
+            if context.image.is_none() {
+                context.image = image_in(&link.text);
+            }
+            context.storage |= link.text.contains("<Code>AccessDenied</Code>");
+            context.note_url(&link.text);
+        }
+        context.note_status(chain);
+        // docker asks the token server inside the request to the registry.
+        if let (Some(first), Some(last)) = (&context.first_url, &context.url) {
+            context.token |= first.authority != last.authority && last.path.contains("token")
+                || last.path.contains("/auth")
+                || last.path.starts_with("/token");
+        }
+        context
+    }
+
+    fn note_url(&mut self, text: &str) {
+        let Some(at) = text.find("http://").or_else(|| text.find("https://")) else {
+            return;
+        };
+        let end = text[at..]
+            .find(|c: char| c.is_whitespace() || "\"'>,;)".contains(c))
+            .map_or(text.len(), |n| at + n);
+        let Some((scheme, rest)) = text[at..end].split_once("://") else {
+            return;
+        };
+        let mirror = rest.contains("?ns=") || rest.contains("&ns=");
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        let (authority, path) = rest
+            .find('/')
+            .map_or((rest, ""), |slash| rest.split_at(slash));
+        let authority = authority
+            .rsplit('@')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches([':', '.']);
+        let is_request = text.starts_with("http")
+            || [
+                "Get ",
+                "Head ",
+                "Post ",
+                "GET ",
+                "HEAD ",
+                "unexpected status",
+                "(Get ",
+                "\"Get ",
+                "pulling from host",
+            ]
+            .iter()
+            .any(|word| text.contains(word));
+        if authority.is_empty() || !is_request {
+            return;
+        }
+        let url = Url {
+            scheme: scheme.to_owned(),
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+            mirror,
+        };
+        self.request = true;
+        self.first_url.get_or_insert_with(|| url.clone());
+        self.url = Some(url);
+    }
+
+    fn note_status(&mut self, chain: &Chain) {
+        for (at, link) in chain.links().iter().enumerate() {
+            let status =
+                leading_status(&link.plain).filter(|_| says_status(chain.before(at)) || at == 0);
+            let status = status.or_else(|| inline_status(&link.plain));
+            if let Some(status) = status {
+                self.status = Some(status);
+                let after: Vec<&str> = chain.links()[at + 1..]
+                    .iter()
+                    .map(|link| link.text.as_str())
+                    .collect();
+                self.server_message =
+                    (!after.is_empty()).then(|| after.join(": ").chars().take(1024).collect());
+            }
+        }
+    }
+
+    /// Where the pull was, as far as the outer links say.
+    pub(crate) fn step(&self) -> Option<Step> {
+        if self.unpack {
+            Some(Step::Unpack)
+        } else if self.fetch {
+            Some(Step::Fetch)
+        } else if self.token {
+            Some(Step::Authenticate)
+        } else if self.resolve || self.is_manifest() {
+            Some(Step::Resolve)
+        } else {
+            None
+        }
+    }
+
+    /// Scheme, host and port of the last request.
+    pub(crate) fn endpoint(&self) -> Option<String> {
+        self.url
+            .as_ref()
+            .map(|url| format!("{}://{}", url.scheme, url.authority))
+    }
+
+    /// The host that was asked, with its port.
+    pub(crate) fn authority(&self) -> &str {
+        self.url.as_ref().map_or("", |url| url.authority.as_str())
+    }
+
+    pub(crate) fn is_manifest(&self) -> bool {
+        self.url
+            .as_ref()
+            .is_some_and(|url| url.path.contains("/manifests/"))
+    }
+
+    /// True for the request by which a client finds out about a registry.
+    pub(crate) fn is_ping(&self) -> bool {
+        self.url
+            .as_ref()
+            .is_some_and(|url| url.path == "/v2/" || url.path == "/v1/_ping")
+    }
+
+    /// A blob was asked from a host that does not speak the registry's API: a redirect led there.
+    pub(crate) fn elsewhere(&self) -> bool {
+        let api = |url: &Url| url.path.starts_with("/v2/");
+        (self.fetch
+            || self
+                .url
+                .as_ref()
+                .is_some_and(|url| url.path.contains("/blobs/")))
+            && self.url.as_ref().is_some_and(|url| !api(url))
+    }
+
+    /// The image names a digest.
+    pub(crate) fn by_digest(&self) -> bool {
+        let in_url = self
+            .url
+            .as_ref()
+            .is_some_and(|url| url.path.contains("/manifests/sha256:"));
+        in_url
+            || self
+                .image
+                .as_ref()
+                .is_some_and(|image| image.contains("@sha256:") || image.contains("@sha512:"))
+    }
+}
+
+/// The image that a link of a runtime names.
+fn image_in(text: &str) -> Option<String> {
+    const NAMING: &[&str] = &[
+        "failed to pull and unpack image ",
+        "failed to resolve reference ",
+        "failed to pull image ",
+        "failed to parse image reference ",
+        "Failed to apply default image tag ",
+        "Container image ",
+        "Failed to inspect image ",
+        "failed to get sandbox image ",
+    ];
+    let after = NAMING
+        .iter()
+        .find_map(|naming| Some(&text[text.find(naming)? + naming.len()..]));
+    if let Some((image, _)) = after.and_then(quoted) {
+        return Some(image).filter(|image| !image.is_empty());
+    }
+    for (naming, end) in [
+        ("manifest for ", " not found"),
+        ("pull access denied for ", ", repository does not exist"),
+    ] {
+        if let Some(at) = text.find(naming) {
+            let after = &text[at + naming.len()..];
+            return after
+                .find(end)
+                .map(|end| after[..end].trim_matches(['"', ',', ':']).to_owned());
+        }
+    }
+    let docker = text
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("docker://"));
+    docker.map(|image| image.trim_end_matches([':', '"']).to_owned())
+}
+
+/// A link after which the status stands.
+fn says_status(plain: &str) -> bool {
+    plain.starts_with("unexpected status")
+        || plain.contains("unexpected status code")
+        || plain.contains("unexpected status from")
+        || plain.ends_with("received unexpected http status")
+        || plain.contains("failed with status code")
+        || plain.ends_with("unexpected http code")
+        || plain == "http code"
+        || plain.starts_with("server error")
+        || plain.ends_with("unable to retrieve auth token")
+}
+
+fn leading_status(plain: &str) -> Option<u16> {
+    let digits = plain.get(..3)?;
+    let status: u16 = digits.parse().ok()?;
+    let ended = plain
+        .as_bytes()
+        .get(3)
+        .is_none_or(|b| !b.is_ascii_alphanumeric() && *b != b'.');
+    ((400..600).contains(&status) && ended).then_some(status)
+}
+
+/// A status inside a sentence of a speaker: `error parsing HTTP 403 response body`, `unexpected status code 400 Bad Request`.
+fn inline_status(plain: &str) -> Option<u16> {
+    let after = [
+        "error parsing http ",
+        "unexpected status code ",
+        "unexpected status ",
+    ]
+    .iter()
+    .find_map(|words| plain.strip_prefix(words));
+    after
+        .and_then(leading_status)
+        .or_else(|| {
+            plain
+                .strip_prefix("status ")
+                .or_else(|| plain.strip_prefix("server error - "))
+                .and_then(leading_status)
+        })
+        .or_else(|| {
+            leading_status(plain)
+                .filter(|status| plain.starts_with(&format!("{status} too many requests")))
+        })
+}

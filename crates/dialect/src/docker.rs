@@ -1,0 +1,85 @@
+//! Docker's daemon and the kubelet's former way to it.
+
+use towline_cause::{Cause, Step};
+
+use crate::chain::Chain;
+use crate::context::Context;
+use crate::registry::no_manifest;
+use crate::verdict::{Verdict, likely, stated};
+
+/// One link.
+pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if plain.starts_with("no matching manifest for ")
+        && plain.ends_with("in the manifest list entries")
+    {
+        return Some(stated(Cause::PlatformMismatch));
+    }
+    if plain.starts_with("manifest for ") && plain.ends_with(" not found") {
+        return Some(no_manifest(chain, context));
+    }
+    if plain.starts_with("pull access denied for ")
+        || plain.ends_with("does not exist or no pull access")
+    {
+        return Some(hidden(context));
+    }
+    if plain.starts_with("invalid reference format") {
+        return Some(stated(Cause::InvalidReference));
+    }
+    if plain.starts_with("max depth exceeded") && context.unpack {
+        return Some(stated(Cause::TooManyLayers));
+    }
+    if plain.starts_with("filesystem layer verification failed for digest") {
+        return Some(likely(Cause::DigestMismatch, &[Cause::BlobHostUnreachable]));
+    }
+    if plain.starts_with("error parsing http ")
+        && context.status.is_some_and(|status| status != 403)
+    {
+        return crate::registry::status(context);
+    }
+    let applying = chain
+        .links()
+        .iter()
+        .any(|link| link.plain.contains("applylayer exit status"));
+    let refused = matches!(plain, "permission denied" | "operation not permitted");
+    let unpacking = applying || chain.starts("error processing tar file").is_some();
+    if (context.unpack && plain == "invalid tar header")
+        || (unpacking && (refused || plain == "invalid tar header"))
+    {
+        return Some(likely(
+            Cause::LayerExtractFailed,
+            &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],
+        ));
+    }
+    None
+}
+
+/// A registry that hides whether the repository is missing or private. On Docker Hub a name of one part is nobody's but
+/// Docker's own, so the registry's name was most likely forgotten.
+pub(crate) fn hidden(context: &Context) -> Verdict {
+    let image = context.image.as_deref().unwrap_or_default();
+    let verdict = if is_single_name(image) {
+        let others = [Cause::RepositoryNotFound, Cause::NoCredentials];
+        likely(Cause::RegistryPrefixMissing, &others)
+    } else {
+        let others = [
+            Cause::RepositoryNotFound,
+            Cause::InsufficientPermission,
+            Cause::PullSecretMissing,
+            Cause::PullSecretWrongHost,
+        ];
+        likely(Cause::NoCredentials, &others)
+    };
+    verdict.at(Step::Authenticate)
+}
+
+/// `name` or `docker.io/library/name`, with tag or digest or without.
+fn is_single_name(image: &str) -> bool {
+    let name = image.strip_prefix("docker.io/library/").unwrap_or(image);
+    !name.is_empty()
+        && !name.contains(['/', '<', ' ', '*'])
+        && name
+            .chars()
+            .next()
+            .is_some_and(|c| c.is_ascii_alphanumeric())
+}

@@ -1,0 +1,30 @@
+//! The node's file system: full, broken, read-only, out of descriptors, owners out of range.
+
+use towline_cause::Cause;
+
+use crate::chain::Chain;
+use crate::context::Context;
+use crate::verdict::{Verdict, likely, stated};
+
+/// One link.
+pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    match chain.plain(at) {
+        "no space left on device" => Some(stated(Cause::NoSpaceLeft)),
+        "input/output error" => Some(likely(Cause::DiskError, &[Cause::NoSpaceLeft])),
+        "read-only file system" => Some(likely(Cause::FilesystemReadOnly, &[Cause::DiskError])),
+        "too many open files" => Some(stated(Cause::TooManyOpenFiles)),
+        "operation not permitted" | "invalid argument"
+            if chown(chain.before(at)) && context.unpack =>
+        {
+            Some(likely(
+                Cause::UserNamespaceRange,
+                &[Cause::LayerExtractFailed],
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn chown(plain: &str) -> bool {
+    plain.starts_with("lchown ") || plain.contains(" lchown ") || plain.starts_with("chown ")
+}

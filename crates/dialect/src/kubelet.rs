@@ -1,0 +1,118 @@
+//! The kubelet's own sentences: what it decides before a runtime is asked, and what it says about secrets.
+
+use towline_cause::{Cause, Step};
+
+use crate::chain::Chain;
+use crate::context::Context;
+use crate::verdict::{Verdict, likely, open, stated};
+
+/// Sentences that decide whatever is below them.
+pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
+    let begins = |words: &str| chain.starts(words).is_some();
+    if begins("couldn't parse image name") || begins("couldn't parse image reference") {
+        return Some(stated(Cause::InvalidReference));
+    }
+    if chain.links().iter().any(|link| {
+        link.plain
+            .ends_with("is not present with pull policy of never")
+    }) {
+        return Some(stated(Cause::NeverPull));
+    }
+    if begins("error execing credential provider plugin")
+        || begins("failed getting credential from external registry")
+    {
+        return Some(stated(Cause::CredentialProviderFailed).at(Step::Credentials));
+    }
+    if begins("admission webhook ")
+        && chain
+            .links()
+            .iter()
+            .any(|link| link.plain.contains("denied the request"))
+    {
+        return Some(stated(Cause::AdmissionDenied));
+    }
+    if chain
+        .links()
+        .iter()
+        .any(|link| link.text.starts_with("data[.dockerc"))
+    {
+        return Some(stated(Cause::PullSecretMalformed));
+    }
+    secrets(chain)
+}
+
+/// What is said about pull secrets. A missing secret is a hint only: the pull may work without it.
+fn secrets(chain: &Chain) -> Option<Verdict> {
+    let has = |words: &str| {
+        chain
+            .links()
+            .iter()
+            .any(|link| link.plain.starts_with(words))
+    };
+    if has("unable to retrieve some image pull secrets") || has("unable to retrieve pull secret") {
+        return Some(likely(Cause::PullSecretMissing, &[Cause::NoCredentials]));
+    }
+    let missing = |plain: &str| {
+        (plain.starts_with("secret _") || plain.starts_with("secrets _"))
+            && plain.ends_with("not found")
+    };
+    if chain.links().iter().any(|link| missing(&link.plain)) {
+        return Some(stated(Cause::PullSecretMissing));
+    }
+    if chain
+        .links()
+        .iter()
+        .any(|l| l.plain.starts_with("imagepullsecret ") && l.plain.contains("contains neither"))
+    {
+        return Some(likely(
+            Cause::PullSecretMalformed,
+            &[Cause::PullSecretWrongHost],
+        ));
+    }
+    None
+}
+
+/// One link.
+pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if plain == "pull qps exceeded" {
+        return Some(stated(Cause::PullThrottled));
+    }
+    if plain.starts_with("illegal base64 data at input byte ") && !context.request {
+        return Some(stated(Cause::PullSecretMalformed));
+    }
+    if plain == "unable to parse auth field, must be formatted as base64(username"
+        || plain.starts_with("unable to parse auth field")
+    {
+        return Some(stated(Cause::PullSecretMalformed));
+    }
+    if plain == "errimageneverpull" {
+        return Some(stated(Cause::NeverPull));
+    }
+    if plain == "invalidimagename" {
+        return Some(stated(Cause::InvalidReference));
+    }
+    if plain.starts_with("image pull failed for ") {
+        if plain.ends_with("because the signature validation failed") {
+            return Some(stated(Cause::SignatureRejected));
+        }
+        if plain.ends_with("because the registry is unavailable") {
+            let others = [Cause::RegistryError, Cause::ConnectionTimeout];
+            return Some(likely(Cause::ConnectionRefused, &others));
+        }
+    }
+    if plain.starts_with("signaturevalidationfailed") {
+        return Some(stated(Cause::SignatureRejected));
+    }
+    if plain == "registryunavailable" {
+        return Some(likely(Cause::ConnectionRefused, &[Cause::RegistryError]));
+    }
+    None
+}
+
+/// A sandbox image that failed for a reason that is not told.
+pub(crate) fn sandbox(chain: &Chain) -> Option<Verdict> {
+    chain
+        .starts("failed to get sandbox image ")
+        .map(|_| open(&[Cause::SandboxImageUnavailable]).at(Step::Sandbox))
+}

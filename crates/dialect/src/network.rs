@@ -1,0 +1,325 @@
+//! Go's words for name resolution, connections and TLS, which every runtime here passes on.
+
+use towline_cause::{Cause, Step};
+
+use crate::chain::Chain;
+use crate::context::Context;
+use crate::public::{host_of, is_loopback, is_private_name, is_public};
+use crate::verdict::{Verdict, likely, stated};
+
+/// A proxy between explains whatever happens behind it.
+pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
+    let proxy = chain.starts("proxyconnect ").or_else(|| {
+        chain
+            .links()
+            .iter()
+            .position(|link| link.plain.starts_with("error connecting to proxy"))
+    });
+    proxy.map(|_| stated(Cause::ProxyMisconfigured))
+}
+
+/// One link.
+pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if let Some(verdict) = dns(chain, at, context).or_else(|| tls(chain, at, context)) {
+        return Some(verdict);
+    }
+    if plain == "proxy authentication required"
+        || plain.starts_with("407 proxy authentication required")
+    {
+        return Some(stated(Cause::ProxyAuthRequired));
+    }
+    connect(chain, at, context)
+}
+
+/// `lookup HOST on SERVER: words`, and the words of other resolvers.
+fn dns(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let lookup = (0..=at)
+        .rev()
+        .find(|at| chain.plain(*at).starts_with("lookup "));
+    let Some(lookup) = lookup else {
+        let unknown = plain == "name or service not known";
+        return unknown.then(|| likely(Cause::DnsNameNotFound, &[Cause::DnsFailed]));
+    };
+    let host = chain
+        .text(lookup)
+        .split_whitespace()
+        .nth(1)
+        .unwrap_or_default();
+    let failed = match plain {
+        "no such host" => false,
+        "server misbehaving"
+        | "temporary failure in name resolution"
+        | "try again"
+        | "i/o timeout"
+        | "connection refused" => true,
+        _ => return None,
+    };
+    if context.token {
+        return Some(unreachable_token(if failed {
+            Cause::DnsFailed
+        } else {
+            Cause::DnsNameNotFound
+        }));
+    }
+    if context.elsewhere() {
+        let other = if failed {
+            Cause::DnsFailed
+        } else {
+            Cause::DnsNameNotFound
+        };
+        return Some(likely(Cause::BlobHostUnreachable, &[other]));
+    }
+    Some(if failed {
+        stated(Cause::DnsFailed)
+    } else if is_public(host) {
+        likely(Cause::DnsFailed, &[Cause::DnsNameNotFound])
+    } else if is_private_name(host_of(host)) {
+        stated(Cause::DnsNameNotFound)
+    } else {
+        likely(Cause::DnsNameNotFound, &[Cause::DnsFailed])
+    })
+}
+
+fn unreachable_token(other: Cause) -> Verdict {
+    likely(Cause::TokenServiceUnreachable, &[other]).at(Step::Authenticate)
+}
+
+/// Errors of the socket.
+fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let address = dialled(chain, at);
+    let dialled = address.is_some();
+    if let Some(verdict) = local_socket(chain, at) {
+        return Some(verdict);
+    }
+    let (cause, others): (Cause, &[Cause]) = match plain {
+        "connection refused" if dialled => (Cause::ConnectionRefused, &[]),
+        "no route to host" if dialled => (Cause::HostUnreachable, &[]),
+        "network is unreachable" | "cannot assign requested address" if dialled => {
+            if address.is_some_and(|address| address.starts_with('[')) {
+                (Cause::Ipv6Unreachable, &[])
+            } else {
+                (Cause::HostUnreachable, &[Cause::Ipv6Unreachable])
+            }
+        }
+        "i/o timeout" if dialled => (
+            Cause::ConnectionTimeout,
+            &[
+                Cause::AccessRestricted,
+                Cause::ProxyMisconfigured,
+                Cause::DnsFailed,
+            ],
+        ),
+        "connection reset by peer" => (Cause::ConnectionReset, &[Cause::AccessRestricted]),
+        "eof" | "unexpected eof" if context.request && !context.unpack => (
+            Cause::ConnectionReset,
+            &[Cause::RegistryError, Cause::TlsHandshakeFailed],
+        ),
+        "unexpected eof" if context.fetch && !context.unpack => (Cause::ConnectionReset, &[]),
+        _ if plain.contains("(client.timeout exceeded while awaiting headers)") => (
+            Cause::ConnectionTimeout,
+            &[
+                Cause::DnsFailed,
+                Cause::ProxyMisconfigured,
+                Cause::RegistryError,
+            ],
+        ),
+        "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
+        _ => return None,
+    };
+    if context.token && cause != Cause::ConnectionReset {
+        return Some(unreachable_token(cause));
+    }
+    if chain.starts("proxy error").is_some() {
+        return Some(likely(
+            cause,
+            &[Cause::RegistryError, Cause::ProxyMisconfigured],
+        ));
+    }
+    if context.elsewhere() {
+        return Some(likely(Cause::BlobHostUnreachable, &[cause]).at(Step::Fetch));
+    }
+    if cause == Cause::ConnectionRefused {
+        return Some(refused(address.unwrap_or_default(), context));
+    }
+    Some(if others.is_empty() {
+        stated(cause)
+    } else {
+        likely(cause, others)
+    })
+}
+
+/// A refused connection: on loopback the image may name the node itself; another name that leads there resolves wrongly.
+fn refused(address: &str, context: &Context) -> Verdict {
+    if !is_loopback(address) {
+        return stated(Cause::ConnectionRefused);
+    }
+    if context
+        .url
+        .as_ref()
+        .is_none_or(|url| is_loopback(&url.authority))
+    {
+        return Verdict {
+            alternatives: vec![Cause::RegistryIsLocalhost],
+            ..stated(Cause::ConnectionRefused)
+        };
+    }
+    likely(Cause::ConnectionRefused, &[Cause::DnsWrongAnswer])
+}
+
+/// The address of the `dial` or `read` before a link.
+fn dialled(chain: &Chain, at: usize) -> Option<&str> {
+    (at.saturating_sub(2)..=at).rev().find_map(|at| {
+        let text = chain.text(at);
+        text.find("dial tcp")
+            .map(|start| text[start + "dial tcp".len()..].trim())
+    })
+}
+
+/// The runtime's own socket.
+fn local_socket(chain: &Chain, at: usize) -> Option<Verdict> {
+    let unix = (at.saturating_sub(2)..=at).any(|at| chain.text(at).contains("dial unix"));
+    if !unix {
+        return None;
+    }
+    if chain
+        .starts("failed to prepare extraction snapshot")
+        .is_some()
+    {
+        return Some(stated(Cause::SnapshotterFailed));
+    }
+    let words = [
+        "connection refused",
+        "no such file or directory",
+        "permission denied",
+    ];
+    words
+        .iter()
+        .any(|words| chain.plain(at).starts_with(words))
+        .then(|| stated(Cause::RuntimeUnavailable))
+}
+
+/// TLS and the confusion of HTTP and HTTPS.
+fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let interceptable = is_public(context.authority());
+    if plain == "server gave http response to https client" {
+        // With a mirror over HTTP containerd tells the error of its second try, over HTTPS, only.
+        let others: &[Cause] = match (context.token, chain.starts("failed to do request")) {
+            (true, _) => &[Cause::RegistryMisconfigured],
+            (_, Some(_)) => &[Cause::MirrorMisconfigured, Cause::TagNotFound],
+            _ => &[],
+        };
+        return Some(if others.is_empty() {
+            stated(Cause::PlainHttpRegistry)
+        } else {
+            likely(Cause::PlainHttpRegistry, others)
+        });
+    }
+    if plain == "first record does not look like a tls handshake" {
+        return Some(likely(
+            Cause::PlainHttpRegistry,
+            &[Cause::ProxyMisconfigured, Cause::TlsIntercepted],
+        ));
+    }
+    if chain
+        .text(at)
+        .starts_with("malformed HTTP response \"\\x15\\x03")
+    {
+        return Some(stated(Cause::HttpsRegistryOverHttp));
+    }
+    if plain == "tls handshake timeout"
+        || plain == "net/http" && chain.plain(at + 1) == "tls handshake timeout"
+    {
+        return Some(likely(
+            Cause::TlsHandshakeFailed,
+            &[Cause::AccessRestricted, Cause::PathMtu],
+        ));
+    }
+    if chain.before(at) == "tls" && (at >= 2 && chain.plain(at - 2) == "remote error") {
+        return Some(match plain {
+            "certificate required" => stated(Cause::TlsClientCertificateRequired),
+            "bad certificate" => likely(
+                Cause::TlsClientCertificateRequired,
+                &[Cause::TlsHandshakeFailed],
+            ),
+            "handshake failure" => likely(
+                Cause::TlsHandshakeFailed,
+                &[Cause::TlsIntercepted, Cause::TlsClientCertificateRequired],
+            ),
+            _ => stated(Cause::TlsHandshakeFailed),
+        });
+    }
+    certificate(chain, at, interceptable)
+}
+
+/// What follows `x509`.
+fn certificate(chain: &Chain, at: usize, interceptable: bool) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let said = chain.before(at) == "x509" || plain.starts_with("x509");
+    if !said {
+        return expiry_times(chain, at);
+    }
+    if plain.starts_with("certificate signed by unknown authority") {
+        return Some(if interceptable {
+            likely(
+                Cause::TlsUnknownAuthority,
+                &[Cause::TlsIntercepted, Cause::DnsWrongAnswer],
+            )
+        } else {
+            stated(Cause::TlsUnknownAuthority)
+        });
+    }
+    if plain.starts_with("certificate has expired or is not yet valid") {
+        return Some(likely(
+            Cause::TlsCertificateExpired,
+            &[Cause::NodeClockSkew, Cause::TlsIntercepted],
+        ));
+    }
+    let mismatch = [
+        "certificate is valid for ",
+        "certificate is not valid for any names",
+        "cannot validate certificate for",
+    ];
+    if mismatch.iter().any(|words| plain.starts_with(words))
+        || plain.starts_with("certificate relies on legacy common name")
+    {
+        return Some(if plain.starts_with("certificate is valid for ") {
+            likely(
+                Cause::TlsNameMismatch,
+                &[Cause::DnsWrongAnswer, Cause::TlsIntercepted],
+            )
+        } else {
+            stated(Cause::TlsNameMismatch)
+        });
+    }
+    None
+}
+
+/// The end of the root that many old bundles still hold; a certificate that "expired" then is not the server's.
+const OLD_ROOT: &str = "2021-09-30T14:01:15Z";
+
+/// `current time A is after B`: both times are told, so the certificate really is past its end by the node's clock.
+fn expiry_times(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if !plain.starts_with("current time ")
+        || !chain.before(at).starts_with("certificate has expired")
+    {
+        return None;
+    }
+    if chain.text(at).contains(OLD_ROOT) {
+        return Some(likely(
+            Cause::TlsUnknownAuthority,
+            &[Cause::TlsCertificateExpired],
+        ));
+    }
+    if plain.contains(" is before ") {
+        return Some(likely(
+            Cause::TlsCertificateExpired,
+            &[Cause::NodeClockSkew],
+        ));
+    }
+    Some(stated(Cause::TlsCertificateExpired))
+}

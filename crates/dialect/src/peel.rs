@@ -1,0 +1,230 @@
+//! Wrappers that are not links of the chain: the kubelet's sentences around an image, log lines, JSON, and aggregates.
+
+use serde_json::Value;
+
+/// A text without its wrappers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peeled {
+    /// The image that a wrapper named.
+    pub(crate) image: Option<String>,
+    /// The errors: one, or those of an aggregate.
+    pub(crate) parts: Vec<String>,
+}
+
+/// Sentences of the kubelet that name the image and are followed by `: ` and the error.
+const NAMING: &[&str] = &[
+    "Back-off pulling image ",
+    "Failed to pull image ",
+    "(combined from similar events): ",
+];
+
+/// How an error of an aggregate may begin.
+const BEGINNINGS: &[&str] = &[
+    "rpc error: ",
+    "failed to ",
+    "Error response from daemon: ",
+    "initializing source ",
+    "Error reading ",
+    "reading manifest ",
+];
+
+/// Takes off all wrappers.
+pub(crate) fn all(text: &str) -> Peeled {
+    let mut peeled = Peeled::default();
+    let text = log_line(text.trim());
+    let mut rest = text.as_str();
+    for _ in 0..8 {
+        let Some((image, after)) = naming(rest) else {
+            break;
+        };
+        if image.is_some() {
+            peeled.image = image;
+        }
+        rest = after;
+    }
+    peeled.parts = aggregate(rest)
+        .into_iter()
+        .map(|part| json(&part))
+        .collect();
+    peeled
+}
+
+/// One of the kubelet's sentences; the image it names, and what follows.
+fn naming(text: &str) -> Option<(Option<String>, &str)> {
+    let (sentence, after) = NAMING
+        .iter()
+        .find_map(|sentence| Some((sentence, text.strip_prefix(sentence)?)))?;
+    if sentence.ends_with(": ") {
+        return Some((None, after));
+    }
+    let (image, after) = quoted(after)?;
+    let after = after.trim_start_matches([':', ',', ' ', '\n']);
+    // `ErrImagePull: ` and its like go before the remembered message.
+    let after = after.strip_prefix("ErrImagePull: ").unwrap_or(after);
+    Some((Some(image), after))
+}
+
+/// A string in double quotes with its escapes, as Go prints it.
+pub(crate) fn quoted(text: &str) -> Option<(String, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let mut out = String::new();
+    let mut characters = inner.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return Some((out, &inner[at + 1..])),
+            '\\' => match characters.next()?.1 {
+                'n' => out.push('\n'),
+                't' => out.push('\t'),
+                other => out.push(other),
+            },
+            c => out.push(c),
+        }
+    }
+    None
+}
+
+/// The message of a structured log line (`err="..."`, `error="..."`, `msg="..."`), or the text as it is.
+fn log_line(text: &str) -> String {
+    let is_log = text.starts_with("level=")
+        || text.starts_with("time=")
+        || text.starts_with('"')
+        || text.starts_with("error=");
+    if is_log {
+        for field in ["err=", "error=", "msg="] {
+            let found = text
+                .find(field)
+                .filter(|at| *at == 0 || text.as_bytes()[at - 1] == b' ');
+            if let Some((value, _)) = found.and_then(|at| quoted(&text[at + field.len()..])) {
+                let before = text
+                    .find("msg=")
+                    .filter(|_| field != "msg=")
+                    .and_then(|at| quoted(&text[at + 4..]));
+                return match before {
+                    Some((message, _)) => format!("{message}: {value}"),
+                    None => start_container(&value),
+                };
+            }
+        }
+    }
+    start_container(text)
+}
+
+/// `failed to "StartContainer" for "c" with ErrImagePull: "..."`: what is in the last quotes.
+fn start_container(text: &str) -> String {
+    let Some(at) = text.find("failed to \"StartContainer\" for ") else {
+        return text.to_owned();
+    };
+    let inner = text[at..]
+        .find(": \"")
+        .and_then(|quote| quoted(&text[at + quote + 2..]));
+    inner.map_or_else(|| text.to_owned(), |(inner, _)| inner)
+}
+
+/// The parts of `[e1, e2]`; one part for anything else.
+fn aggregate(text: &str) -> Vec<String> {
+    let Some(inner) = text
+        .strip_prefix('[')
+        .and_then(|text| text.trim_end().strip_suffix(']'))
+    else {
+        return vec![text.to_owned()];
+    };
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (at, _) in inner.match_indices(", ") {
+        if BEGINNINGS
+            .iter()
+            .any(|beginning| inner[at + 2..].starts_with(beginning))
+        {
+            parts.push(inner[start..at].to_owned());
+            start = at + 2;
+        }
+    }
+    parts.push(inner[start..].to_owned());
+    parts
+}
+
+/// Puts the words of embedded JSON in place of it: `{"message": ...}` of a daemon, `{"errors": [...]}` of a registry.
+fn json(text: &str) -> String {
+    let Some(start) = text.find('{') else {
+        return text.to_owned();
+    };
+    let unescaped = text[start..].replace("\\\"", "\"");
+    let one_line = text[start..].replace(['\n', '\r'], " ");
+    let found = [&text[start..], unescaped.as_str(), one_line.as_str()]
+        .into_iter()
+        .find_map(|candidate| {
+            let mut stream = serde_json::Deserializer::from_str(candidate).into_iter::<Value>();
+            let value = stream.next()?.ok()?;
+            words(&value)
+        });
+    match found {
+        Some(words) => format!("{} {words}", text[..start].trim_end()),
+        None => text.to_owned(),
+    }
+}
+
+fn words(value: &Value) -> Option<String> {
+    if let Some(message) = value.get("message").and_then(Value::as_str) {
+        return Some(message.to_owned());
+    }
+    let error = value.get("errors")?.as_array()?.first()?;
+    let code = error
+        .get("code")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let message = error
+        .get("message")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    Some(format!("{}: {message}", code.to_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrappers_come_off() {
+        for (text, image, parts) in [
+            (
+                r#"Back-off pulling image "a: b": ErrImagePull: boom: c"#,
+                Some("a: b"),
+                vec!["boom: c"],
+            ),
+            (r#"Back-off pulling image "a""#, Some("a"), vec![""]),
+            (
+                r#"Failed to pull image "a": [rpc error: code = X desc = y, failed to z]"#,
+                Some("a"),
+                vec!["rpc error: code = X desc = y", "failed to z"],
+            ),
+            (
+                r#"(combined from similar events): Failed to pull image "a": boom"#,
+                Some("a"),
+                vec!["boom"],
+            ),
+            (r#"level=error msg="m" error="e: f""#, None, vec!["m: e: f"]),
+            (
+                r#""Error" err="failed to \"StartContainer\" for \"p\" with ErrImagePull: \"inner\"" x="y""#,
+                None,
+                vec!["inner"],
+            ),
+            (
+                r#"Error: {"message":"Get \"u\": EOF"}"#,
+                None,
+                vec![r#"Error: Get "u": EOF"#],
+            ),
+            (
+                r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"no"}]}"#,
+                None,
+                vec![" blob_unknown: no"],
+            ),
+        ] {
+            let peeled = all(text);
+            assert_eq!(
+                (peeled.image.as_deref(), peeled.parts),
+                (image, parts.into_iter().map(str::to_owned).collect()),
+                "{text}"
+            );
+        }
+    }
+}

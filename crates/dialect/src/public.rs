@@ -1,0 +1,72 @@
+//! Registries that everybody can reach: for these a missing name or an unknown authority is the node's fault, not theirs.
+
+/// Hosts of public registries and of their content.
+const HOSTS: &[&str] = &[
+    "docker.io",
+    "registry-1.docker.io",
+    "index.docker.io",
+    "auth.docker.io",
+    "production.cloudflare.docker.com",
+    "gcr.io",
+    "k8s.gcr.io",
+    "ghcr.io",
+    "quay.io",
+    "registry.k8s.io",
+    "registry.gitlab.com",
+    "public.ecr.aws",
+    "mcr.microsoft.com",
+    "registry.access.redhat.com",
+    "registry.redhat.io",
+    "nvcr.io",
+];
+
+/// Registries where a refusal after login usually means that terms or a licence are missing, or a login that a public
+/// image does not need is in the way.
+const ENTITLED: &[&str] = &[
+    "nvcr.io",
+    "icr.io",
+    "container-registry.oracle.com",
+    "registry.redhat.io",
+    "public.ecr.aws",
+];
+
+/// The host without its port.
+pub(crate) fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') => {
+            host
+        }
+        _ => authority,
+    }
+}
+
+pub(crate) fn is_public(authority: &str) -> bool {
+    HOSTS.contains(&host_of(authority))
+}
+
+pub(crate) fn is_entitled(authority: &str) -> bool {
+    ENTITLED.contains(&host_of(authority))
+}
+
+/// Names that exist in no public DNS, or only inside a cluster.
+pub(crate) fn is_private_name(host: &str) -> bool {
+    [
+        ".invalid",
+        ".test",
+        ".example",
+        ".localhost",
+        ".svc",
+        ".cluster.local",
+    ]
+    .iter()
+    .any(|end| host.ends_with(end))
+}
+
+pub(crate) fn is_loopback(authority: &str) -> bool {
+    let host = host_of(authority).trim_matches(['[', ']']);
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+        || authority.starts_with("[::1]")
+}
