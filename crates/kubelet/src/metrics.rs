@@ -1,0 +1,107 @@
+//! Counters of the node agent, in Prometheus' text form. Labels are bounded: causes and steps of the closed vocabulary.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use towline_cause::{Cause, Step};
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    failures: BTreeMap<(&'static str, &'static str), u64>,
+    pulls: u64,
+    pull_seconds: f64,
+    syncs: u64,
+    sync_errors: u64,
+}
+
+impl Metrics {
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An image could not be had.
+    pub(crate) fn failed(&self, cause: Cause, step: Option<Step>) {
+        let step = step.map_or("unknown", Step::name);
+        *self
+            .counts()
+            .failures
+            .entry((cause.name(), step))
+            .or_default() += 1;
+    }
+
+    /// An image was pulled.
+    pub(crate) fn pulled(&self, took: Duration) {
+        let mut counts = self.counts();
+        counts.pulls += 1;
+        counts.pull_seconds += took.as_secs_f64();
+    }
+
+    /// A pod was synced.
+    pub(crate) fn synced(&self, error: bool) {
+        let mut counts = self.counts();
+        counts.syncs += 1;
+        counts.sync_errors += u64::from(error);
+    }
+
+    /// The text form. `causes` adds the counter by cause, which Kubernetes does not have.
+    pub(crate) fn render(&self, pods: usize, causes: bool) -> String {
+        let counts = self.counts();
+        let mut text = String::new();
+        let mut put = |name: &str, kind: &str, help: &str, value: String| {
+            drop(write!(
+                text,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
+            ));
+        };
+        put(
+            "kubelet_running_pods",
+            "gauge",
+            "Pods that this node runs.",
+            pods.to_string(),
+        );
+        put(
+            "towline_kubelet_pod_syncs_total",
+            "counter",
+            "Syncs of pods.",
+            counts.syncs.to_string(),
+        );
+        put(
+            "towline_kubelet_pod_sync_errors_total",
+            "counter",
+            "Syncs of pods that ended with an error.",
+            counts.sync_errors.to_string(),
+        );
+        put(
+            "towline_kubelet_image_pulls_total",
+            "counter",
+            "Pulls that succeeded.",
+            counts.pulls.to_string(),
+        );
+        put(
+            "towline_kubelet_image_pull_seconds_total",
+            "counter",
+            "Time in pulls that succeeded, waiting included.",
+            format!("{:.3}", counts.pull_seconds),
+        );
+        if causes {
+            let name = "towline_kubelet_image_pull_failures_total";
+            drop(write!(
+                text,
+                "# HELP {name} Images that could not be had, by cause and step.\n# TYPE {name} counter\n"
+            ));
+            for ((cause, step), count) in &counts.failures {
+                drop(writeln!(
+                    text,
+                    "{name}{{cause=\"{cause}\",step=\"{step}\"}} {count}"
+                ));
+            }
+        }
+        text
+    }
+}
