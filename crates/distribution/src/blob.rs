@@ -71,7 +71,7 @@ pub(crate) async fn open(
         let piece = transfer.next().await?;
         Some((piece, transfer))
     });
-    Ok(BlobStream::new(stream.boxed(), endpoint))
+    Ok(BlobStream::new(stream.fuse().boxed(), endpoint))
 }
 
 impl Transfer {

@@ -22,9 +22,17 @@ use crate::watch::Watch;
 use crate::{Observer, Options, OptionsError, Trace, blob, fault, manifest, push, tags};
 
 /// A registry client. Clones share connections and tokens.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What all repositories of a client share.
@@ -63,9 +71,18 @@ impl Client {
 }
 
 /// One repository of a registry, seen with one credential. Clones share what they learnt of how to log in.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Repository {
     session: Session,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository")
+            .field("reference", &self.session.target.reference)
+            .field("credential", &self.session.target.credential)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A manifest or an index that was fetched and verified.

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde::Deserialize;
-use towline_keyring::redact;
+use towline_keyring::{Credential, redact};
 
 /// An error answer as a person needs it. All texts are printable, bounded and without secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,6 +84,29 @@ impl Said {
         Self {
             message: clean(text),
             ..Self::default()
+        }
+    }
+
+    /// Takes out a secret that the server sent back. One of fewer than four bytes is not looked for: it would blot out words.
+    pub(crate) fn hide(&mut self, secret: &str) {
+        if secret.len() >= 4 {
+            for text in self.codes.iter_mut().chain([&mut self.message]) {
+                if text.contains(secret) {
+                    *text = text.replace(secret, "[redacted]");
+                }
+            }
+        }
+    }
+
+    /// Takes out what of a credential is secret.
+    pub(crate) fn hide_credential(&mut self, credential: &Credential) {
+        match credential {
+            Credential::Anonymous => {}
+            Credential::Basic {
+                password: secret, ..
+            }
+            | Credential::IdentityToken(secret)
+            | Credential::RegistryToken(secret) => self.hide(secret.expose()),
         }
     }
 
@@ -180,6 +203,7 @@ pub(crate) fn clean(text: &str) -> String {
     let cut: String = text.chars().take(4 * MOST_MESSAGE).collect();
     let words = redact::text(&cut);
     let mut line = String::new();
+    let mut after_scheme = false;
     for word in words
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|w| !w.is_empty())
@@ -187,7 +211,12 @@ pub(crate) fn clean(text: &str) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        // Servers quote the header that they did not like.
+        let secret = after_scheme && word.len() >= 8 && !word.starts_with("realm=");
+        after_scheme = ["bearer", "basic"]
+            .iter()
+            .any(|scheme| word.to_ascii_lowercase().ends_with(scheme));
+        line.push_str(if secret { "[redacted]" } else { word });
     }
     let mut short: String = line.chars().take(MOST_MESSAGE).collect();
     if short.len() < line.len() {

@@ -335,7 +335,9 @@ impl Session {
         };
         let content_type = answer.header("content-type").unwrap_or_default().to_owned();
         let body = answer.body.read_some(limit, time).await;
-        Said::read(&content_type, &body)
+        let mut said = Said::read(&content_type, &body);
+        said.hide_credential(&self.target.credential);
+        said
     }
 
     /// Servers that speak TLS tell a plain HTTP request so with a 400. `None` when the scheme was changed.

@@ -58,3 +58,30 @@ impl Target {
         self.reference.registry() == "docker.io" && !self.reference.names_registry()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_registry_may_have_lost_it() {
+        for (image, want) in [
+            ("app:1", true),
+            ("team/app:1", true),
+            ("docker.io/team/app:1", false),
+            ("quay.io/team/app:1", false),
+        ] {
+            let target = Target {
+                reference: Reference::parse(image).unwrap(),
+                credential: Credential::Anonymous,
+            };
+            let hidden = target.hidden();
+            assert_eq!(
+                hidden.contains(&Cause::RegistryPrefixMissing),
+                want,
+                "{image}"
+            );
+            assert_eq!(hidden[0], Cause::RepositoryNotFound);
+        }
+    }
+}

@@ -67,11 +67,17 @@ const REFRESH_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
-/// Tokens by what was asked and who asked.
-#[derive(Debug, Default)]
+/// Tokens by what was asked and who asked. The keys hold whole URLs: they are not printed.
+#[derive(Default)]
 pub(crate) struct Tokens {
     slots: Mutex<HashMap<String, Vec<(Credential, Slot)>>>,
     counter: std::sync::atomic::AtomicU64,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").finish_non_exhaustive()
+    }
 }
 
 impl Tokens {
@@ -154,6 +160,12 @@ async fn request(
         },
         None => get(transport, ask, credential, retries, watch).await,
     };
+    let result = result.map_err(|mut fault| {
+        if let TokenFault::Status { said, .. } = &mut fault {
+            said.hide_credential(credential);
+        }
+        fault
+    });
     watch.tell(|| Fact::Token {
         realm: ask.realm.to_string(),
         service: ask.service.clone(),

@@ -1,0 +1,10 @@
+//! The client against servers that are scripted byte by byte, and against a real registry.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod auth;
+mod blob;
+mod leak;
+mod network;
+mod real;
+mod resolve;
+mod stub;
