@@ -16,6 +16,7 @@ pub mod phase;
 pub mod pull;
 pub mod pulls;
 pub mod qos;
+pub mod quantity;
 pub mod status;
 pub mod text;
 pub mod validate;

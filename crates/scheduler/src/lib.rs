@@ -1,1 +1,11 @@
-//! scheduler
+//! The scheduler: binds pods to nodes through the Kubernetes API, as `default-scheduler` does.
+//!
+//! [`decide`] is the whole decision as a plain function; the rest watches, binds and says why not.
+#![forbid(unsafe_code)]
+
+mod bind;
+pub mod decide;
+mod service;
+mod state;
+
+pub use service::{Error, Handle, Options, Service};
