@@ -1,1 +1,27 @@
-//! registry
+//! The OCI distribution server: push and pull for every client that speaks the distribution API.
+//!
+//! One request goes through [`route`](self) (what is asked), [`access`] (may they), a handler (what it
+//! means) and [`storage`] (bytes on disk). A blob is stored once; a repository reaches it by a link of
+//! its own, so that nobody reads through one repository what only another one holds.
+#![forbid(unsafe_code)]
+
+pub mod access;
+mod body;
+mod error;
+mod handlers;
+mod log;
+mod metrics;
+mod names;
+mod options;
+mod range;
+mod refusal;
+mod route;
+mod server;
+mod storage;
+mod uploads;
+
+pub use error::Error;
+pub use names::{NameError, Repository, Tag};
+pub use options::{Limits, Options, Tls};
+pub use server::{Handle, Service};
+pub use storage::{BlobStore, ManifestRecord, MetadataStore, StorageError};

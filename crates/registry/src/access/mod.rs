@@ -1,0 +1,8 @@
+//! Who may do what: ordered rules by repository, and the users they speak of.
+
+mod rules;
+mod users;
+
+pub(crate) use rules::Decision;
+pub use rules::{Access, Rule, Who};
+pub use users::{Users, UsersError};

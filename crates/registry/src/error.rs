@@ -1,0 +1,65 @@
+//! Why a registry does not start or ends early.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use towline_sys::format::FormatError;
+use towline_sys::fs::FsError;
+
+/// Why a registry does not start or ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory holds something else, or another version.
+    #[error("open the registry's directory {}", root.display())]
+    Format {
+        /// The directory.
+        root: PathBuf,
+        /// The reason.
+        source: FormatError,
+    },
+    /// The directory cannot be used.
+    #[error("prepare the registry's directory {}", root.display())]
+    Storage {
+        /// The directory.
+        root: PathBuf,
+        /// The reason.
+        source: FsError,
+    },
+    /// Another process serves this directory.
+    #[error("{} is in use by another registry", root.display())]
+    InUse {
+        /// The directory.
+        root: PathBuf,
+    },
+    /// No address to listen on was given.
+    #[error("no address to listen on")]
+    NoAddress,
+    /// An address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// Anyone in the network could push, and nobody said that this is meant.
+    #[error(
+        "refusing to listen on {address}, which is not loopback, while anyone may push: \
+         ask for a login to push, or allow it by name (`open_beyond_loopback`)"
+    )]
+    OpenToTheNetwork {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The certificate or its key cannot be used.
+    #[error("use the certificate and key")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The access log cannot be opened.
+    #[error("open the access log {}", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,323 @@
+//! Manifests: checked when they come, kept to the byte.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use towline_cause::Cause;
+use towline_oci::{
+    Algorithm, Descriptor, Digest, Document, DocumentError, MAX_DOCUMENT_BYTES, Verifier,
+    media_type,
+};
+use towline_sys::fs::FsError;
+
+use super::{Answer, Registry, described, empty, text_header};
+use crate::body::full;
+use crate::names::{Repository, Tag};
+use crate::refusal::{Refusal, bad, missing};
+use crate::route::{ManifestName, query};
+use crate::storage::{ManifestRecord, StorageError};
+
+/// Tags that one request may set.
+const TAGS_AT_ONCE: usize = 32;
+
+impl Registry {
+    pub(super) async fn get_manifest(
+        self: &Arc<Self>,
+        method: &Method,
+        name: Repository,
+        which: ManifestName,
+    ) -> Answer {
+        let (digest, media_type, bytes) = self
+            .blocking("read a manifest", move |this| {
+                this.read_manifest(&name, &which)
+            })
+            .await?;
+        let mut answer = Response::new(if method == Method::HEAD {
+            full("")
+        } else {
+            full(bytes.clone())
+        });
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        let texts = [
+            ("content-type", media_type),
+            ("docker-content-digest", digest.to_string()),
+            ("etag", format!("\"{digest}\"")),
+        ];
+        for (name, value) in texts {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
+        Ok(answer)
+    }
+
+    fn read_manifest(
+        &self,
+        name: &Repository,
+        which: &ManifestName,
+    ) -> Result<(Digest, String, Bytes), Refusal> {
+        let digest = match which {
+            ManifestName::Digest(digest) => Some(digest.clone()),
+            ManifestName::Tag(tag) => self.metadata.tag(name, tag)?,
+        };
+        let found = match &digest {
+            Some(digest) => self.metadata.manifest(name, digest)?,
+            None => None,
+        };
+        let (Some(digest), Some(record)) = (digest, found) else {
+            return Err(self.absent(name, unknown(which)));
+        };
+        let Some((mut file, length)) = self.blobs.open(&digest)? else {
+            let internal = Some(format!("{name} holds {digest}, whose bytes are gone"));
+            return Err(Refusal {
+                internal,
+                ..unknown(which)
+            });
+        };
+        let mut bytes = Vec::with_capacity(
+            usize::try_from(length)
+                .unwrap_or_default()
+                .min(MAX_DOCUMENT_BYTES),
+        );
+        let read = file
+            .by_ref()
+            .take(MAX_DOCUMENT_BYTES as u64)
+            .read_to_end(&mut bytes);
+        read.map_err(|error| StorageError::from(FsError::new("read", digest.to_string(), error)))?;
+        Ok((digest, record.media_type, bytes.into()))
+    }
+
+    pub(super) async fn put_manifest(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        name: Repository,
+        which: ManifestName,
+    ) -> Answer {
+        let stated = text_header(&request, &header::CONTENT_TYPE)
+            .unwrap_or_default()
+            .to_owned();
+        let mut tags = Vec::new();
+        for tag in query(request.uri(), "tag") {
+            tags.push(
+                Tag::parse(&tag).map_err(|error| bad("MANIFEST_INVALID", error.to_string()))?,
+            );
+        }
+        if tags.len() > TAGS_AT_ONCE {
+            return Err(bad(
+                "MANIFEST_INVALID",
+                format!("one request may set {TAGS_AT_ONCE} tags"),
+            ));
+        }
+        let reading = Limited::new(request.into_body(), MAX_DOCUMENT_BYTES).collect();
+        let bytes = tokio::time::timeout(self.limits.body_patience, reading).await;
+        let bytes = bytes.map_err(|_| {
+            Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "MANIFEST_INVALID",
+                "the body stopped coming",
+            )
+        })?;
+        let bytes = bytes
+            .map_err(|error| unreadable(error.as_ref()))?
+            .to_bytes();
+        self.blocking("keep a manifest", move |this| {
+            this.keep_manifest(&name, which, &stated, tags, &bytes)
+        })
+        .await
+    }
+
+    fn keep_manifest(
+        &self,
+        name: &Repository,
+        which: ManifestName,
+        stated: &str,
+        mut tags: Vec<Tag>,
+        bytes: &[u8],
+    ) -> Answer {
+        let algorithm = match &which {
+            ManifestName::Digest(digest) => digest.algorithm(),
+            ManifestName::Tag(_) => Algorithm::Sha256,
+        };
+        let mut verifier = Verifier::new(algorithm);
+        verifier.update(bytes);
+        let digest = verifier.finish();
+        match which {
+            ManifestName::Digest(expected) if expected != digest => {
+                return Err(StorageError::DigestMismatch {
+                    expected,
+                    actual: digest,
+                }
+                .into());
+            }
+            ManifestName::Digest(_) => {}
+            ManifestName::Tag(tag) => tags.push(tag),
+        }
+        let media_type = media_type_of(stated, bytes);
+        let document = Document::parse(&media_type, bytes).map_err(|error| invalid(&error))?;
+        self.all_there(name, &document)?;
+        let subject = subject(&document).map(|subject| subject.digest.clone());
+
+        self.blobs.put(&digest, bytes)?;
+        let record = ManifestRecord {
+            media_type: media_type.clone(),
+            subject: subject.clone(),
+        };
+        self.metadata.put_manifest(name, &digest, &record)?;
+        if let Some(subject) = &subject {
+            let descriptor = referrer(&media_type, &digest, bytes.len(), &document);
+            self.metadata
+                .add_referrer(name, subject, &digest, &descriptor)?;
+        }
+        for tag in &tags {
+            self.metadata.set_tag(name, tag, &digest)?;
+        }
+        let mut headers = vec![
+            ("location", format!("/v2/{name}/manifests/{digest}")),
+            ("docker-content-digest", digest.to_string()),
+        ];
+        headers.extend(subject.map(|subject| ("oci-subject", subject.to_string())));
+        headers.extend(tags.iter().map(|tag| ("oci-tag", tag.to_string())));
+        Ok(empty(StatusCode::CREATED, &headers))
+    }
+
+    /// Whether the repository holds what a manifest names, except what is fetched elsewhere.
+    fn all_there(&self, name: &Repository, document: &Document) -> Result<(), Refusal> {
+        let mut absent = Vec::new();
+        match document {
+            Document::Manifest(manifest) => {
+                for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
+                    if !is_elsewhere(descriptor)
+                        && !self.metadata.has_blob(name, &descriptor.digest)?
+                    {
+                        absent.push(descriptor.digest.to_string());
+                    }
+                }
+            }
+            Document::Index(index) if !self.sparse_indexes => {
+                for descriptor in &index.manifests {
+                    let digest = &descriptor.digest;
+                    if self.metadata.manifest(name, digest)?.is_none()
+                        && !self.metadata.has_blob(name, digest)?
+                    {
+                        absent.push(digest.to_string());
+                    }
+                }
+            }
+            Document::Index(_) => {}
+        }
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let message = "manifest references a manifest or blob unknown to registry";
+        Err(bad("MANIFEST_BLOB_UNKNOWN", message).detail(json!({"digests": absent})))
+    }
+
+    pub(super) async fn delete_manifest(
+        self: &Arc<Self>,
+        name: Repository,
+        which: ManifestName,
+    ) -> Answer {
+        self.blocking("delete a manifest", move |this| {
+            let deleted = match &which {
+                ManifestName::Tag(tag) => this.metadata.delete_tag(&name, tag)?,
+                ManifestName::Digest(digest) => this.metadata.delete_manifest(&name, digest)?,
+            };
+            if deleted {
+                Ok(())
+            } else {
+                Err(this.absent(&name, unknown(&which)))
+            }
+        })
+        .await?;
+        Ok(empty(StatusCode::ACCEPTED, &[]))
+    }
+}
+
+/// The one field of a document that says what it is.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    media_type: Option<String>,
+}
+
+/// The media type of a manifest: what the client said, or else what the document says.
+fn media_type_of(stated: &str, bytes: &[u8]) -> String {
+    let stated = media_type::essence(stated);
+    if media_type::is_manifest(&stated)
+        || media_type::is_index(&stated)
+        || media_type::is_schema1(&stated)
+    {
+        return stated;
+    }
+    let generic =
+        stated.is_empty() || stated == "application/json" || stated == "application/octet-stream";
+    let written = serde_json::from_slice::<Written>(bytes)
+        .ok()
+        .and_then(|written| written.media_type);
+    written.filter(|_| generic).unwrap_or(stated)
+}
+
+fn is_elsewhere(descriptor: &Descriptor) -> bool {
+    !descriptor.urls.is_empty()
+        || descriptor.media_type.contains("nondistributable")
+        || descriptor.media_type.contains("foreign")
+}
+
+fn subject(document: &Document) -> Option<&Descriptor> {
+    match document {
+        Document::Manifest(manifest) => manifest.subject.as_ref(),
+        Document::Index(index) => index.subject.as_ref(),
+    }
+}
+
+/// What the list of referrers says of a manifest.
+fn referrer(media_type: &str, digest: &Digest, size: usize, document: &Document) -> Value {
+    let (artifact_type, annotations) = match document {
+        Document::Manifest(manifest) => {
+            let config = Some(manifest.config.media_type.clone()).filter(|kind| !kind.is_empty());
+            (
+                manifest.artifact_type.clone().or(config),
+                &manifest.annotations,
+            )
+        }
+        Document::Index(index) => (index.artifact_type.clone(), &index.annotations),
+    };
+    let mut descriptor =
+        json!({"mediaType": media_type, "digest": digest.to_string(), "size": size});
+    if let Some(kind) = artifact_type {
+        descriptor["artifactType"] = json!(kind);
+    }
+    if !annotations.is_empty() {
+        descriptor["annotations"] = json!(annotations);
+    }
+    descriptor
+}
+
+fn unknown(which: &ManifestName) -> Refusal {
+    let cause = match which {
+        ManifestName::Tag(_) => Cause::TagNotFound,
+        ManifestName::Digest(_) => Cause::DigestNotFound,
+    };
+    let name = described(which);
+    missing("MANIFEST_UNKNOWN", "manifest unknown")
+        .cause(cause)
+        .detail(json!({"reference": name}))
+}
+
+fn unreadable(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Refusal {
+    if error.is::<LengthLimitError>() {
+        let message = format!("a manifest may have at most {MAX_DOCUMENT_BYTES} bytes");
+        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message);
+    }
+    bad("MANIFEST_INVALID", "the body ended early")
+}
+
+fn invalid(error: &DocumentError) -> Refusal {
+    bad("MANIFEST_INVALID", towline_sys::task::chain(error))
+}

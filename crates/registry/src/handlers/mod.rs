@@ -1,0 +1,258 @@
+//! From a request to an answer: who asks, what for, may they, and then the thing itself.
+
+mod blobs;
+mod lists;
+mod manifests;
+mod uploads;
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use towline_cause::Cause;
+use towline_keyring::Secret;
+use towline_sys::task;
+
+use crate::access::{Access, Decision};
+use crate::body::{Body, full};
+use crate::log::Entry;
+use crate::metrics::Metrics;
+use crate::names::Repository;
+use crate::options::Limits;
+use crate::refusal::{Refusal, missing};
+use crate::route::{self, Action, ManifestName, Route, Thing, no_such_method};
+use crate::storage::{BlobStore, MetadataStore};
+use crate::uploads::Uploads;
+
+/// Everything that a request needs.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) access: Access,
+    pub(crate) limits: Limits,
+    pub(crate) read_only: bool,
+    pub(crate) sparse_indexes: bool,
+    pub(crate) blobs: Box<dyn BlobStore>,
+    pub(crate) metadata: Box<dyn MetadataStore>,
+    pub(crate) uploads: Uploads,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What a handler gives back.
+type Answer = Result<Response<Body>, Refusal>;
+
+impl Registry {
+    /// Answers a request and notes in the entry who asked and why it was refused.
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        entry: &mut Entry,
+    ) -> Response<Body> {
+        let answer = self.try_answer(request, entry).await;
+        let mut answer = answer.unwrap_or_else(|refusal| {
+            let response = refusal.response();
+            entry.refused(refusal.cause, refusal.internal);
+            response
+        });
+        answer.headers_mut().insert(
+            "docker-distribution-api-version",
+            HeaderValue::from_static("registry/2.0"),
+        );
+        answer
+    }
+
+    async fn try_answer(self: &Arc<Self>, request: Request<Incoming>, entry: &mut Entry) -> Answer {
+        match request.uri().path() {
+            "/healthz" => return Ok(text("ok\n".to_owned())),
+            "/metrics" => return Ok(text(self.metrics.text(self.uploads.count()))),
+            _ => {}
+        }
+        let user = self.authenticate(&request).await?;
+        entry.user(user.clone());
+        let asked = route::read(request.uri())?;
+        let (name, thing) = match asked {
+            Route::Ping => return self.ping(user.as_deref()),
+            Route::Catalog => return self.catalog(request.uri(), user).await,
+            Route::In(name, thing) => (name, thing),
+        };
+        let action = Action::of(request.method(), &thing);
+        self.authorize(user.as_deref(), &name, action)?;
+        if self.read_only && action != Action::Pull {
+            return Err(Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "UNSUPPORTED",
+                "this registry is read-only",
+            ));
+        }
+        self.dispatch(request, name, thing, user).await
+    }
+
+    async fn dispatch(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        name: Repository,
+        thing: Thing,
+        user: Option<String>,
+    ) -> Answer {
+        let method = request.method().clone();
+        match (thing, &method) {
+            (Thing::Blob(digest), &Method::GET | &Method::HEAD) => {
+                self.get_blob(&request, name, digest).await
+            }
+            (Thing::Blob(digest), &Method::DELETE) => self.delete_blob(name, digest).await,
+            (Thing::Blob(_), _) => Err(no_such_method("GET, HEAD, DELETE")),
+            (Thing::NewUpload, &Method::POST) => self.new_upload(request, name, user).await,
+            (Thing::NewUpload, _) => Err(no_such_method("POST")),
+            (Thing::Upload(id), &Method::PATCH) => self.patch_upload(request, name, id).await,
+            (Thing::Upload(id), &Method::PUT) => self.put_upload(request, name, id).await,
+            (Thing::Upload(id), &Method::GET | &Method::HEAD) => self.get_upload(name, id).await,
+            (Thing::Upload(id), &Method::DELETE) => self.delete_upload(name, id).await,
+            (Thing::Upload(_), _) => Err(no_such_method("GET, PATCH, PUT, DELETE")),
+            (Thing::Manifest(which), &Method::GET | &Method::HEAD) => {
+                self.get_manifest(&method, name, which).await
+            }
+            (Thing::Manifest(which), &Method::PUT) => self.put_manifest(request, name, which).await,
+            (Thing::Manifest(which), &Method::DELETE) => self.delete_manifest(name, which).await,
+            (Thing::Manifest(_), _) => Err(no_such_method("GET, HEAD, PUT, DELETE")),
+            (Thing::Tags, &Method::GET | &Method::HEAD) => self.tags(request.uri(), name).await,
+            (Thing::Referrers(digest), &Method::GET | &Method::HEAD) => {
+                self.referrers(request.uri(), name, digest).await
+            }
+            (Thing::Tags | Thing::Referrers(_), _) => Err(no_such_method("GET")),
+        }
+    }
+
+    /// Whether this is a registry; also the place where clients learn how to log in.
+    fn ping(&self, user: Option<&str>) -> Answer {
+        if user.is_none() && !self.access.users.is_empty() {
+            return Err(login_needed(
+                Cause::NoCredentials,
+                "authentication required",
+            ));
+        }
+        let mut answer = Response::new(full("{}"));
+        answer.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        Ok(answer)
+    }
+
+    /// Who asks: a login that is wrong is refused, also where none is needed.
+    async fn authenticate(
+        self: &Arc<Self>,
+        request: &Request<Incoming>,
+    ) -> Result<Option<String>, Refusal> {
+        let Some(value) = request.headers().get(header::AUTHORIZATION) else {
+            return Ok(None);
+        };
+        let wrong = || {
+            login_needed(
+                Cause::WrongCredentials,
+                "the user name or password is wrong",
+            )
+        };
+        let (name, password) = basic(value).ok_or_else(wrong)?;
+        if self.access.users.recently_right(&name, &password) {
+            return Ok(Some(name));
+        }
+        let this = Arc::clone(self);
+        let name_to_check = name.clone();
+        let right = task::blocking("check a password", move || {
+            this.access.users.right(&name_to_check, &password)
+        })
+        .await;
+        if right { Ok(Some(name)) } else { Err(wrong()) }
+    }
+
+    fn authorize(
+        &self,
+        user: Option<&str>,
+        name: &Repository,
+        action: Action,
+    ) -> Result<(), Refusal> {
+        match self.access.decide(user, name, action) {
+            Decision::Allow => Ok(()),
+            Decision::LoginNeeded => Err(login_needed(
+                Cause::NoCredentials,
+                "authentication required",
+            )),
+            Decision::Forbidden => {
+                let message = "requested access to the resource is denied";
+                Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", message)
+                    .cause(Cause::InsufficientPermission))
+            }
+        }
+    }
+
+    /// Runs blocking work that may refuse.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &'static str,
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let this = Arc::clone(self);
+        task::blocking(name, move || work(&this)).await
+    }
+
+    /// The refusal for something that a repository does not hold: that there is no repository says more.
+    fn absent(&self, name: &Repository, otherwise: Refusal) -> Refusal {
+        match self.metadata.exists(name) {
+            Ok(true) => otherwise,
+            Ok(false) => missing("NAME_UNKNOWN", "repository name not known to registry")
+                .cause(Cause::RepositoryNotFound)
+                .detail(serde_json::json!({"name": name.as_str()})),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+fn login_needed(cause: Cause, message: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+        .cause(cause)
+        .header(header::WWW_AUTHENTICATE, "Basic realm=\"registry\"")
+}
+
+fn basic(value: &HeaderValue) -> Option<(String, Secret)> {
+    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(encoded.trim())
+        .ok()?;
+    let (name, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((name.to_owned(), Secret::new(password)))
+}
+
+fn text(body: String) -> Response<Body> {
+    let mut answer = Response::new(full(body));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
+/// An empty answer with a status and headers.
+fn empty(status: StatusCode, headers: &[(&'static str, String)]) -> Response<Body> {
+    let mut answer = Response::new(full(""));
+    *answer.status_mut() = status;
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            answer.headers_mut().append(*name, value);
+        }
+    }
+    answer
+}
+
+/// A header of the request as text.
+fn text_header<'a, B>(request: &'a Request<B>, name: &header::HeaderName) -> Option<&'a str> {
+    request.headers().get(name)?.to_str().ok()
+}
+
+/// How a manifest is named, for messages.
+fn described(which: &ManifestName) -> String {
+    match which {
+        ManifestName::Tag(tag) => tag.to_string(),
+        ManifestName::Digest(digest) => digest.to_string(),
+    }
+}

@@ -1,0 +1,94 @@
+//! What a registry is told.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use towline_keyring::Secret;
+
+use crate::access::Access;
+
+/// What a registry is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory that it owns.
+    pub root: PathBuf,
+    /// Where it listens; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Speaks TLS with this certificate.
+    pub tls: Option<Tls>,
+    /// Who may do what.
+    pub access: Access,
+    /// Allows to listen beyond loopback although anyone may push.
+    pub open_beyond_loopback: bool,
+    /// Takes no changes.
+    pub read_only: bool,
+    /// Takes an index whose manifests are not all there.
+    pub sparse_indexes: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// A file that gets one JSON object a line for each request, appended.
+    pub access_log: Option<PathBuf>,
+}
+
+impl Options {
+    /// A registry in `root` on a free port of 127.0.0.1 that is open to everyone on this machine.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            tls: None,
+            access: Access::open(),
+            open_beyond_loopback: false,
+            read_only: false,
+            sparse_indexes: false,
+            limits: Limits::default(),
+            access_log: None,
+        }
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate and those that sign it, PEM.
+    pub certificate_pem: String,
+    /// The key, PEM.
+    pub key_pem: Secret,
+}
+
+/// Bounds on what a client may make the registry do.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest blob, in bytes.
+    pub blob_bytes: u64,
+    /// Uploads that are open at once.
+    pub uploads: usize,
+    /// How long an upload that nobody touches is kept.
+    pub upload_age: Duration,
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// How long a client may take to send a request's head.
+    pub head_patience: Duration,
+    /// How long a client may send no byte of a body.
+    pub body_patience: Duration,
+    /// The longest list in one answer; the rest is reached by its `Link`.
+    pub page: usize,
+    /// Entries of one directory (tags, referrers, repositories) that are read.
+    pub entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            blob_bytes: 64 << 30,
+            uploads: 1024,
+            upload_age: Duration::from_secs(24 * 3600),
+            connections: 1024,
+            head_patience: Duration::from_secs(30),
+            body_patience: Duration::from_secs(60),
+            page: 1000,
+            entries: 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A refusal: what the client is told, and separately what is logged.
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use towline_cause::Cause;
+
+use crate::body::{Body, full};
+use crate::storage::StorageError;
+
+/// An answer that is not what was asked for.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The code of the distribution specification.
+    pub(crate) code: &'static str,
+    /// The sentence for the client.
+    pub(crate) message: String,
+    /// The detail for the client.
+    pub(crate) detail: Option<Box<Value>>,
+    /// Why a pull that meets this fails.
+    pub(crate) cause: Option<Cause>,
+    /// More headers.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What only the log is told.
+    pub(crate) internal: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal with a status, a code and a sentence.
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            detail: None,
+            cause: None,
+            headers: Vec::new(),
+            internal: None,
+        }
+    }
+
+    /// The cause that a pull which meets this fails for.
+    pub(crate) fn cause(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// What was asked for, for machines.
+    pub(crate) fn detail(mut self, detail: Value) -> Self {
+        self.detail = Some(Box::new(detail));
+        self
+    }
+
+    /// Another header.
+    pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// The answer.
+    pub(crate) fn response(&self) -> Response<Body> {
+        let mut error = json!({"code": self.code, "message": self.message});
+        if let Some(detail) = &self.detail {
+            error["detail"] = (**detail).clone();
+        }
+        let mut response = Response::new(full(json!({"errors": [error]}).to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        response
+    }
+}
+
+/// A request that is wrong in itself: 400.
+pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, code, message)
+}
+
+/// Something that is not there: 404.
+pub(crate) fn missing(code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, code, message)
+}
+
+impl From<StorageError> for Refusal {
+    fn from(error: StorageError) -> Self {
+        let (status, code, message, cause) = match &error {
+            StorageError::DigestMismatch { expected, actual } => {
+                let message = format!("the content's digest is {actual}, not {expected}");
+                return bad("DIGEST_INVALID", message)
+                    .detail(json!({"expected": expected.to_string()}));
+            }
+            StorageError::Fs(error) if error.is_no_space() => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "UNKNOWN",
+                "the registry's disk is full",
+                Cause::RegistryError,
+            ),
+            StorageError::Fs(_) | StorageError::Corrupt { .. } => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "UNKNOWN",
+                "the registry's storage failed",
+                Cause::RegistryError,
+            ),
+        };
+        let internal = towline_sys::task::chain(&error);
+        Self {
+            internal: Some(internal),
+            ..Self::new(status, code, message).cause(cause)
+        }
+    }
+}

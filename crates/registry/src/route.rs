@@ -1,0 +1,218 @@
+//! What a request asks for, read from its method, path and query.
+
+use http::{Method, StatusCode, Uri};
+use towline_oci::Digest;
+use uuid::Uuid;
+
+use crate::names::{Repository, Tag};
+use crate::refusal::{Refusal, bad, missing};
+
+/// What is asked for, of which repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Is this a registry?
+    Ping,
+    /// The repositories.
+    Catalog,
+    /// Something of one repository.
+    In(Repository, Thing),
+}
+
+/// A thing of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Thing {
+    /// A blob.
+    Blob(Digest),
+    /// A new upload.
+    NewUpload,
+    /// An open upload.
+    Upload(Uuid),
+    /// A manifest.
+    Manifest(ManifestName),
+    /// The tags.
+    Tags,
+    /// What refers to a manifest.
+    Referrers(Digest),
+}
+
+/// How a manifest is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ManifestName {
+    /// By tag.
+    Tag(Tag),
+    /// By digest.
+    Digest(Digest),
+}
+
+/// What a request does to a repository, for the access rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Reads.
+    Pull,
+    /// Adds.
+    Push,
+    /// Removes.
+    Delete,
+}
+
+impl Action {
+    /// The action of a method on a thing: asking for, or giving up, an upload is part of a push.
+    pub(crate) fn of(method: &Method, thing: &Thing) -> Self {
+        match (method, thing) {
+            (_, Thing::NewUpload | Thing::Upload(_)) => Self::Push,
+            (&Method::GET | &Method::HEAD, _) => Self::Pull,
+            (&Method::DELETE, _) => Self::Delete,
+            _ => Self::Push,
+        }
+    }
+}
+
+/// Reads a path below `/v2/`.
+pub(crate) fn read(uri: &Uri) -> Result<Route, Refusal> {
+    let path = percent_decoded(uri.path())
+        .ok_or_else(|| bad("NAME_INVALID", "the path is not valid UTF-8"))?;
+    let nowhere = || {
+        missing(
+            "UNSUPPORTED",
+            "there is nothing at this path; the API is below /v2/",
+        )
+    };
+    if path == "/v2" || path == "/v2/" {
+        return Ok(Route::Ping);
+    }
+    let rest = path.strip_prefix("/v2/").ok_or_else(nowhere)?;
+    if rest == "_catalog" {
+        return Ok(Route::Catalog);
+    }
+    let parts: Vec<&str> = rest.split('/').collect();
+    let (name, thing) = match parts.as_slice() {
+        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
+            (name, Thing::NewUpload)
+        }
+        [name @ .., "blobs", "uploads", id] => (name, Thing::Upload(upload(id)?)),
+        [name @ .., "blobs", id] => (name, Thing::Blob(digest(id)?)),
+        [name @ .., "manifests", reference] => (name, Thing::Manifest(manifest(reference)?)),
+        [name @ .., "tags", "list"] => (name, Thing::Tags),
+        [name @ .., "referrers", id] => (name, Thing::Referrers(digest(id)?)),
+        _ => return Err(nowhere()),
+    };
+    let name = Repository::parse(&name.join("/"))
+        .map_err(|error| bad("NAME_INVALID", error.to_string()))?;
+    Ok(Route::In(name, thing))
+}
+
+/// The values of a field of the query, percent-decoded.
+pub(crate) fn query(uri: &Uri, name: &str) -> Vec<String> {
+    let fields = uri.query().unwrap_or_default().split('&');
+    let fields = fields.filter_map(|field| field.split_once('=').filter(|(key, _)| *key == name));
+    fields
+        .filter_map(|(_, value)| percent_decoded(value))
+        .collect()
+}
+
+/// Reads a digest of a path or query.
+pub(crate) fn digest(text: &str) -> Result<Digest, Refusal> {
+    Digest::parse(text).map_err(|error| bad("DIGEST_INVALID", error.to_string()))
+}
+
+fn manifest(text: &str) -> Result<ManifestName, Refusal> {
+    if text.contains(':') {
+        return Ok(ManifestName::Digest(digest(text)?));
+    }
+    let tag = Tag::parse(text).map_err(|error| bad("MANIFEST_INVALID", error.to_string()))?;
+    Ok(ManifestName::Tag(tag))
+}
+
+fn upload(text: &str) -> Result<Uuid, Refusal> {
+    Uuid::try_parse(text).map_err(|_| missing("BLOB_UPLOAD_UNKNOWN", "there is no such upload"))
+}
+
+/// The answer to a method that a thing does not have.
+pub(crate) fn no_such_method(allowed: &'static str) -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "UNSUPPORTED",
+        "the method is not supported here",
+    )
+    .header(http::header::ALLOW, allowed)
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            let value = digit()? * 16 + digit()?;
+            out.push(u8::try_from(value).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str) -> Result<Route, (u16, &'static str)> {
+        read(&path.parse().unwrap()).map_err(|refusal| (refusal.status.as_u16(), refusal.code))
+    }
+
+    #[test]
+    fn paths_are_read_from_the_end() {
+        let digest = Digest::of(b"");
+        let name = |text| Repository::parse(text).unwrap();
+        assert_eq!(route("/v2/"), Ok(Route::Ping));
+        let blob = Thing::Blob(digest.clone());
+        assert_eq!(
+            route(&format!("/v2/a/b/blobs/{digest}")),
+            Ok(Route::In(name("a/b"), blob.clone()))
+        );
+        let encoded = digest.to_string().replace(':', "%3A");
+        assert_eq!(
+            route(&format!("/v2/a/blobs/blobs/{encoded}")),
+            Ok(Route::In(name("a/blobs"), blob))
+        );
+        assert_eq!(
+            route("/v2/a/blobs/uploads/"),
+            Ok(Route::In(name("a"), Thing::NewUpload))
+        );
+        assert_eq!(
+            route("/v2/a/blobs/uploads"),
+            Ok(Route::In(name("a"), Thing::NewUpload))
+        );
+        assert_eq!(
+            route("/v2/tags/list/tags/list"),
+            Ok(Route::In(name("tags/list"), Thing::Tags))
+        );
+        let tag = ManifestName::Tag(Tag::parse("v1").unwrap());
+        assert_eq!(
+            route("/v2/a/manifests/v1"),
+            Ok(Route::In(name("a"), Thing::Manifest(tag)))
+        );
+    }
+
+    #[test]
+    fn hostile_paths_are_refused() {
+        for (path, expected) in [
+            ("/v2/../etc/manifests/v1", (400, "NAME_INVALID")),
+            ("/v2/a/%2e%2e/b/manifests/v1", (400, "NAME_INVALID")),
+            ("/v2/a%2f..%2fb/tags/list", (400, "NAME_INVALID")),
+            ("/v2//tags/list", (400, "NAME_INVALID")),
+            ("/v2/tags/list", (400, "NAME_INVALID")),
+            ("/v2/a/manifests/..", (400, "MANIFEST_INVALID")),
+            ("/v2/a/blobs/sha256:short", (400, "DIGEST_INVALID")),
+            ("/v2/a/blobs/uploads/no-uuid", (404, "BLOB_UPLOAD_UNKNOWN")),
+            ("/v2/a/unknown/x", (404, "UNSUPPORTED")),
+            ("/other", (404, "UNSUPPORTED")),
+            ("/v2/a%ff/tags/list", (400, "NAME_INVALID")),
+            ("/v2/a%00/tags/list", (400, "NAME_INVALID")),
+        ] {
+            assert_eq!(route(path), Err(expected), "{path}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The service: its sockets, its connections, its end.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use towline_sys::format::FormatVersion;
+use towline_sys::fs::FsError;
+use towline_sys::task;
+
+use crate::error::Error;
+use crate::handlers::Registry;
+use crate::log::{Entry, Log};
+use crate::metrics::Metrics;
+use crate::options::{Limits, Options, Tls};
+use crate::storage::{FileBlobs, FileMetadata};
+use crate::uploads::Uploads;
+
+/// The version of what is on disk.
+const FORMAT: FormatVersion = FormatVersion::new("towline-registry", 1);
+/// How long requests may go on after [`Service::run`] was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often uploads that nobody touches are looked for.
+const SWEEP: Duration = Duration::from_secs(600);
+/// The largest head of a request, in bytes.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// A registry that listens and does not answer yet.
+#[derive(Debug)]
+pub struct Service {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    tls: Option<Arc<ServerConfig>>,
+    registry: Arc<Registry>,
+    log: Arc<Log>,
+    _lock: File,
+}
+
+/// A registry that runs; it ends when dropped.
+#[derive(Debug)]
+pub struct Handle {
+    addresses: Vec<SocketAddr>,
+    tls: bool,
+    shutdown: CancellationToken,
+    run: tokio::task::JoinHandle<()>,
+}
+
+impl Service {
+    /// Opens the directory and binds the sockets.
+    pub async fn bind(options: Options) -> Result<Self, Error> {
+        let first = *options.listen.first().ok_or(Error::NoAddress)?;
+        let open = options.access.anyone_may_change()
+            && !options.read_only
+            && !options.open_beyond_loopback;
+        if let Some(&address) = options
+            .listen
+            .iter()
+            .find(|address| open && !address.ip().is_loopback())
+        {
+            return Err(Error::OpenToTheNetwork { address });
+        }
+        let tls = options.tls.as_ref().map(tls_config).transpose()?;
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for mut address in options.listen.iter().copied() {
+            // Port 0 on several addresses means the same free port on all of them.
+            if address.port() == 0 && address != first {
+                address.set_port(addresses.first().map_or(0, SocketAddr::port));
+            }
+            let listen = |source| Error::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            addresses.push(listener.local_addr().map_err(listen)?);
+            listeners.push(listener);
+        }
+        let (lock, registry, log) =
+            task::blocking("open the registry", move || open_storage(options)).await?;
+        Ok(Self {
+            listeners,
+            addresses,
+            tls,
+            registry: Arc::new(registry),
+            log: Arc::new(log),
+            _lock: lock,
+        })
+    }
+
+    /// Starts a registry in the background.
+    pub async fn start(options: Options) -> Result<Handle, Error> {
+        let service = Self::bind(options).await?;
+        let shutdown = CancellationToken::new();
+        let (addresses, tls) = (service.addresses.clone(), service.tls.is_some());
+        let run = task::spawn("registry", service.run(shutdown.clone()));
+        Ok(Handle {
+            addresses,
+            tls,
+            shutdown,
+            run,
+        })
+    }
+
+    /// The first address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// All addresses, in the order of the options.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Answers until told to stop; then requests have five seconds to end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let connections = Arc::new(Semaphore::new(self.registry.limits.connections));
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners {
+            let server = Server {
+                registry: Arc::clone(&self.registry),
+                log: Arc::clone(&self.log),
+                tls: self.tls.clone(),
+                connections: Arc::clone(&connections),
+                shutdown: shutdown.clone(),
+            };
+            accepting.spawn(server.accept(listener));
+        }
+        let registry = Arc::clone(&self.registry);
+        let sweeping = async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let registry = Arc::clone(&registry);
+                let age = registry.limits.upload_age;
+                task::blocking("sweep uploads", move || {
+                    registry.uploads.sweep(SystemTime::now(), age)
+                })
+                .await;
+            }
+        };
+        tokio::select! {
+            () = async { while accepting.join_next().await.is_some() {} } => {}
+            () = sweeping => {}
+        }
+    }
+}
+
+impl Handle {
+    /// The first address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// All addresses, in the order of the options.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Stops the registry: no new connections, requests have until the deadline. True if all of them ended.
+    pub async fn shutdown(mut self, deadline: Duration) -> bool {
+        self.shutdown.cancel();
+        tokio::time::timeout(deadline, &mut self.run).await.is_ok()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.run.abort();
+    }
+}
+
+fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
+    let root = options.root;
+    let storage = |source: FsError| Error::Storage {
+        root: root.clone(),
+        source,
+    };
+    FORMAT
+        .check_or_write(&root)
+        .map_err(|source| Error::Format {
+            root: root.clone(),
+            source,
+        })?;
+    let lock = lock(&root)?;
+    let Limits {
+        uploads,
+        blob_bytes,
+        entries,
+        ..
+    } = options.limits;
+    let uploads = Uploads::open(root.join("uploads"), uploads, blob_bytes).map_err(storage)?;
+    uploads.sweep(SystemTime::now(), options.limits.upload_age);
+    let metrics = Arc::new(Metrics::default());
+    let log = Log::open(options.access_log.as_deref(), Arc::clone(&metrics));
+    let log = log.map_err(|source| Error::AccessLog {
+        path: options.access_log.unwrap_or_default(),
+        source,
+    })?;
+    let registry = Registry {
+        access: options.access,
+        limits: options.limits,
+        read_only: options.read_only,
+        sparse_indexes: options.sparse_indexes,
+        blobs: Box::new(FileBlobs::new(root.clone())),
+        metadata: Box::new(FileMetadata::new(root.clone(), entries)),
+        uploads,
+        metrics,
+    };
+    Ok((lock, registry, log))
+}
+
+/// Takes the directory for this process; the lock ends with it.
+fn lock(root: &Path) -> Result<File, Error> {
+    let path = root.join("lock");
+    let failed = |source: io::Error| Error::Storage {
+        root: root.to_owned(),
+        source: FsError::new("lock", &path, source),
+    };
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            root: root.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(tls.certificate_pem.as_bytes()).collect();
+    let chain = chain.map_err(|error| Error::Tls(error.into()))?;
+    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.expose().as_bytes())
+        .map_err(|error| Error::Tls(error.into()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config =
+        config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+    let mut config = config.map_err(|error| Error::Tls(error.into()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// What the connections of one listener share.
+#[derive(Clone)]
+struct Server {
+    registry: Arc<Registry>,
+    log: Arc<Log>,
+    tls: Option<Arc<ServerConfig>>,
+    connections: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    /// Takes connections until told to stop, then waits for those that are open.
+    async fn accept(self, listener: TcpListener) {
+        let mut open = JoinSet::new();
+        loop {
+            while open.try_join_next().is_some() {}
+            let next = async {
+                // The semaphore is never closed.
+                let permit = Arc::clone(&self.connections).acquire_owned().await.ok();
+                (listener.accept().await, permit)
+            };
+            let (accepted, permit) = tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                next = next => next,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    drop(open.spawn(self.clone().connection(stream, peer, permit)))
+                }
+                Err(error) => {
+                    // Too many open files, for instance: what is open must first end.
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(listener);
+        let drained =
+            tokio::time::timeout(DRAIN, async { while open.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!(connections = open.len(), "requests were cut at the end");
+        }
+    }
+
+    async fn connection(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _permit: Option<OwnedSemaphorePermit>,
+    ) {
+        // Without it answers are only a little slower.
+        stream.set_nodelay(true).ok();
+        let Some(config) = self.tls.clone() else {
+            return self.serve(stream, peer).await;
+        };
+        let patience = self.registry.limits.head_patience;
+        match tokio::time::timeout(patience, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => self.serve(stream, peer).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        }
+    }
+
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+    ) {
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        let patience = self.registry.limits.head_patience;
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience)
+            .max_buf_size(HEAD_BYTES);
+        let list = u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(list)
+            .max_concurrent_streams(100);
+        let (registry, log) = (self.registry, self.log);
+        let service = service_fn(move |request| {
+            let (registry, log) = (Arc::clone(&registry), Arc::clone(&log));
+            async move {
+                let began = Instant::now();
+                let mut entry = Entry::begin(&request, peer);
+                let answer = registry.answer(request, &mut entry).await;
+                Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer))
+            }
+        });
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, error, "connection");
+        }
+    }
+}

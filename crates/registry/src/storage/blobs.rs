@@ -1,0 +1,84 @@
+//! Blobs as files: `blobs/<algorithm>/<first two hex digits>/<hex>`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use towline_oci::{Digest, Verifier};
+use towline_sys::fs::{self, FsError};
+
+use super::{BlobStore, StorageError, make_dirs};
+
+/// Blobs in a directory.
+#[derive(Debug)]
+pub(crate) struct FileBlobs {
+    root: PathBuf,
+}
+
+impl FileBlobs {
+    /// Blobs below an existing directory.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    fn place(&self, digest: &Digest) -> (PathBuf, PathBuf) {
+        let hex = digest.hex();
+        let shelf = Path::new("blobs")
+            .join(digest.algorithm().name())
+            .join(&hex[..2]);
+        let file = self.root.join(&shelf).join(hex);
+        (shelf, file)
+    }
+}
+
+impl BlobStore for FileBlobs {
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
+        let (_, path) = self.place(digest);
+        match std::fs::metadata(&path) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FsError::new("look at", &path, error).into()),
+        }
+    }
+
+    fn open(&self, digest: &Digest) -> Result<Option<(File, u64)>, StorageError> {
+        let (_, path) = self.place(digest);
+        match fs::open(&path) {
+            Ok(file) => {
+                let length = file
+                    .metadata()
+                    .map_err(|error| FsError::new("look at", &path, error))?
+                    .len();
+                Ok(Some((file, length)))
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError> {
+        let mut verifier = Verifier::new(digest.algorithm());
+        verifier.update(bytes);
+        let actual = verifier.finish();
+        if actual != *digest {
+            return Err(StorageError::DigestMismatch {
+                expected: digest.clone(),
+                actual,
+            });
+        }
+        let (shelf, path) = self.place(digest);
+        if !path.is_file() {
+            make_dirs(&self.root, &shelf)?;
+            fs::write_atomic(&path, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, staged: &Path, digest: &Digest) -> Result<(), StorageError> {
+        let (shelf, path) = self.place(digest);
+        let folder = make_dirs(&self.root, &shelf)?;
+        // The bytes are the same if it is already there, so that replacing it changes nothing for a reader.
+        fs::rename(staged, &path)?;
+        fs::sync_dir(folder)?;
+        Ok(())
+    }
+}

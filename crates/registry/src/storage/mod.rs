@@ -1,0 +1,151 @@
+//! What the registry keeps, behind two traits: bytes by digest, and what repositories say of them.
+//!
+//! Everything here blocks; callers use the threads kept for that. What a method acknowledged survives
+//! `kill -9` and a power cut.
+
+mod blobs;
+mod metadata;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use towline_oci::Digest;
+use towline_sys::fs::{self, FsError};
+
+pub(crate) use blobs::FileBlobs;
+pub(crate) use metadata::FileMetadata;
+
+use crate::names::{Repository, Tag};
+
+/// Why something cannot be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// A file operation failed.
+    #[error("use the registry's directory")]
+    Fs(#[from] FsError),
+    /// A file of ours does not hold what we write.
+    #[error("{} is damaged", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Content is not what its digest says.
+    #[error("content has the digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// The digest that was stated.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+}
+
+/// Bytes by digest, each kept once.
+pub trait BlobStore: Send + Sync + std::fmt::Debug {
+    /// The size in bytes, if the blob is there.
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError>;
+    /// The blob for reading, with its size.
+    fn open(&self, digest: &Digest) -> Result<Option<(File, u64)>, StorageError>;
+    /// Keeps bytes, which must have this digest.
+    fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError>;
+    /// Takes over a file that was verified and synced; the file is gone afterwards.
+    fn adopt(&self, staged: &Path, digest: &Digest) -> Result<(), StorageError>;
+}
+
+/// What is written down of a manifest in a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestRecord {
+    /// The media type under which it was pushed.
+    pub media_type: String,
+    /// What it refers to, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+}
+
+/// What repositories hold: links to blobs, manifests, tags, referrers.
+pub trait MetadataStore: Send + Sync + std::fmt::Debug {
+    /// Whether anything was ever pushed under this name.
+    fn exists(&self, repository: &Repository) -> Result<bool, StorageError>;
+    /// Every repository, sorted.
+    fn repositories(&self) -> Result<Vec<Repository>, StorageError>;
+    /// Whether the repository holds the blob.
+    fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StorageError>;
+    /// Lets the repository hold the blob.
+    fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError>;
+    /// Takes the blob from the repository; false if it had none.
+    fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StorageError>;
+    /// The manifest's record.
+    fn manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, StorageError>;
+    /// Writes the manifest's record.
+    fn put_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<(), StorageError>;
+    /// Takes the manifest, and the tags that name it, from the repository; false if it had none.
+    fn delete_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, StorageError>;
+    /// The manifest that a tag names.
+    fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<Digest>, StorageError>;
+    /// Lets a tag name a manifest.
+    fn set_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StorageError>;
+    /// Takes a tag away; false if there was none.
+    fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StorageError>;
+    /// The tags, sorted by their bytes.
+    fn tags(&self, repository: &Repository) -> Result<Vec<String>, StorageError>;
+    /// Writes down that a manifest, described by `descriptor`, refers to `subject`.
+    fn add_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+        descriptor: &Value,
+    ) -> Result<(), StorageError>;
+    /// The descriptors of what refers to `subject`, by digest.
+    fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Vec<Value>, StorageError>;
+}
+
+/// Makes a directory below an existing one, and makes each new entry durable.
+fn make_dirs(base: &Path, below: &Path) -> Result<PathBuf, FsError> {
+    let mut path = base.to_owned();
+    for component in below {
+        let parent = path.clone();
+        path.push(component);
+        if !path.is_dir() {
+            fs::create_dir_all(&path)?;
+            fs::sync_dir(&parent)?;
+        }
+    }
+    Ok(path)
+}
+
+/// Removes a file durably; false if it was not there.
+fn remove(path: &Path) -> Result<bool, FsError> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    fs::remove_file(path)?;
+    if let Some(parent) = path.parent() {
+        fs::sync_dir(parent)?;
+    }
+    Ok(true)
+}

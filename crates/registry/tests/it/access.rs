@@ -1,0 +1,216 @@
+//! Who may do what, over the wire.
+
+use std::time::Duration;
+
+use towline_lab::image;
+use towline_lab::tls::{Ca, Flaw};
+use towline_registry::access::{Access, Rule, Users, Who};
+use towline_registry::{Error, Options, Service, Tls};
+
+use crate::client::{Registry, basic};
+
+fn mixed() -> Access {
+    let mut users = Users::default();
+    users.insert("ann", &"secret".into()).unwrap();
+    users.insert("bob", &"hidden".into()).unwrap();
+    let ann = || Who::Users(vec!["ann".to_owned()]);
+    Access {
+        rules: vec![
+            Rule::new("public/*", Who::Anyone, ann()),
+            Rule::new("*", Who::AnyUser, ann()),
+        ],
+        users,
+    }
+}
+
+#[tokio::test]
+async fn logins_are_asked_for_checked_and_enough() {
+    let registry = Registry::with(|options| options.access = mixed()).await;
+    let image = image::guest().build();
+    assert!(
+        image
+            .push(registry.address(), "public/a", "v1", None)
+            .await
+            .is_err()
+    );
+    for name in ["public/a", "private/a"] {
+        image
+            .push(registry.address(), name, "v1", Some(("ann", "secret")))
+            .await
+            .unwrap();
+    }
+    let get = async |path: &str, login: Option<(&str, &str)>| {
+        let login = login.map(|(user, password)| basic(user, password));
+        let headers: Vec<_> = login
+            .iter()
+            .map(|login| ("authorization", login.as_str()))
+            .collect();
+        registry.send("GET", path, &headers, "").await
+    };
+    assert_eq!(get("/v2/public/a/manifests/v1", None).await.status, 200);
+    let refused = get("/v2/private/a/manifests/v1", None).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (401, "UNAUTHORIZED")
+    );
+    assert!(
+        refused
+            .header("www-authenticate")
+            .starts_with("Basic realm=")
+    );
+    assert_eq!(
+        get("/v2/private/a/manifests/v1", Some(("bob", "hidden")))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        get("/v2/private/a/manifests/v1", Some(("bob", "wrong")))
+            .await
+            .status,
+        401
+    );
+    assert_eq!(
+        get("/v2/public/a/manifests/v1", Some(("bob", "wrong")))
+            .await
+            .status,
+        401
+    );
+    assert_eq!(get("/v2/private/none/manifests/v1", None).await.status, 401);
+    assert_eq!(get("/v2/", None).await.status, 401);
+    assert_eq!(get("/v2/", Some(("bob", "hidden"))).await.status, 200);
+    let bob = basic("bob", "hidden");
+    let denied = registry
+        .send(
+            "POST",
+            "/v2/private/a/blobs/uploads/",
+            &[("authorization", &bob)],
+            "",
+        )
+        .await;
+    assert_eq!(
+        (denied.status.as_u16(), denied.code().as_str()),
+        (403, "DENIED")
+    );
+    let catalog = get("/v2/_catalog", Some(("ann", "secret"))).await;
+    assert_eq!(
+        catalog.json()["repositories"],
+        serde_json::json!(["private/a", "public/a"])
+    );
+}
+
+#[tokio::test]
+async fn a_blob_of_a_private_repository_is_not_mounted_by_a_stranger() {
+    let registry = Registry::with(|options| {
+        options.access = mixed();
+        options
+            .access
+            .rules
+            .insert(0, Rule::new("open/*", Who::Anyone, Who::Anyone));
+    })
+    .await;
+    let image = image::guest().build();
+    image
+        .push(
+            registry.address(),
+            "private/a",
+            "v1",
+            Some(("ann", "secret")),
+        )
+        .await
+        .unwrap();
+    let digest = &image.blobs[0].digest;
+    for from in ["&from=private/a", ""] {
+        let path = format!("/v2/open/b/blobs/uploads/?mount={digest}{from}");
+        assert_eq!(
+            registry.send("POST", &path, &[], "").await.status,
+            202,
+            "{from:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn it_is_not_open_to_the_network_by_accident_and_owns_its_folder() {
+    let registry = Registry::open().await;
+    let mut options = Options::new(registry.folder.path());
+    options.listen = vec!["0.0.0.0:0".parse().unwrap()];
+    assert!(matches!(
+        Service::bind(options.clone()).await,
+        Err(Error::OpenToTheNetwork { .. })
+    ));
+    options.open_beyond_loopback = true;
+    assert!(matches!(
+        Service::bind(options).await,
+        Err(Error::InUse { .. })
+    ));
+    assert!(registry.handle.shutdown(Duration::from_secs(5)).await);
+    let mut options = Options::new(registry.folder.path());
+    options.read_only = true;
+    let again = Service::start(options).await.unwrap();
+    let answer =
+        crate::client::send(again.local_addr(), "POST", "/v2/a/blobs/uploads/", &[], "").await;
+    assert_eq!(answer.status, 405);
+}
+
+#[tokio::test]
+async fn hostile_names_are_refused() {
+    let registry = Registry::open().await;
+    for path in [
+        "/v2/../../etc/blobs/uploads/",
+        "/v2/a/%2e%2e/b/blobs/uploads/",
+        "/v2/_tags/blobs/uploads/",
+        "/v2/A/blobs/uploads/",
+    ] {
+        let answer = registry.send("POST", path, &[], "").await;
+        assert_eq!(answer.code(), "NAME_INVALID", "{path}");
+    }
+    assert_eq!(
+        std::fs::read_dir(registry.folder.path().join("uploads"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn it_speaks_tls() {
+    let ca = Ca::new("lab");
+    let leaf = ca.leaf(&["127.0.0.1"], Flaw::None);
+    let tls = Tls {
+        certificate_pem: leaf.certificate_pem,
+        key_pem: leaf.key_pem.into(),
+    };
+    let registry = Registry::with(|options| options.tls = Some(tls)).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = tokio::net::TcpStream::connect(registry.address())
+        .await
+        .unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let stream = connector
+        .connect("127.0.0.1".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    let request = http::Request::builder()
+        .uri("https://127.0.0.1/v2/")
+        .body(String::new())
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+}

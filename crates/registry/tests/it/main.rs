@@ -1,0 +1,12 @@
+//! The registry over real sockets, with clients of our own and of others.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test may panic as the test does"
+)]
+
+mod access;
+mod client;
+mod crash;
+mod peers;
+mod pull;
+mod push;
