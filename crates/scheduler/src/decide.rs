@@ -250,38 +250,7 @@ mod tests {
     #[test]
     fn each_misfit_has_kubernetes_words() {
         let plain = pod(&json!({}));
-        for (node, pod, want) in [
-            (
-                node("n", |n| n["spec"]["unschedulable"] = json!(true)),
-                plain.clone(),
-                "1 node(s) were unschedulable",
-            ),
-            (
-                node("n", |n| {
-                    n["status"]["conditions"][0]["status"] = json!("False");
-                }),
-                plain.clone(),
-                "1 node(s) were not ready",
-            ),
-            (
-                node("n", |n| {
-                    n["spec"]["taints"] =
-                        json!([{ "key": "k", "value": "v", "effect": "NoSchedule" }]);
-                }),
-                plain.clone(),
-                "1 node(s) had untolerated taint {k: v}",
-            ),
-            (
-                node("n", |_| ()),
-                pod(&json!({ "nodeSelector": { "kubernetes.io/arch": "arm64" } })),
-                "1 node(s) didn't match Pod's node affinity/selector",
-            ),
-            (
-                node("n", |_| ()),
-                pod(&asking("2001m")),
-                "1 Insufficient cpu",
-            ),
-        ] {
+        let check = |node: Node, pod: Pod, want: &str| {
             let Decision::Wait(text) = decide(
                 &pod,
                 &[Candidate {
@@ -295,7 +264,36 @@ mod tests {
                 text.starts_with(&format!("0/1 nodes are available: {want}. preemption:")),
                 "{text}"
             );
-        }
+        };
+        check(
+            node("n", |n| n["spec"]["unschedulable"] = json!(true)),
+            plain.clone(),
+            "1 node(s) were unschedulable",
+        );
+        check(
+            node("n", |n| {
+                n["status"]["conditions"][0]["status"] = json!("False");
+            }),
+            plain.clone(),
+            "1 node(s) were not ready",
+        );
+        check(
+            node("n", |n| {
+                n["spec"]["taints"] = json!([{ "key": "k", "value": "v", "effect": "NoSchedule" }]);
+            }),
+            plain.clone(),
+            "1 node(s) had untolerated taint {k: v}",
+        );
+        check(
+            node("n", |_| ()),
+            pod(&json!({ "nodeSelector": { "kubernetes.io/arch": "arm64" } })),
+            "1 node(s) didn't match Pod's node affinity/selector",
+        );
+        check(
+            node("n", |_| ()),
+            pod(&asking("2001m")),
+            "1 Insufficient cpu",
+        );
         assert_eq!(
             decide(&plain, &[]),
             Decision::Wait("no nodes available to schedule pods".to_owned())
