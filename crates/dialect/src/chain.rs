@@ -15,6 +15,9 @@ pub(crate) struct Chain {
     links: Vec<Link>,
 }
 
+/// Most links that are kept; a real chain has a dozen.
+const MAX_LINKS: usize = 128;
+
 /// Words before a quoted name; such a name is one unit whatever it holds.
 const INTRODUCERS: &[&str] = &[
     "image",
@@ -32,10 +35,17 @@ const INTRODUCERS: &[&str] = &[
 
 impl Chain {
     pub(crate) fn split(text: &str) -> Self {
-        let links = pieces(text)
+        let mut pieces: Vec<&str> = pieces(text)
             .into_iter()
             .map(clean)
             .filter(|piece| !piece.is_empty())
+            .collect();
+        if pieces.len() > MAX_LINKS {
+            // The outermost say who speaks, the innermost what happened.
+            pieces.drain(MAX_LINKS / 2..pieces.len() - MAX_LINKS / 2);
+        }
+        let links = pieces
+            .into_iter()
             .map(|piece| Link {
                 plain: strip(&plain(piece)).to_owned(),
                 text: piece.to_owned(),

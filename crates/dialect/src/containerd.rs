@@ -91,14 +91,17 @@ fn not_found(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if plain != "not found" || at == 0 {
         return None;
     }
+    // Nothing but the reference itself stands there; anything else is another error that ends alike.
     let before = chain.text(at - 1);
-    let is_reference = chain.plain(at - 1) == "_" && !before.contains("://");
+    if chain.plain(at - 1) != "_" || before.contains("://") {
+        return None;
+    }
     let is_image = context
         .image
         .as_deref()
-        .is_some_and(|image| before == image || before.ends_with(image));
+        .is_some_and(|image| before.ends_with(image));
     let resolving = (0..at - 1).any(|at| chain.plain(at).starts_with("failed to resolve"));
-    ((is_reference && resolving) || is_image).then(|| no_manifest(chain, context))
+    (resolving || is_image).then(|| no_manifest(chain, context))
 }
 
 /// The manifest is there and cannot be used.

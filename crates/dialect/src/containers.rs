@@ -8,6 +8,9 @@ use crate::verdict::{Verdict, likely, stated};
 
 /// Links that decide whatever is below them.
 pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
+    if chain.starts("parsing reference _").is_some() {
+        return Some(stated(Cause::InvalidReference));
+    }
     let any = |test: &dyn Fn(&str) -> bool| chain.links().iter().any(|link| test(&link.plain));
     if any(&|plain| plain.starts_with("short name mode is enforcing"))
         || any(&|plain| plain.starts_with("short-name "))
@@ -56,10 +59,23 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
     if plain.starts_with("could not load config with mediatype ") {
         return Some(stated(Cause::NotAnImage));
     }
-    if plain.starts_with("digest did not match, expected ")
-        || plain.starts_with("does not match digest")
-    {
+    if mismatch(plain) {
         return Some(stated(Cause::DigestMismatch));
+    }
+    let too_large =
+        plain.starts_with("exceeded maximum allowed size of ") || plain.starts_with("rejecting ");
+    if too_large && (plain.ends_with(" bytes") || plain.contains(" byte manifest for ")) {
+        return Some(likely(Cause::ImageTooLarge, &[Cause::NotAnImage]));
+    }
+    let storing = chain.starts("storing blob to file").is_some();
+    if plain.starts_with("unpacking failed")
+        || (storing
+            && (plain.starts_with("corrupt input before offset") || plain == "invalid checksum"))
+    {
+        return Some(likely(
+            Cause::LayerExtractFailed,
+            &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],
+        ));
     }
     if plain.starts_with("blob _ is too large") {
         return Some(stated(Cause::ImageTooLarge));
@@ -71,6 +87,7 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
         let source = (0..at).any(|at| {
             let plain = chain.plain(at);
             plain.starts_with("initializing source")
+                || plain.starts_with("initializing image from source")
                 || plain.starts_with("error initializing image from source")
                 || plain.starts_with("error initializing source")
         });
@@ -82,4 +99,21 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
         });
     }
     None
+}
+
+/// The words of podman, skopeo and crane for bytes that are not those that were promised.
+fn mismatch(plain: &str) -> bool {
+    let begins = [
+        "digest did not match, expected ",
+        "error verifying _ checksum ",
+        "error verifying size",
+    ];
+    let ends = [
+        "does not match config's diffid",
+        "does not match requested digest",
+    ];
+    begins.iter().any(|words| plain.starts_with(words))
+        || ends.iter().any(|words| plain.contains(words))
+        || plain.starts_with("manifest does not match provided manifest digest")
+        || (plain.starts_with("download _ digest ") && plain.contains("does not match expected"))
 }

@@ -67,6 +67,7 @@ const UNPACK: &[&str] = &[
     "failed to prepare extraction snapshot",
     "failed to unpack image",
     "untar re-exec error",
+    "unpacking failed",
     "unpack",
 ];
 
@@ -92,6 +93,7 @@ impl Context {
             .iter()
             .any(|beginning| plain.starts_with(beginning));
             context.token |= plain.starts_with("unable to retrieve auth token");
+            context.token |= plain.starts_with("requesting bearer token");
             context.anonymous |= plain.starts_with("failed to fetch anonymous token");
             context.request |= plain.starts_with("failed to do request");
             if context.image.is_none() {
@@ -284,6 +286,7 @@ fn says_status(plain: &str) -> bool {
         || plain.contains("failed with status code")
         || plain.ends_with("unexpected http code")
         || plain == "http code"
+        || plain == "statuscode"
         || plain.starts_with("server error")
         || plain.ends_with("unable to retrieve auth token")
 }

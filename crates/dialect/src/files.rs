@@ -8,7 +8,17 @@ use crate::verdict::{Verdict, likely, stated};
 
 /// One link.
 pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
-    match chain.plain(at) {
+    let plain = chain.plain(at);
+    // Some recorders cut the path together with the colon behind it.
+    let called = [
+        "write ", "open ", "mkdir ", "link ", "symlink ", "rename ", "mknod ",
+    ];
+    if plain.ends_with(" no space left on device")
+        && called.iter().any(|call| plain.starts_with(call))
+    {
+        return Some(stated(Cause::NoSpaceLeft));
+    }
+    match plain {
         "no space left on device" => Some(stated(Cause::NoSpaceLeft)),
         "input/output error" => Some(likely(Cause::DiskError, &[Cause::NoSpaceLeft])),
         "read-only file system" => Some(likely(Cause::FilesystemReadOnly, &[Cause::DiskError])),

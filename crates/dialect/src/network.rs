@@ -117,7 +117,9 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
             Cause::ConnectionReset,
             &[Cause::RegistryError, Cause::TlsHandshakeFailed],
         ),
-        "unexpected eof" if context.fetch && !context.unpack => (Cause::ConnectionReset, &[]),
+        _ if plain.starts_with("unexpected eof") && context.fetch && !context.unpack => {
+            (Cause::ConnectionReset, &[])
+        }
         _ if plain.contains("(client.timeout exceeded while awaiting headers)") => (
             Cause::ConnectionTimeout,
             &[
@@ -126,10 +128,11 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
                 Cause::RegistryError,
             ],
         ),
+        "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
         "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
         _ => return None,
     };
-    if context.token && cause != Cause::ConnectionReset {
+    if context.token && !matches!(cause, Cause::ConnectionReset | Cause::RegistryMisconfigured) {
         return Some(unreachable_token(cause));
     }
     if chain.starts("proxy error").is_some() {

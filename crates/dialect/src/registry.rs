@@ -260,7 +260,7 @@ pub(crate) fn status(context: &Context) -> Option<Verdict> {
             &[Cause::RegistryError, Cause::MirrorMisconfigured],
         ),
         404 if context.token => open(&[Cause::RegistryMisconfigured, Cause::RegistryError]),
-        404 if context.is_manifest() => {
+        404 if context.is_manifest() || context.resolve => {
             let cause = if context.by_digest() {
                 Cause::DigestNotFound
             } else {
@@ -290,7 +290,11 @@ fn forbidden(context: &Context) -> Verdict {
     if context.request && is_entitled(context.authority()) {
         return open(&others).at(Step::Authenticate);
     }
-    if context.token || context.is_manifest() || context.fetch {
+    let blob = context
+        .url
+        .as_ref()
+        .is_some_and(|url| url.path.contains("/blobs/"));
+    if context.token || context.resolve || context.is_manifest() || context.fetch || blob {
         return likely(Cause::InsufficientPermission, &others).at(Step::Authenticate);
     }
     open(&others)

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::quantity::milli;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by the CPU and memory of all containers and init containers.
-///
-/// Quantities are compared as written, so `1` and `1000m` count as different; Kubernetes compares their values.
 pub fn class(spec: &PodSpec) -> &'static str {
     let containers = || {
         spec.containers
@@ -35,7 +34,7 @@ pub fn class(spec: &PodSpec) -> &'static str {
 }
 
 /// CPU and memory that are asked for, without zeros.
-fn counted(container: &Container, limits: bool) -> BTreeMap<&str, &Quantity> {
+fn counted(container: &Container, limits: bool) -> BTreeMap<&str, i128> {
     let resources = container.resources.as_ref();
     let map = resources.and_then(|r| {
         if limits {
@@ -46,16 +45,10 @@ fn counted(container: &Container, limits: bool) -> BTreeMap<&str, &Quantity> {
     });
     map.into_iter()
         .flatten()
-        .filter(|(name, quantity)| matches!(name.as_str(), "cpu" | "memory") && !is_zero(quantity))
-        .map(|(name, quantity)| (name.as_str(), quantity))
+        .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"))
+        .filter_map(|(name, quantity)| Some((name.as_str(), milli(&quantity.0)?)))
+        .filter(|(_, amount)| *amount != 0)
         .collect()
-}
-
-fn is_zero(quantity: &Quantity) -> bool {
-    let digits = quantity
-        .0
-        .trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    !digits.bytes().any(|b| (b'1'..=b'9').contains(&b))
 }
 
 #[cfg(test)]
@@ -67,6 +60,7 @@ mod tests {
     fn classes() {
         let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
         let only_limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let same = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
         let part = json!({"limits": {"cpu": "1"}});
         let less = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}});
         let zero = json!({"requests": {"cpu": "0", "memory": "0Mi"}});
@@ -77,6 +71,7 @@ mod tests {
             (vec![other], "BestEffort"),
             (vec![full.clone()], "Guaranteed"),
             (vec![only_limits], "Guaranteed"),
+            (vec![same], "Guaranteed"),
             (vec![full.clone(), json!({})], "Burstable"),
             (vec![part], "Burstable"),
             (vec![less], "Burstable"),

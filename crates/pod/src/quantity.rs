@@ -16,7 +16,8 @@ pub fn milli(text: &str) -> Option<i128> {
         return None;
     }
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let denominator = denominator.checked_mul(10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?)?;
+    let denominator =
+        denominator.checked_mul(10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?)?;
     let scaled = digits.checked_mul(numerator)?.checked_mul(1000)?;
     Some(scaled.div_euclid(denominator) + i128::from(scaled.rem_euclid(denominator) != 0))
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use towline_cause::{Cause, Confidence};
 
 /// The lines of a sample; `None`, said aloud, without the samples.
-fn sample(path: &str) -> Option<Vec<Value>> {
+pub(crate) fn sample(path: &str) -> Option<Vec<Value>> {
     let Some(folder) = std::env::var_os("TOWLINE_SHARED") else {
         eprintln!("skipped: needs TOWLINE_SHARED");
         return None;

@@ -10,3 +10,6 @@
 )]
 
 mod corpus;
+mod first;
+mod names;
+mod peers;
