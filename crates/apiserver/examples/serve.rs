@@ -8,7 +8,9 @@ use towline_apiserver::{Identity, Options, Service};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [data, address, kubeconfig] = arguments.as_slice() else {
         return Err("usage: serve DATA_DIR ADDRESS KUBECONFIG".into());

@@ -40,8 +40,8 @@ impl Default for Limits {
             watches: 4096,
             list: 10_000,
             requests: 512,
-            bookmark: Duration::from_mins(1),
-            event_ttl: Duration::from_hours(1),
+            bookmark: Duration::from_secs(60),
+            event_ttl: Duration::from_secs(3600),
         }
     }
 }

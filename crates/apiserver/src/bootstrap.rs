@@ -27,7 +27,11 @@ pub(crate) async fn namespaces(app: &App) -> Result<(), WriteError> {
             },
             "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
         });
-        match app.store.put(Arc::from(kind.key("", name)), Expect::Absent, namespace).await {
+        match app
+            .store
+            .put(Arc::from(kind.key("", name)), Expect::Absent, namespace)
+            .await
+        {
             Ok(_) | Err(WriteError::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -45,11 +49,18 @@ pub(crate) async fn expire_events(app: Arc<App>) {
         }
         let ttl = i64::try_from(app.limits.event_ttl.as_secs()).unwrap_or(i64::MAX);
         let oldest = jiff::Timestamp::now().as_second().saturating_sub(ttl);
-        let Ok((events, _)) = app.store.list(&Kind::named("", "events").prefix(None), None) else { continue };
+        let Ok((events, _)) = app
+            .store
+            .list(&Kind::named("", "events").prefix(None), None)
+        else {
+            continue;
+        };
         for (key, stored) in events {
             if stored.written < oldest
-                && let Err(WriteError::Store(error)) =
-                    app.store.delete(key, Expect::Revision(stored.revision)).await
+                && let Err(WriteError::Store(error)) = app
+                    .store
+                    .delete(key, Expect::Revision(stored.revision))
+                    .await
             {
                 tracing::warn!(%error, "an expired event could not be removed");
                 break;

@@ -44,7 +44,9 @@ pub enum KubeletClientError {
 
 impl KubeletClient {
     pub(crate) fn new(authority: &Authority) -> Result<Self, KubeletClientError> {
-        let (certificate, key) = authority.client(KUBELET_CLIENT, Some("towline:kubelet-clients"))?.der()?;
+        let (certificate, key) = authority
+            .client(KUBELET_CLIENT, Some("towline:kubelet-clients"))?
+            .der()?;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(authority.ca_der()?)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -63,12 +65,14 @@ impl KubeletClient {
         path: &str,
         stopping: CancellationToken,
     ) -> Result<Response<Body>, ApiError> {
-        let failed = |why: String| ApiError::internal(format!("Get \"https://{host}:{port}{path}\": {why}"));
+        let failed =
+            |why: String| ApiError::internal(format!("Get \"https://{host}:{port}{path}\": {why}"));
         let tcp = tokio::time::timeout(CONNECT, TcpStream::connect((host, port)))
             .await
             .map_err(|_| failed("dial: i/o timeout".to_owned()))?
             .map_err(|error| failed(format!("dial tcp: {error}")))?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
         let tls = tokio::time::timeout(CONNECT, connector.connect(name, tcp))
             .await
@@ -98,7 +102,9 @@ impl KubeletClient {
             return Ok(answer.map(Body::new));
         }
         let body = Limited::new(answer.into_body(), ERROR_BODY).collect().await;
-        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
+        let text = body
+            .map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned())
+            .unwrap_or_default();
         Err(match status {
             StatusCode::BAD_REQUEST => ApiError::bad_request(text),
             StatusCode::NOT_FOUND => ApiError::new(

@@ -37,11 +37,19 @@ impl Drop for OpenWatch<'_> {
 impl Metrics {
     /// Counts an answered request. `resource` is a known plural or empty.
     pub(crate) fn answered(&self, verb: &str, resource: &'static str, code: u16, took: Duration) {
-        let mut requests = self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *requests.entry((verb.to_owned(), resource, code)).or_default() += 1;
+        let mut requests = self
+            .requests
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *requests
+            .entry((verb.to_owned(), resource, code))
+            .or_default() += 1;
         drop(requests);
         let seconds = took.as_secs_f64();
-        let mut latency = self.latency.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut latency = self
+            .latency
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let histogram = latency.entry(verb.to_owned()).or_default();
         histogram.count += 1;
         histogram.sum += seconds;
@@ -60,25 +68,49 @@ impl Metrics {
     /// The text of `/metrics`.
     pub(crate) fn text(&self, revision: u64) -> String {
         let mut out = String::from("# TYPE apiserver_request_total counter\n");
-        for ((verb, resource, code), count) in
-            &*self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        for ((verb, resource, code), count) in &*self
+            .requests
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
         {
             writeln!(out, "apiserver_request_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {count}")
                 .ok();
         }
         out.push_str("# TYPE apiserver_request_duration_seconds histogram\n");
-        for (verb, histogram) in &*self.latency.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        for (verb, histogram) in &*self
+            .latency
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        {
             let name = "apiserver_request_duration_seconds";
             for (bound, bucket) in BUCKETS.iter().zip(&histogram.buckets) {
-                writeln!(out, "{name}_bucket{{verb=\"{verb}\",le=\"{bound}\"}} {bucket}").ok();
+                writeln!(
+                    out,
+                    "{name}_bucket{{verb=\"{verb}\",le=\"{bound}\"}} {bucket}"
+                )
+                .ok();
             }
-            writeln!(out, "{name}_bucket{{verb=\"{verb}\",le=\"+Inf\"}} {}", histogram.count).ok();
+            writeln!(
+                out,
+                "{name}_bucket{{verb=\"{verb}\",le=\"+Inf\"}} {}",
+                histogram.count
+            )
+            .ok();
             writeln!(out, "{name}_sum{{verb=\"{verb}\"}} {}", histogram.sum).ok();
             writeln!(out, "{name}_count{{verb=\"{verb}\"}} {}", histogram.count).ok();
         }
         writeln!(out, "# TYPE apiserver_longrunning_requests gauge").ok();
-        writeln!(out, "apiserver_longrunning_requests{{verb=\"watch\"}} {}", self.watches.load(Ordering::Relaxed)).ok();
-        writeln!(out, "# TYPE apiserver_storage_revision gauge\napiserver_storage_revision {revision}").ok();
+        writeln!(
+            out,
+            "apiserver_longrunning_requests{{verb=\"watch\"}} {}",
+            self.watches.load(Ordering::Relaxed)
+        )
+        .ok();
+        writeln!(
+            out,
+            "# TYPE apiserver_storage_revision gauge\napiserver_storage_revision {revision}"
+        )
+        .ok();
         out
     }
 }

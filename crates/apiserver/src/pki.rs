@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
@@ -85,17 +85,30 @@ pub struct Certified {
 
 impl std::fmt::Debug for Certified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certified").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+        f.debug_struct("Certified")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
     }
 }
 
 impl Certified {
     /// The pair as rustls takes it.
-    pub(crate) fn der(&self) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), PkiError> {
-        let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
-            .map_err(|source| PkiError::Pem { what: "a certificate", source })?;
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
-            .map_err(|source| PkiError::Pem { what: "a key", source })?;
+    pub(crate) fn der(
+        &self,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), PkiError> {
+        let certificate =
+            CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).map_err(|source| {
+                PkiError::Pem {
+                    what: "a certificate",
+                    source,
+                }
+            })?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|source| {
+            PkiError::Pem {
+                what: "a key",
+                source,
+            }
+        })?;
         Ok((certificate, key))
     }
 }
@@ -129,7 +142,11 @@ fn name(common: &str, organization: Option<&str>) -> DistinguishedName {
 
 /// Back-dated a little for clocks that differ; years ahead because nothing renews them yet.
 fn validity(params: &mut CertificateParams) {
-    let year = i32::from(jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year());
+    let year = i32::from(
+        jiff::Timestamp::now()
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .year(),
+    );
     params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
     params.not_after = rcgen::date_time_ymd(year + 10, 1, 1);
 }
@@ -150,29 +167,40 @@ impl Authority {
         let (ca_path, ca_key_path, token_path) = (at("ca.crt"), at("ca.key"), at("sa.key"));
         if !ca_path.exists() {
             let key = KeyPair::generate().map_err(made("generate the key of the authority"))?;
-            let mut params =
-                CertificateParams::new(Vec::new()).map_err(made("prepare the certificate of the authority"))?;
+            let mut params = CertificateParams::new(Vec::new())
+                .map_err(made("prepare the certificate of the authority"))?;
             params.distinguished_name = name("towline-ca", None);
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+            params.key_usages = vec![
+                KeyUsagePurpose::KeyCertSign,
+                KeyUsagePurpose::DigitalSignature,
+            ];
             validity(&mut params);
-            let certificate = params.self_signed(&key).map_err(made("sign the certificate of the authority"))?;
+            let certificate = params
+                .self_signed(&key)
+                .map_err(made("sign the certificate of the authority"))?;
             write_secret(&ca_key_path, key.serialize_pem().as_bytes())?;
             // The certificate last: its presence says that the key is there too.
             write_secret(&ca_path, certificate.pem().as_bytes())?;
         }
         if !token_path.exists() {
-            let key = KeyPair::generate().map_err(made("generate the key of service-account tokens"))?;
+            let key =
+                KeyPair::generate().map_err(made("generate the key of service-account tokens"))?;
             write_secret(&token_path, key.serialize_pem().as_bytes())?;
         }
         let read = |path: &Path| fs::read_to_string(path).map_err(file("read", path));
         let ca_pem = read(&ca_path)?;
-        let key = KeyPair::from_pem(&read(&ca_key_path)?).map_err(made("read the key of the authority"))?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&ca_pem, key).map_err(made("read the certificate of the authority"))?;
-        let token_key =
-            KeyPair::from_pem(&read(&token_path)?).map_err(made("read the key of service-account tokens"))?;
-        Ok(Self { issuer, ca_pem, token_key })
+        let key = KeyPair::from_pem(&read(&ca_key_path)?)
+            .map_err(made("read the key of the authority"))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key)
+            .map_err(made("read the certificate of the authority"))?;
+        let token_key = KeyPair::from_pem(&read(&token_path)?)
+            .map_err(made("read the key of service-account tokens"))?;
+        Ok(Self {
+            issuer,
+            ca_pem,
+            token_key,
+        })
     }
 
     /// The authority's certificate.
@@ -181,34 +209,51 @@ impl Authority {
     }
 
     pub(crate) fn ca_der(&self) -> Result<CertificateDer<'static>, PkiError> {
-        CertificateDer::from_pem_slice(self.ca_pem.as_bytes())
-            .map_err(|source| PkiError::Pem { what: "the authority", source })
+        CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(|source| PkiError::Pem {
+            what: "the authority",
+            source,
+        })
     }
 
-    fn issue(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Certified, PkiError> {
+    fn issue(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Certified, PkiError> {
         let key = KeyPair::generate().map_err(made("generate a key"))?;
         validity(&mut params);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
-        let certificate = params.signed_by(&key, &self.issuer).map_err(made("sign a certificate"))?;
-        Ok(Certified { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(made("sign a certificate"))?;
+        Ok(Certified {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 
     /// A certificate for a server with these host names and addresses.
-    pub(crate) fn serving(&self, common: &str, names: &[String], ips: &[IpAddr]) -> Result<Certified, PkiError> {
+    pub(crate) fn serving(
+        &self,
+        common: &str,
+        names: &[String],
+        ips: &[IpAddr],
+    ) -> Result<Certified, PkiError> {
         let mut all: Vec<String> = names.to_vec();
         all.extend(ips.iter().map(ToString::to_string));
         all.sort();
         all.dedup();
-        let mut params = CertificateParams::new(all).map_err(made("name the certificate of a server"))?;
+        let mut params =
+            CertificateParams::new(all).map_err(made("name the certificate of a server"))?;
         params.distinguished_name = name(common, None);
         self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A client certificate.
     pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Certified, PkiError> {
-        let mut params =
-            CertificateParams::new(Vec::new()).map_err(made("prepare the certificate of a client"))?;
+        let mut params = CertificateParams::new(Vec::new())
+            .map_err(made("prepare the certificate of a client"))?;
         params.distinguished_name = name(user, group);
         self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -232,7 +277,13 @@ impl Authority {
 
 /// Writes a file that only the owner reads: aside, synced, renamed.
 fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
-    let error = |step| move |source| PkiError::File { step, path: path.to_owned(), source };
+    let error = |step| {
+        move |source| PkiError::File {
+            step,
+            path: path.to_owned(),
+            source,
+        }
+    };
     let aside = path.with_extension("new");
     fs::remove_file(&aside).ok();
     let mut file = fs::OpenOptions::new()
@@ -245,7 +296,9 @@ fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     file.sync_all().map_err(error("sync"))?;
     fs::rename(&aside, path).map_err(error("rename"))?;
     if let Some(parent) = path.parent() {
-        fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(error("sync the directory of"))?;
+        fs::File::open(parent)
+            .and_then(|directory| directory.sync_all())
+            .map_err(error("sync the directory of"))?;
     }
     Ok(())
 }

@@ -18,7 +18,9 @@ fn percent_decode(text: &str) -> String {
         match bytes[at] {
             b'+' => out.push(b' '),
             b'%' => {
-                let digits = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
+                let digits = bytes
+                    .get(at + 1..at + 3)
+                    .and_then(|pair| std::str::from_utf8(pair).ok());
                 if let Some(byte) = digits.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
                     out.push(byte);
                     at += 2;
@@ -35,7 +37,10 @@ fn percent_decode(text: &str) -> String {
 
 impl Query {
     pub(crate) fn parse(text: Option<&str>) -> Self {
-        let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = text
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         Self(
             pairs
                 .map(|pair| {
@@ -47,16 +52,25 @@ impl Query {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     }
 
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().any(|(key, value)| key == name && matches!(value.as_str(), "" | "true" | "1" | "True"))
+        self.0
+            .iter()
+            .any(|(key, value)| key == name && matches!(value.as_str(), "" | "true" | "1" | "True"))
     }
 
     pub(crate) fn number(&self, name: &str) -> ApiResult<Option<u64>> {
         self.get(name)
-            .map(|text| text.parse().map_err(|_| ApiError::bad_request(format!("invalid value {text:?} of {name}"))))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| ApiError::bad_request(format!("invalid value {text:?} of {name}")))
+            })
             .transpose()
     }
 
@@ -97,7 +111,11 @@ pub(crate) struct Target {
 pub(crate) enum Route {
     Resource(Target),
     /// A resource that only answers: group, resource, namespace.
-    Virtual { group: String, resource: String, namespace: Option<String> },
+    Virtual {
+        group: String,
+        resource: String,
+        namespace: Option<String>,
+    },
     /// Anything else, by its path.
     Path(String),
 }
@@ -114,7 +132,11 @@ const VIRTUAL: &[(&str, &str)] = &[
 
 impl Route {
     pub(crate) fn parse(path: &str) -> ApiResult<Self> {
-        let segments: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(percent_decode_path).collect();
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(percent_decode_path)
+            .collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (group, version, rest) = match segments.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
@@ -122,7 +144,9 @@ impl Route {
             _ => return Ok(Self::Path(path.to_owned())),
         };
         let (namespace, rest) = match rest {
-            ["namespaces", name] => return Self::resource(group, version, None, &["namespaces", name]),
+            ["namespaces", name] => {
+                return Self::resource(group, version, None, &["namespaces", name]);
+            }
             ["namespaces", name, sub @ ("status" | "finalize")] => {
                 return Self::resource(group, version, None, &["namespaces", name, sub]);
             }
@@ -132,7 +156,12 @@ impl Route {
         Self::resource(group, version, namespace, rest)
     }
 
-    fn resource(group: &str, version: &str, namespace: Option<String>, rest: &[&str]) -> ApiResult<Self> {
+    fn resource(
+        group: &str,
+        version: &str,
+        namespace: Option<String>,
+        rest: &[&str],
+    ) -> ApiResult<Self> {
         let (plural, name, subresource) = match rest {
             [plural] => (*plural, None, None),
             [plural, name] => (*plural, Some(*name), None),
@@ -140,10 +169,18 @@ impl Route {
             _ => return Err(ApiError::no_such_path()),
         };
         if version == "v1" && VIRTUAL.contains(&(group, plural)) && name.is_none() {
-            return Ok(Self::Virtual { group: group.to_owned(), resource: plural.to_owned(), namespace });
+            return Ok(Self::Virtual {
+                group: group.to_owned(),
+                resource: plural.to_owned(),
+                namespace,
+            });
         }
         let kind = Kind::find(group, version, plural).ok_or_else(ApiError::no_such_path)?;
-        let scope_fits = if kind.namespaced { namespace.is_some() || name.is_none() } else { namespace.is_none() };
+        let scope_fits = if kind.namespaced {
+            namespace.is_some() || name.is_none()
+        } else {
+            namespace.is_none()
+        };
         if !scope_fits {
             return Err(ApiError::no_such_path());
         }
@@ -163,7 +200,11 @@ impl Route {
                 path: Some(path.clone()),
                 ..Attributes::default()
             },
-            Self::Virtual { group, resource, namespace } => Attributes {
+            Self::Virtual {
+                group,
+                resource,
+                namespace,
+            } => Attributes {
                 verb: "create".to_owned(),
                 group: group.clone(),
                 resource: resource.clone(),
@@ -215,7 +256,10 @@ pub(crate) enum Form {
 
 /// The first acceptable form of an `Accept` header.
 pub(crate) fn accepted(headers: &HeaderMap) -> ApiResult<Form> {
-    let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
+    let Some(accept) = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+    else {
         return Ok(Form::Json);
     };
     for choice in accept.split(',') {
@@ -235,7 +279,10 @@ pub(crate) fn accepted(headers: &HeaderMap) -> ApiResult<Form> {
         match (wanted, version) {
             (None, _) => return Ok(Form::Json),
             (Some("Table"), Some("v1" | "v1beta1")) => return Ok(Form::Table),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1" | "v1beta1")) => {
+            (
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                Some("v1" | "v1beta1"),
+            ) => {
                 return Ok(Form::Partial);
             }
             (Some("APIGroupDiscoveryList"), Some("v2")) => return Ok(Form::Discovery("v2")),
@@ -262,11 +309,19 @@ mod tests {
             ("/api/v1/namespaces/a/finalize", "namespaces - a finalize"),
             ("/api/v1/namespaces/a/pods", "pods a - -"),
             ("/api/v1/namespaces/a/pods/p/log", "pods a p log"),
-            ("/apis/apps/v1/namespaces/a/deployments/d/scale", "deployments a d scale"),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "deployments a d scale",
+            ),
             ("/api/v1/nodes/n", "nodes - n -"),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Afoo", "clusterroles - system:foo -"),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Afoo",
+                "clusterroles - system:foo -",
+            ),
         ] {
-            let Route::Resource(target) = Route::parse(path).unwrap() else { panic!("{path}") };
+            let Route::Resource(target) = Route::parse(path).unwrap() else {
+                panic!("{path}")
+            };
             let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
             let got = format!(
                 "{} {} {} {}",
@@ -277,7 +332,13 @@ mod tests {
             );
             assert_eq!(got, expected, "{path}");
         }
-        for path in ["/api/v1/pods/p", "/api/v1/bogus", "/api/v1/namespaces/a/nodes", "/apis/x/v1/y", "/api/v1/a/b/c/d"] {
+        for path in [
+            "/api/v1/pods/p",
+            "/api/v1/bogus",
+            "/api/v1/namespaces/a/nodes",
+            "/apis/x/v1/y",
+            "/api/v1/a/b/c/d",
+        ] {
             assert!(Route::parse(path).is_err(), "{path}");
         }
         assert!(matches!(Route::parse("/api/v1").unwrap(), Route::Path(_)));
@@ -285,7 +346,9 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse(Some("fieldSelector=a%3Db%2Cc&watch=true&x=1+2&bad=%zz&end=%4"));
+        let query = Query::parse(Some(
+            "fieldSelector=a%3Db%2Cc&watch=true&x=1+2&bad=%zz&end=%4",
+        ));
         assert_eq!(query.get("fieldSelector"), Some("a=b,c"));
         assert!(query.flag("watch"));
         assert_eq!(query.get("x"), Some("1 2"));
@@ -298,11 +361,23 @@ mod tests {
     fn accept_headers() {
         for (accept, expected) in [
             ("application/json, */*", Some(Form::Json)),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Form::Table)),
-            ("application/vnd.kubernetes.protobuf,application/json", Some(Form::Json)),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Some(Form::Table),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some(Form::Json),
+            ),
             ("application/vnd.kubernetes.protobuf", None),
-            ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Some(Form::Discovery("v2"))),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(Form::Partial)),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                Some(Form::Discovery("v2")),
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Some(Form::Partial),
+            ),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, accept.parse().unwrap());

@@ -46,7 +46,12 @@ fn split_terms(text: &str) -> Vec<&str> {
 
 fn values(text: &str) -> Option<Vec<String>> {
     let inner = text.trim().strip_prefix('(')?.strip_suffix(')')?;
-    Some(inner.split(',').map(|value| value.trim().to_owned()).collect())
+    Some(
+        inner
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect(),
+    )
 }
 
 fn label_term(term: &str) -> Option<(String, Operator)> {
@@ -64,16 +69,20 @@ fn label_term(term: &str) -> Option<(String, Operator)> {
     if let Some((left, right)) = term.split_once("==").or_else(|| term.split_once('=')) {
         return Some((key(left)?, Operator::In(vec![right.trim().to_owned()])));
     }
-    if let Some((left, right)) = term.split_once(" notin ").or_else(|| term.split_once(" notin(").map(|(l, _)| {
-        let at = term.find('(').unwrap_or(0);
-        (l, &term[at..])
-    })) {
+    if let Some((left, right)) = term.split_once(" notin ").or_else(|| {
+        term.split_once(" notin(").map(|(l, _)| {
+            let at = term.find('(').unwrap_or(0);
+            (l, &term[at..])
+        })
+    }) {
         return Some((key(left)?, Operator::NotIn(values(right)?)));
     }
-    if let Some((left, right)) = term.split_once(" in ").or_else(|| term.split_once(" in(").map(|(l, _)| {
-        let at = term.find('(').unwrap_or(0);
-        (l, &term[at..])
-    })) {
+    if let Some((left, right)) = term.split_once(" in ").or_else(|| {
+        term.split_once(" in(").map(|(l, _)| {
+            let at = term.find('(').unwrap_or(0);
+            (l, &term[at..])
+        })
+    }) {
         return Some((key(left)?, Operator::In(values(right)?)));
     }
     if let Some((left, right)) = term.split_once('>') {
@@ -89,10 +98,14 @@ impl LabelSelector {
     pub(crate) fn parse(text: &str) -> ApiResult<Self> {
         let terms = split_terms(text);
         if terms.len() > MAX_TERMS {
-            return Err(ApiError::bad_request("the label selector has too many terms"));
+            return Err(ApiError::bad_request(
+                "the label selector has too many terms",
+            ));
         }
         let parsed: Option<Vec<_>> = terms.into_iter().map(label_term).collect();
-        parsed.map(Self).ok_or_else(|| ApiError::bad_request(format!("unable to parse requirement: {text:?}")))
+        parsed
+            .map(Self)
+            .ok_or_else(|| ApiError::bad_request(format!("unable to parse requirement: {text:?}")))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -102,14 +115,24 @@ impl LabelSelector {
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
         self.0.iter().all(|(key, operator)| {
-            let value = labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
+            let value = labels
+                .and_then(|labels| labels.get(key))
+                .and_then(Value::as_str);
             match operator {
-                Operator::In(wanted) => value.is_some_and(|value| wanted.iter().any(|one| one == value)),
-                Operator::NotIn(refused) => value.is_none_or(|value| refused.iter().all(|one| one != value)),
+                Operator::In(wanted) => {
+                    value.is_some_and(|value| wanted.iter().any(|one| one == value))
+                }
+                Operator::NotIn(refused) => {
+                    value.is_none_or(|value| refused.iter().all(|one| one != value))
+                }
                 Operator::Exists => value.is_some(),
                 Operator::Missing => value.is_none(),
-                Operator::Greater(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
-                Operator::Less(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
+                Operator::Greater(bound) => value
+                    .and_then(|v| v.parse::<i64>().ok())
+                    .is_some_and(|v| v > *bound),
+                Operator::Less(bound) => value
+                    .and_then(|v| v.parse::<i64>().ok())
+                    .is_some_and(|v| v < *bound),
             }
         })
     }
@@ -119,10 +142,16 @@ impl FieldSelector {
     /// Parses for a kind; a label that the kind does not have is an error.
     pub(crate) fn parse(kind: &Kind, text: &str) -> ApiResult<Self> {
         let mut terms = Vec::new();
-        for term in text.split(',').map(str::trim).filter(|term| !term.is_empty()) {
+        for term in text
+            .split(',')
+            .map(str::trim)
+            .filter(|term| !term.is_empty())
+        {
             let (label, equal, value) = if let Some((label, value)) = term.split_once("!=") {
                 (label, false, value)
-            } else if let Some((label, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+            } else if let Some((label, value)) =
+                term.split_once("==").or_else(|| term.split_once('='))
+            {
                 (label, true, value)
             } else {
                 return Err(ApiError::bad_request(format!(
@@ -138,7 +167,9 @@ impl FieldSelector {
             }
             terms.push((label.to_owned(), equal, value.to_owned()));
             if terms.len() > MAX_TERMS {
-                return Err(ApiError::bad_request("the field selector has too many terms"));
+                return Err(ApiError::bad_request(
+                    "the field selector has too many terms",
+                ));
             }
         }
         Ok(Self(terms))
@@ -157,7 +188,10 @@ impl FieldSelector {
 
     /// The value that a label must equal, if the selector says so.
     pub(crate) fn required(&self, label: &str) -> Option<&str> {
-        self.0.iter().find(|(name, equal, _)| *equal && name == label).map(|(_, _, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(name, equal, _)| *equal && name == label)
+            .map(|(_, _, value)| value.as_str())
     }
 }
 
@@ -187,7 +221,11 @@ mod tests {
             ("app=web,n=6", false),
             ("app in (web),!x", true),
         ] {
-            assert_eq!(LabelSelector::parse(text).unwrap().matches(&object), expected, "{text}");
+            assert_eq!(
+                LabelSelector::parse(text).unwrap().matches(&object),
+                expected,
+                "{text}"
+            );
         }
         for text in ["a b", "=x", "app in web", "n>x"] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
@@ -208,10 +246,27 @@ mod tests {
             ("spec.nodeName!=", true),
             ("spec.nodeName=", false),
         ] {
-            assert_eq!(FieldSelector::parse(pods, text).unwrap().matches(pods, &pod), expected, "{text}");
+            assert_eq!(
+                FieldSelector::parse(pods, text)
+                    .unwrap()
+                    .matches(pods, &pod),
+                expected,
+                "{text}"
+            );
         }
         let error = FieldSelector::parse(pods, "spec.bogus=1").unwrap_err();
-        assert!(error.message.ends_with("field label not supported: spec.bogus"), "{}", error.message);
-        assert_eq!(FieldSelector::parse(pods, "spec.nodeName=n1").unwrap().required("spec.nodeName"), Some("n1"));
+        assert!(
+            error
+                .message
+                .ends_with("field label not supported: spec.bogus"),
+            "{}",
+            error.message
+        );
+        assert_eq!(
+            FieldSelector::parse(pods, "spec.nodeName=n1")
+                .unwrap()
+                .required("spec.nodeName"),
+            Some("n1")
+        );
     }
 }

@@ -23,7 +23,12 @@ const HEADERS: Duration = Duration::from_secs(30);
 const STREAMS: u32 = 1000;
 
 /// Accepts on one address until the server stops; then waits for the open connections to end.
-pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, acceptor: TlsAcceptor, connections: Arc<Semaphore>) {
+pub(crate) async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    connections: Arc<Semaphore>,
+) {
     let graceful = GracefulShutdown::new();
     loop {
         let permit = tokio::select! {
@@ -62,7 +67,9 @@ async fn connection(
     acceptor: &TlsAcceptor,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), String> {
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| error.to_string())?;
     let tls = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
         .await
         .map_err(|_| "the TLS handshake took too long".to_owned())?
@@ -89,8 +96,17 @@ async fn connection(
         .keep_alive_timeout(Duration::from_secs(20));
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, peer) = (Arc::clone(&app), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(handlers::answer(app, peer, request.map(Body::new)).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(
+                handlers::answer(app, peer, request.map(Body::new)).await,
+            )
+        }
     });
-    let connection = builder.serve_connection(TokioIo::new(tls), service).into_owned();
-    watcher.watch(connection).await.map_err(|error| error.to_string())
+    let connection = builder
+        .serve_connection(TokioIo::new(tls), service)
+        .into_owned();
+    watcher
+        .watch(connection)
+        .await
+        .map_err(|error| error.to_string())
 }

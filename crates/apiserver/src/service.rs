@@ -127,7 +127,8 @@ impl Service {
         }
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
         let opened = options.clone();
-        let (store, authority) = towline_sys::task::blocking("open-apiserver-data", move || open(&opened)).await?;
+        let (store, authority) =
+            towline_sys::task::blocking("open-apiserver-data", move || open(&opened)).await?;
         let acceptor = Acceptor(tls(&authority, &options, &addresses)?);
         let app = Arc::new(App {
             kubelets: KubeletClient::new(&authority)?,
@@ -139,19 +140,32 @@ impl Service {
             requests: Semaphore::new(options.limits.requests),
             limits: options.limits,
         });
-        bootstrap::namespaces(&app).await.map_err(|_| Error::Bootstrap)?;
+        bootstrap::namespaces(&app)
+            .await
+            .map_err(|_| Error::Bootstrap)?;
         let connections = Arc::new(Semaphore::new(app.limits.connections));
-        let mut handle = Handle { app, addresses, acceptor, connections, tasks: JoinSet::new() };
+        let mut handle = Handle {
+            app,
+            addresses,
+            acceptor,
+            connections,
+            tasks: JoinSet::new(),
+        };
         for (listener, _) in listeners {
             handle.serve(listener);
         }
-        handle.tasks.spawn(bootstrap::expire_events(Arc::clone(&handle.app)));
+        handle
+            .tasks
+            .spawn(bootstrap::expire_events(Arc::clone(&handle.app)));
         Ok(handle)
     }
 }
 
 fn open(options: &Options) -> Result<(Store, Authority), Error> {
-    let at = |source| Error::DataDir { path: options.data_dir.clone(), source };
+    let at = |source| Error::DataDir {
+        path: options.data_dir.clone(),
+        source,
+    };
     towline_sys::fs::create_dir_all_mode(&options.data_dir, 0o700).map_err(at)?;
     let authority = Authority::open(&options.data_dir.join("pki"))?;
     let store = Store::open(&options.data_dir.join("objects.redb"), options.log)?;
@@ -165,9 +179,17 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     Ok((listener, local))
 }
 
-fn tls(authority: &Authority, options: &Options, addresses: &[SocketAddr]) -> Result<TlsAcceptor, Error> {
+fn tls(
+    authority: &Authority,
+    options: &Options,
+    addresses: &[SocketAddr],
+) -> Result<TlsAcceptor, Error> {
     let mut names: Vec<String> = [
-        "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -181,9 +203,10 @@ fn tls(authority: &Authority, options: &Options, addresses: &[SocketAddr]) -> Re
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.ca_der()?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
@@ -195,7 +218,12 @@ fn tls(authority: &Authority, options: &Options, addresses: &[SocketAddr]) -> Re
 impl Handle {
     fn serve(&mut self, listener: TcpListener) {
         let app = Arc::clone(&self.app);
-        self.tasks.spawn(server::serve(app, listener, self.acceptor.0.clone(), Arc::clone(&self.connections)));
+        self.tasks.spawn(server::serve(
+            app,
+            listener,
+            self.acceptor.0.clone(),
+            Arc::clone(&self.connections),
+        ));
     }
 
     /// Listens on one more address. Its IP must be in `Options::server_ips`, or clients will not accept the certificate.
@@ -240,7 +268,12 @@ impl Handle {
     }
 
     /// A serving certificate of the cluster's authority, for the kubelet's endpoint for example.
-    pub fn issue_serving_cert(&self, common_name: &str, names: &[String], ips: &[IpAddr]) -> Result<Certified, PkiError> {
+    pub fn issue_serving_cert(
+        &self,
+        common_name: &str,
+        names: &[String],
+        ips: &[IpAddr],
+    ) -> Result<Certified, PkiError> {
         self.app.authority.serving(common_name, names, ips)
     }
 

@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 use crate::error::{ApiError, ApiResult};
 use crate::kinds::Kind;
 
-fn typed<T: Serialize + DeserializeOwned>(object: &mut Value, fill: impl FnOnce(&mut T)) -> ApiResult<()> {
-    let wrong = |error: serde_json::Error| ApiError::bad_request(format!("the object does not fit its type: {error}"));
+fn typed<T: Serialize + DeserializeOwned>(
+    object: &mut Value,
+    fill: impl FnOnce(&mut T),
+) -> ApiResult<()> {
+    let wrong = |error: serde_json::Error| {
+        ApiError::bad_request(format!("the object does not fit its type: {error}"))
+    };
     let mut value: T = serde_json::from_value(object.take()).map_err(wrong)?;
     fill(&mut value);
     *object = serde_json::to_value(value).map_err(wrong)?;

@@ -13,17 +13,24 @@ use crate::kinds::Kind;
 use crate::storage::Store;
 
 pub(crate) use names::name;
+pub(crate) use pods::account_soon;
 pub(crate) use validate::validate;
 
 /// Refuses to create in a namespace that is not there or is going away.
-pub(crate) fn namespace_open(store: &Store, kind: &Kind, namespace: &str, name: &str) -> ApiResult<()> {
+pub(crate) fn namespace_open(
+    store: &Store,
+    kind: &Kind,
+    namespace: &str,
+    name: &str,
+) -> ApiResult<()> {
     let namespaces = Kind::named("", "namespaces");
     let Some(found) = store.get(&namespaces.key("", namespace)) else {
         return Err(ApiError::not_found(namespaces, namespace));
     };
     if found.value["metadata"]["deletionTimestamp"].is_string() {
-        let why =
-            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
         let mut error = ApiError::forbidden(kind, name, &why);
         error.details["causes"] = json!([{
             "reason": "NamespaceTerminating", "field": "metadata.namespace",
@@ -86,7 +93,8 @@ pub(crate) fn status_update(context: &Context, object: &mut Value, old: &Value) 
 fn string_data(object: &mut Value, text: &serde_json::Map<String, Value>) {
     use base64::Engine as _;
     for (key, value) in text {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+        let encoded =
+            base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
         object["data"][key] = json!(encoded);
     }
     if let Some(object) = object.as_object_mut() {
@@ -96,13 +104,22 @@ fn string_data(object: &mut Value, text: &serde_json::Map<String, Value>) {
 
 /// What the authorizer cannot see: what a node writes into the objects that it may write.
 fn node_restriction(context: &Context, object: &Value, old: Option<&Value>) -> ApiResult<()> {
-    let Some(node) = context.caller.node() else { return Ok(()) };
+    let Some(node) = context.caller.node() else {
+        return Ok(());
+    };
     let kind = context.target.kind;
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let refuse = |why: &str| Err(ApiError::forbidden(kind, name, &format!("node \"{node}\" {why}")));
+    let refuse = |why: &str| {
+        Err(ApiError::forbidden(
+            kind,
+            name,
+            &format!("node \"{node}\" {why}"),
+        ))
+    };
     match (kind.plural, old) {
         ("pods", None) => {
-            let mirror = object["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string();
+            let mirror =
+                object["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string();
             if !mirror {
                 return refuse("can only create mirror pods");
             }
@@ -110,17 +127,30 @@ fn node_restriction(context: &Context, object: &Value, old: Option<&Value>) -> A
                 return refuse("can only create pods with spec.nodeName set to itself");
             }
             let text = object["spec"].to_string();
-            if ["\"secret\"", "\"configMap\"", "\"serviceAccountName\"", "KeyRef\"", "\"imagePullSecrets\""]
-                .iter()
-                .any(|word| text.contains(word))
+            if [
+                "\"secret\"",
+                "\"configMap\"",
+                "\"serviceAccountName\"",
+                "KeyRef\"",
+                "\"imagePullSecrets\"",
+            ]
+            .iter()
+            .any(|word| text.contains(word))
             {
-                return refuse("can not create pods that reference secrets, config maps or service accounts");
+                return refuse(
+                    "can not create pods that reference secrets, config maps or service accounts",
+                );
             }
         }
-        ("nodes", _) if name != node => return refuse(&format!("is not allowed to modify node \"{name}\"")),
+        ("nodes", _) if name != node => {
+            return refuse(&format!("is not allowed to modify node \"{name}\""));
+        }
         ("nodes", old) => {
             let restricted = |object: &Value| {
-                let labels = object["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+                let labels = object["metadata"]["labels"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default();
                 labels
                     .into_iter()
                     .filter(|(key, _)| key.contains("node-restriction.kubernetes.io/"))
@@ -133,7 +163,9 @@ fn node_restriction(context: &Context, object: &Value, old: Option<&Value>) -> A
                 return refuse("is not allowed to modify taints");
             }
         }
-        ("leases", _) if name != node => return refuse("can only access the node lease with its own name"),
+        ("leases", _) if name != node => {
+            return refuse("can only access the node lease with its own name");
+        }
         _ => {}
     }
     Ok(())

@@ -20,7 +20,10 @@ pub(super) fn is_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(|part| is_label(part) || (part.len() > 63 && is_long_label(part)))
+    text.len() <= 253
+        && text
+            .split('.')
+            .all(|part| is_label(part) || (part.len() > 63 && is_long_label(part)))
 }
 
 /// Parts of a subdomain have no length limit of their own.
@@ -37,7 +40,11 @@ pub(crate) fn name(kind: &Kind, name: &str) -> ApiResult<()> {
     let (good, rule) = match (kind.group, kind.plural) {
         ("", "namespaces" | "services") => (is_label(name), LABEL),
         ("rbac.authorization.k8s.io", _) => {
-            let bad = name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) || name.len() > 253;
+            let bad = name.is_empty()
+                || name == "."
+                || name == ".."
+                || name.contains(['/', '%'])
+                || name.len() > 253;
             (!bad, "may not contain '/' or '%'")
         }
         _ => (is_subdomain(name), SUBDOMAIN),
@@ -45,7 +52,11 @@ pub(crate) fn name(kind: &Kind, name: &str) -> ApiResult<()> {
     if good {
         return Ok(());
     }
-    let rule = if name.len() > 253 { "must be no more than 253 bytes" } else { rule };
+    let rule = if name.len() > 253 {
+        "must be no more than 253 bytes"
+    } else {
+        rule
+    };
     let cause = FieldCause {
         reason: "FieldValueInvalid",
         field: "metadata.name".to_owned(),

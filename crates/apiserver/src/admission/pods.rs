@@ -1,5 +1,7 @@
 //! The service account of a new pod: its name, its pull secrets, its token volume.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult};
@@ -10,6 +12,28 @@ use crate::storage::Store;
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seconds that the token of the volume lives; the kubelet renews it before.
 const EXPIRY: u64 = 3607;
+/// How long the creation of a pod waits for the account `default`.
+const ACCOUNT_WAIT: Duration = Duration::from_secs(1);
+
+/// Waits a little for the account `default` of a namespace that was created just now: a controller makes it.
+pub(crate) async fn account_soon(store: &Store, namespace: &str, pod: &Value) {
+    if pod["spec"]["serviceAccountName"]
+        .as_str()
+        .is_some_and(|name| !matches!(name, "" | "default"))
+    {
+        return;
+    }
+    let key = Kind::named("", "serviceaccounts").key(namespace, "default");
+    let mut revisions = store.subscribe();
+    let there = async {
+        while store.get(&key).is_none() {
+            if revisions.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(ACCOUNT_WAIT, there).await.ok();
+}
 
 /// Gives a pod its service account.
 pub(super) fn service_account(store: &Store, namespace: &str, pod: &mut Value) -> ApiResult<()> {
@@ -17,7 +41,10 @@ pub(super) fn service_account(store: &Store, namespace: &str, pod: &mut Value) -
     if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
         return Ok(());
     }
-    let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let pod_name = pod["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     if !pod["spec"].is_object() {
         pod["spec"] = json!({});
     }
@@ -37,8 +64,14 @@ pub(super) fn service_account(store: &Store, namespace: &str, pod: &mut Value) -
     })?;
     spec["serviceAccountName"] = json!(name);
     spec["serviceAccount"] = json!(name);
-    let own = spec["imagePullSecrets"].as_array().is_some_and(|list| !list.is_empty());
-    if !own && let Some(list) = account.value["imagePullSecrets"].as_array().filter(|list| !list.is_empty()) {
+    let own = spec["imagePullSecrets"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty());
+    if !own
+        && let Some(list) = account.value["imagePullSecrets"]
+            .as_array()
+            .filter(|list| !list.is_empty())
+    {
         spec["imagePullSecrets"] = json!(list);
     }
     let automount = spec["automountServiceAccountToken"]
@@ -56,7 +89,10 @@ fn mount_token(spec: &mut Value) {
     let mut used = false;
     for field in ["initContainers", "containers"] {
         for container in spec[field].as_array_mut().into_iter().flatten() {
-            let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+            let mounts = container["volumeMounts"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             if mounts.iter().any(|mount| mount["mountPath"] == MOUNT) {
                 continue;
             }
@@ -81,5 +117,7 @@ fn mount_token(spec: &mut Value) {
 
 fn suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    (0..5).map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())])).collect()
+    (0..5)
+        .map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())]))
+        .collect()
 }

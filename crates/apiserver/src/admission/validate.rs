@@ -14,11 +14,20 @@ const ANNOTATIONS: usize = 256 << 10;
 const DATA: usize = 1 << 20;
 
 fn cause(reason: &'static str, field: &str, message: impl Into<String>) -> FieldCause {
-    FieldCause { reason, field: field.to_owned(), message: message.into() }
+    FieldCause {
+        reason,
+        field: field.to_owned(),
+        message: message.into(),
+    }
 }
 
 /// Checks an object in its stored form, with its predecessor when it replaces one.
-pub(crate) fn validate(kind: &Kind, name: &str, object: &Value, old: Option<&Value>) -> ApiResult<()> {
+pub(crate) fn validate(
+    kind: &Kind,
+    name: &str,
+    object: &Value,
+    old: Option<&Value>,
+) -> ApiResult<()> {
     let mut causes = Vec::new();
     metadata(object, &mut causes);
     match (kind.group, kind.plural) {
@@ -28,7 +37,11 @@ pub(crate) fn validate(kind: &Kind, name: &str, object: &Value, old: Option<&Val
         ("", "configmaps") => data(object, old, &mut causes),
         _ => {}
     }
-    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind, name, &causes)) }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(kind, name, &causes))
+    }
 }
 
 fn label_value(text: &str) -> bool {
@@ -42,25 +55,33 @@ fn label_value(text: &str) -> bool {
 }
 
 fn label_key(text: &str) -> bool {
-    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
-    !name.is_empty() && label_value(name) && prefix.is_none_or(|prefix| !prefix.is_empty() && prefix.len() <= 253)
+    let (prefix, name) = text
+        .split_once('/')
+        .map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    !name.is_empty()
+        && label_value(name)
+        && prefix.is_none_or(|prefix| !prefix.is_empty() && prefix.len() <= 253)
 }
 
 fn metadata(object: &Value, causes: &mut Vec<FieldCause>) {
     let metadata = &object["metadata"];
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
         if !label_key(key) {
-            let message = format!("Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or \
+            let message = format!(
+                "Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or \
                  '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', \
-                 regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')");
+                 regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+            );
             causes.push(cause("FieldValueInvalid", "metadata.labels", message));
         }
         let value = value.as_str().unwrap_or_default();
         if !label_value(value) {
-            let message = format!("Invalid value: \"{value}\": a valid label must be an empty string or consist of \
+            let message = format!(
+                "Invalid value: \"{value}\": a valid label must be an empty string or consist of \
                  alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
                  'MyValue',  or 'my_value',  or '12345', regex used for validation is \
-                 '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')");
+                 '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+            );
             causes.push(cause("FieldValueInvalid", "metadata.labels", message));
         }
     }
@@ -113,39 +134,76 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
     if old.is_some_and(|old| old["spec"] == *spec) {
         return;
     }
-    if spec["replicas"].as_i64().is_some_and(|replicas| replicas < 0) {
-        let message = format!("Invalid value: {}: must be greater than or equal to 0", spec["replicas"]);
+    if spec["replicas"]
+        .as_i64()
+        .is_some_and(|replicas| replicas < 0)
+    {
+        let message = format!(
+            "Invalid value: {}: must be greater than or equal to 0",
+            spec["replicas"]
+        );
         causes.push(cause("FieldValueInvalid", "spec.replicas", message));
     }
     let selector = spec["selector"]["matchLabels"].as_object();
-    let expressions = spec["selector"]["matchExpressions"].as_array().is_some_and(|list| !list.is_empty());
+    let expressions = spec["selector"]["matchExpressions"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty());
     if selector.is_none_or(serde_json::Map::is_empty) && !expressions {
-        causes.push(cause("FieldValueRequired", "spec.selector", "Required value"));
+        causes.push(cause(
+            "FieldValueRequired",
+            "spec.selector",
+            "Required value",
+        ));
     }
     let labels = &spec["template"]["metadata"]["labels"];
-    if selector.into_iter().flatten().any(|(key, value)| labels.get(key) != Some(value)) {
+    if selector
+        .into_iter()
+        .flatten()
+        .any(|(key, value)| labels.get(key) != Some(value))
+    {
         let shown = serde_json::to_string(labels).unwrap_or_default();
-        let message = format!("Invalid value: {shown}: `selector` does not match template `labels`");
-        causes.push(cause("FieldValueInvalid", "spec.template.metadata.labels", message));
+        let message =
+            format!("Invalid value: {shown}: `selector` does not match template `labels`");
+        causes.push(cause(
+            "FieldValueInvalid",
+            "spec.template.metadata.labels",
+            message,
+        ));
     }
     if old.is_some_and(|old| old["spec"]["selector"] != spec["selector"]) {
         let shown = serde_json::to_string(&spec["selector"]).unwrap_or_default();
-        causes.push(cause("FieldValueInvalid", "spec.selector", format!("Invalid value: {shown}: field is immutable")));
+        causes.push(cause(
+            "FieldValueInvalid",
+            "spec.selector",
+            format!("Invalid value: {shown}: field is immutable"),
+        ));
     }
-    let template = serde_json::json!({"metadata": {"name": "template"}, "spec": spec["template"]["spec"]});
+    let template =
+        serde_json::json!({"metadata": {"name": "template"}, "spec": spec["template"]["spec"]});
     if let Ok(pod) = serde_json::from_value::<Pod>(template) {
-        causes.extend(towline_pod::validate::pod(&pod).into_iter().map(|error| FieldCause {
-            reason: reason_of(&error.message),
-            field: format!("spec.template.{}", error.field),
-            message: error.message,
-        }));
+        causes.extend(
+            towline_pod::validate::pod(&pod)
+                .into_iter()
+                .map(|error| FieldCause {
+                    reason: reason_of(&error.message),
+                    field: format!("spec.template.{}", error.field),
+                    message: error.message,
+                }),
+        );
     }
-    if spec["template"]["spec"]["restartPolicy"].as_str().is_some_and(|policy| policy != "Always") {
+    if spec["template"]["spec"]["restartPolicy"]
+        .as_str()
+        .is_some_and(|policy| policy != "Always")
+    {
         let message = format!(
             "Unsupported value: {}: supported values: \"Always\"",
             spec["template"]["spec"]["restartPolicy"]
         );
-        causes.push(cause("FieldValueNotSupported", "spec.template.spec.restartPolicy", message));
+        causes.push(cause(
+            "FieldValueNotSupported",
+            "spec.template.spec.restartPolicy",
+            message,
+        ));
     }
 }
 
@@ -158,22 +216,38 @@ fn data(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
                 && key.len() <= 253
                 && key != "."
                 && key != ".."
-                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+                && key
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
             if !good {
-                let message = format!("Invalid value: \"{key}\": a valid config key must consist of alphanumeric \
+                let message = format!(
+                    "Invalid value: \"{key}\": a valid config key must consist of alphanumeric \
                      characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for \
-                     validation is '[-._a-zA-Z0-9]+')");
-                causes.push(cause("FieldValueInvalid", &format!("{field}[{key}]"), message));
+                     validation is '[-._a-zA-Z0-9]+')"
+                );
+                causes.push(cause(
+                    "FieldValueInvalid",
+                    &format!("{field}[{key}]"),
+                    message,
+                ));
             }
         }
     }
     if bytes > DATA * 4 / 3 {
-        causes.push(cause("FieldValueTooLong", "data", format!("Too long: may not be more than {DATA} bytes")));
+        causes.push(cause(
+            "FieldValueTooLong",
+            "data",
+            format!("Too long: may not be more than {DATA} bytes"),
+        ));
     }
     if let Some(old) = old.filter(|old| old["immutable"] == true)
         && (old["data"] != object["data"] || object["immutable"] != true)
     {
-        causes.push(cause("FieldValueForbidden", "data", "Forbidden: field is immutable when `immutable` is set"));
+        causes.push(cause(
+            "FieldValueForbidden",
+            "data",
+            "Forbidden: field is immutable when `immutable` is set",
+        ));
     }
 }
 
@@ -182,7 +256,11 @@ fn secret(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
     data(object, old, causes);
     if old.is_some_and(|old| old["type"] != object["type"]) {
         let shown = &object["type"];
-        causes.push(cause("FieldValueInvalid", "type", format!("Invalid value: {shown}: field is immutable")));
+        causes.push(cause(
+            "FieldValueInvalid",
+            "type",
+            format!("Invalid value: {shown}: field is immutable"),
+        ));
     }
     let json_key = match object["type"].as_str() {
         Some("kubernetes.io/dockerconfigjson") => ".dockerconfigjson",
@@ -194,11 +272,15 @@ fn secret(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
         causes.push(cause("FieldValueRequired", &field, "Required value"));
         return;
     };
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .unwrap_or_default();
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&decoded) {
         // Never the content: only where the JSON breaks.
         let (line, column) = (error.line(), error.column());
-        let message = format!("Invalid value: \"<secret contents redacted>\": not JSON at line {line} column {column}");
+        let message = format!(
+            "Invalid value: \"<secret contents redacted>\": not JSON at line {line} column {column}"
+        );
         causes.push(cause("FieldValueInvalid", &field, message));
     }
 }

@@ -30,7 +30,11 @@ pub(crate) struct Attributes {
 impl Attributes {
     /// The object's name, given or selected.
     pub(crate) fn one_name(&self) -> &str {
-        if self.name.is_empty() { self.selected_name.as_deref().unwrap_or_default() } else { &self.name }
+        if self.name.is_empty() {
+            self.selected_name.as_deref().unwrap_or_default()
+        } else {
+            &self.name
+        }
     }
 
     pub(crate) fn reads(&self) -> bool {
@@ -45,7 +49,12 @@ impl Attributes {
     pub(crate) fn forbidden(&self, caller: &Caller) -> ApiError {
         let quoted = |text: &str| format!("\"{text}\"");
         if let Some(path) = &self.path {
-            let message = format!("forbidden: User {} cannot {} path {}", quoted(&caller.name), self.verb, quoted(path));
+            let message = format!(
+                "forbidden: User {} cannot {} path {}",
+                quoted(&caller.name),
+                self.verb,
+                quoted(path)
+            );
             let mut error = ApiError::new(403, "Forbidden", message);
             error.details = serde_json::json!({});
             return error;
@@ -60,9 +69,16 @@ impl Attributes {
         } else {
             format!("in the namespace {}", quoted(&self.namespace))
         };
-        let qualified =
-            if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) };
-        let object = if self.name.is_empty() { qualified } else { format!("{qualified} {}", quoted(&self.name)) };
+        let qualified = if self.group.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        };
+        let object = if self.name.is_empty() {
+            qualified
+        } else {
+            format!("{qualified} {}", quoted(&self.name))
+        };
         let message = format!(
             "{object} is forbidden: User {} cannot {} resource {} in API group {} {scope}",
             quoted(&caller.name),
@@ -104,9 +120,13 @@ fn everybody(caller: &Caller, ask: &Attributes) -> bool {
         return false;
     }
     if let Some(path) = &ask.path {
-        let discovery = ["/api", "/apis", "/version", "/openapi", "/healthz", "/livez", "/readyz"];
+        let discovery = [
+            "/api", "/apis", "/version", "/openapi", "/healthz", "/livez", "/readyz",
+        ];
         return ask.verb == "get"
-            && discovery.iter().any(|root| path == root || path.strip_prefix(root).is_some_and(|p| p.starts_with('/')));
+            && discovery.iter().any(|root| {
+                path == root || path.strip_prefix(root).is_some_and(|p| p.starts_with('/'))
+            });
     }
     let own_reviews = ask.is("authorization.k8s.io", "selfsubjectaccessreviews")
         || ask.is("authorization.k8s.io", "selfsubjectrulesreviews")
@@ -124,7 +144,8 @@ fn component_lease(ask: &Attributes) -> bool {
 }
 
 fn scheduler(ask: &Attributes) -> bool {
-    let secretive = ask.is("", "secrets") || ask.is("", "configmaps") || ask.is("", "serviceaccounts");
+    let secretive =
+        ask.is("", "secrets") || ask.is("", "configmaps") || ask.is("", "serviceaccounts");
     if ask.reads() {
         return ask.subresource.is_empty() && !secretive && is_stored(ask);
     }
@@ -140,12 +161,17 @@ fn scheduler(ask: &Attributes) -> bool {
 }
 
 fn is_stored(ask: &Attributes) -> bool {
-    crate::kinds::KINDS.iter().any(|kind: &Kind| kind.group == ask.group && kind.plural == ask.resource)
+    crate::kinds::KINDS
+        .iter()
+        .any(|kind: &Kind| kind.group == ask.group && kind.plural == ask.resource)
 }
 
 /// The controllers look after every stored kind, but hand out no tokens, bind no pods and read no logs.
 fn controllers(ask: &Attributes) -> bool {
     ask.path.is_none()
         && is_stored(ask)
-        && matches!(ask.subresource.as_str(), "" | "status" | "scale" | "finalize" | "eviction")
+        && matches!(
+            ask.subresource.as_str(),
+            "" | "status" | "scale" | "finalize" | "eviction"
+        )
 }

@@ -26,10 +26,17 @@ impl Caller {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let mut groups: Vec<String> =
-            subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+        let mut groups: Vec<String> = subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .map(str::to_owned)
+            .collect();
         groups.push("system:authenticated".to_owned());
-        Some(Self { name, groups, ..Self::default() })
+        Some(Self {
+            name,
+            groups,
+            ..Self::default()
+        })
     }
 
     pub(crate) fn in_group(&self, group: &str) -> bool {
@@ -41,7 +48,9 @@ impl Caller {
         if !self.in_group("system:nodes") {
             return None;
         }
-        self.name.strip_prefix("system:node:").filter(|name| !name.is_empty())
+        self.name
+            .strip_prefix("system:node:")
+            .filter(|name| !name.is_empty())
     }
 
     /// As `userInfo` and review statuses show a user.

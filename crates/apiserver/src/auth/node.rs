@@ -25,37 +25,48 @@ pub(crate) fn allowed(store: &Store, name: &str, ask: &Attributes) -> bool {
         return false;
     }
     let verb = ask.verb.as_str();
-    match (ask.group.as_str(), ask.resource.as_str(), ask.subresource.as_str()) {
+    match (
+        ask.group.as_str(),
+        ask.resource.as_str(),
+        ask.subresource.as_str(),
+    ) {
         ("", "nodes", "" | "status") => match verb {
             "create" => ask.name.is_empty() || ask.name == name,
             "get" | "list" | "watch" | "update" | "patch" => ask.one_name() == name,
             _ => false,
         },
         ("coordination.k8s.io", "leases", "") => {
-            ask.namespace == "kube-node-lease" && (verb == "create" || ask.one_name() == name) && verb != "deletecollection"
+            ask.namespace == "kube-node-lease"
+                && (verb == "create" || ask.one_name() == name)
+                && verb != "deletecollection"
         }
         ("", "pods", "") => match verb {
-            "list" | "watch" => ask.selected_node.as_deref() == Some(name) || own_pod(store, name, ask),
+            "list" | "watch" => {
+                ask.selected_node.as_deref() == Some(name) || own_pod(store, name, ask)
+            }
             "get" | "delete" => own_pod(store, name, ask),
             // Mirror pods; their content is checked at admission.
             "create" => true,
             _ => false,
         },
-        ("", "pods", "status") => matches!(verb, "get" | "patch" | "update") && own_pod(store, name, ask),
+        ("", "pods", "status") => {
+            matches!(verb, "get" | "patch" | "update") && own_pod(store, name, ask)
+        }
         ("", "pods", "eviction") => verb == "create" && own_pod(store, name, ask),
         ("" | "events.k8s.io", "events", "") => matches!(verb, "create" | "patch" | "update"),
         ("", "secrets" | "configmaps", "") => {
             ask.reads() && named_by_pods(store, name, &ask.resource, &ask.namespace, ask.one_name())
         }
         ("", "serviceaccounts", "") => {
-            verb == "get" && named_by_pods(store, name, "serviceaccounts", &ask.namespace, &ask.name)
+            verb == "get"
+                && named_by_pods(store, name, "serviceaccounts", &ask.namespace, &ask.name)
         }
         ("", "serviceaccounts", "token") => {
-            verb == "create" && named_by_pods(store, name, "serviceaccounts", &ask.namespace, &ask.name)
-        }
-        ("authentication.k8s.io", "tokenreviews", "") | ("authorization.k8s.io", "subjectaccessreviews", "") => {
             verb == "create"
+                && named_by_pods(store, name, "serviceaccounts", &ask.namespace, &ask.name)
         }
+        ("authentication.k8s.io", "tokenreviews", "")
+        | ("authorization.k8s.io", "subjectaccessreviews", "") => verb == "create",
         (group, resource, "") => ask.reads() && READ.contains(&(group, resource)),
         _ => false,
     }
@@ -78,7 +89,9 @@ fn named_by_pods(store: &Store, node: &str, resource: &str, namespace: &str, nam
         return false;
     }
     let prefix = Kind::named("", "pods").prefix(Some(namespace));
-    let Ok((pods, _)) = store.list(&prefix, None) else { return false };
+    let Ok((pods, _)) = store.list(&prefix, None) else {
+        return false;
+    };
     pods.iter().any(|(_, stored)| {
         stored.value["spec"]["nodeName"] == node && names(&stored.value["spec"], resource, name)
     })
@@ -91,26 +104,49 @@ fn names(spec: &Value, resource: &str, name: &str) -> bool {
     }
     let secret = resource == "secrets";
     let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
-    if secret && list(spec, "imagePullSecrets").iter().any(|reference| reference["name"] == name) {
+    if secret
+        && list(spec, "imagePullSecrets")
+            .iter()
+            .any(|reference| reference["name"] == name)
+    {
         return true;
     }
     let (volume_field, name_field, projected, env_from, env) = if secret {
-        ("secret", "secretName", "secret", "secretRef", "secretKeyRef")
+        (
+            "secret",
+            "secretName",
+            "secret",
+            "secretRef",
+            "secretKeyRef",
+        )
     } else {
-        ("configMap", "name", "configMap", "configMapRef", "configMapKeyRef")
+        (
+            "configMap",
+            "name",
+            "configMap",
+            "configMapRef",
+            "configMapKeyRef",
+        )
     };
     let in_volumes = list(spec, "volumes").iter().any(|volume| {
         volume[volume_field][name_field] == name
-            || list(&volume["projected"], "sources").iter().any(|source| source[projected]["name"] == name)
+            || list(&volume["projected"], "sources")
+                .iter()
+                .any(|source| source[projected]["name"] == name)
             || (secret && volume["csi"]["nodePublishSecretRef"]["name"] == name)
     });
     in_volumes
-        || ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|field| list(spec, field)).any(
-            |container| {
-                list(&container, "envFrom").iter().any(|source| source[env_from]["name"] == name)
-                    || list(&container, "env").iter().any(|var| var["valueFrom"][env]["name"] == name)
-            },
-        )
+        || ["initContainers", "containers", "ephemeralContainers"]
+            .iter()
+            .flat_map(|field| list(spec, field))
+            .any(|container| {
+                list(&container, "envFrom")
+                    .iter()
+                    .any(|source| source[env_from]["name"] == name)
+                    || list(&container, "env")
+                        .iter()
+                        .any(|var| var["valueFrom"][env]["name"] == name)
+            })
 }
 
 #[cfg(test)]
@@ -121,17 +157,57 @@ mod tests {
     #[test]
     fn every_way_to_name_an_object_is_known() {
         for (spec, resource, expected) in [
-            (json!({"imagePullSecrets": [{"name": "x"}]}), "secrets", true),
-            (json!({"imagePullSecrets": [{"name": "x"}]}), "configmaps", false),
-            (json!({"volumes": [{"secret": {"secretName": "x"}}]}), "secrets", true),
-            (json!({"volumes": [{"configMap": {"name": "x"}}]}), "configmaps", true),
-            (json!({"volumes": [{"projected": {"sources": [{"secret": {"name": "x"}}]}}]}), "secrets", true),
-            (json!({"volumes": [{"projected": {"sources": [{"configMap": {"name": "x"}}]}}]}), "configmaps", true),
-            (json!({"containers": [{"envFrom": [{"secretRef": {"name": "x"}}]}]}), "secrets", true),
-            (json!({"initContainers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "x"}}}]}]}), "secrets", true),
-            (json!({"containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "x"}}}]}]}), "configmaps", true),
+            (
+                json!({"imagePullSecrets": [{"name": "x"}]}),
+                "secrets",
+                true,
+            ),
+            (
+                json!({"imagePullSecrets": [{"name": "x"}]}),
+                "configmaps",
+                false,
+            ),
+            (
+                json!({"volumes": [{"secret": {"secretName": "x"}}]}),
+                "secrets",
+                true,
+            ),
+            (
+                json!({"volumes": [{"configMap": {"name": "x"}}]}),
+                "configmaps",
+                true,
+            ),
+            (
+                json!({"volumes": [{"projected": {"sources": [{"secret": {"name": "x"}}]}}]}),
+                "secrets",
+                true,
+            ),
+            (
+                json!({"volumes": [{"projected": {"sources": [{"configMap": {"name": "x"}}]}}]}),
+                "configmaps",
+                true,
+            ),
+            (
+                json!({"containers": [{"envFrom": [{"secretRef": {"name": "x"}}]}]}),
+                "secrets",
+                true,
+            ),
+            (
+                json!({"initContainers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "x"}}}]}]}),
+                "secrets",
+                true,
+            ),
+            (
+                json!({"containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "x"}}}]}]}),
+                "configmaps",
+                true,
+            ),
             (json!({"serviceAccountName": "x"}), "serviceaccounts", true),
-            (json!({"containers": [{"env": [{"value": "x"}]}]}), "secrets", false),
+            (
+                json!({"containers": [{"env": [{"value": "x"}]}]}),
+                "secrets",
+                false,
+            ),
         ] {
             assert_eq!(names(&spec, resource, "x"), expected, "{spec} {resource}");
         }

@@ -34,7 +34,11 @@ pub(crate) enum TokenError {
 /// Signs a set of claims.
 pub(crate) fn sign(key: &KeyPair, claims: &Value) -> Option<String> {
     let header = json!({"alg": "ES256", "kid": key_id(key), "typ": "JWT"});
-    let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+    let signed = format!(
+        "{}.{}",
+        BASE64.encode(header.to_string()),
+        BASE64.encode(claims.to_string())
+    );
     let der = key.sign(signed.as_bytes()).ok()?;
     let raw = raw_from_der(&der)?;
     Some(format!("{signed}.{}", BASE64.encode(raw)))
@@ -53,7 +57,8 @@ pub(crate) fn claims(key: &KeyPair, token: &str, now: i64) -> Result<Value, Toke
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
     let (header, body) = signed.split_once('.').ok_or(TokenError::Malformed)?;
     let decode = |text: &str| BASE64.decode(text).map_err(|_| TokenError::Malformed);
-    let parse = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).map_err(|_| TokenError::Malformed);
+    let parse =
+        |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).map_err(|_| TokenError::Malformed);
     if parse(decode(header)?)?["alg"] != "ES256" {
         return Err(TokenError::Malformed);
     }
@@ -73,13 +78,25 @@ pub(crate) fn claims(key: &KeyPair, token: &str, now: i64) -> Result<Value, Toke
     }
     let valid = claims["exp"].as_i64().is_some_and(|end| now < end)
         && claims["nbf"].as_i64().is_none_or(|start| start <= now + 10);
-    if valid { Ok(claims) } else { Err(TokenError::Time) }
+    if valid {
+        Ok(claims)
+    } else {
+        Err(TokenError::Time)
+    }
 }
 
 /// Verifies a token completely: signature, time, audience, and that what it is bound to still exists.
 /// The second value is the audiences that token and request share.
-pub(crate) fn verify(app: &App, token: &str, audiences: &[String]) -> Result<(Caller, Vec<String>), TokenError> {
-    let claims = claims(&app.authority.token_key, token, jiff::Timestamp::now().as_second())?;
+pub(crate) fn verify(
+    app: &App,
+    token: &str,
+    audiences: &[String],
+) -> Result<(Caller, Vec<String>), TokenError> {
+    let claims = claims(
+        &app.authority.token_key,
+        token,
+        jiff::Timestamp::now().as_second(),
+    )?;
     let shared: Vec<String> = claims["aud"]
         .as_array()
         .into_iter()
@@ -92,9 +109,17 @@ pub(crate) fn verify(app: &App, token: &str, audiences: &[String]) -> Result<(Ca
         return Err(TokenError::Audience);
     }
     let bound = &claims["kubernetes.io"];
-    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(TokenError::Malformed);
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or(TokenError::Malformed)
+    };
     let namespace = text(&bound["namespace"])?;
-    let (account, account_uid) = (text(&bound["serviceaccount"]["name"])?, text(&bound["serviceaccount"]["uid"])?);
+    let (account, account_uid) = (
+        text(&bound["serviceaccount"]["name"])?,
+        text(&bound["serviceaccount"]["uid"])?,
+    );
     let lives = |plural: &str, namespace: &str, name: &str, uid: &str| {
         app.store
             .get(&Kind::named("", plural).key(namespace, name))
@@ -121,7 +146,10 @@ pub(crate) fn verify(app: &App, token: &str, audiences: &[String]) -> Result<(Ca
     }
     for (field, key) in [("name", "node-name"), ("uid", "node-uid")] {
         if let Some(value) = bound["node"][field].as_str() {
-            extra.push((format!("authentication.kubernetes.io/{key}"), value.to_owned()));
+            extra.push((
+                format!("authentication.kubernetes.io/{key}"),
+                value.to_owned(),
+            ));
         }
     }
     let caller = Caller {
@@ -148,7 +176,10 @@ fn raw_from_der(der: &[u8]) -> Option<Vec<u8>> {
     for _ in 0..2 {
         let (length, after) = rest.strip_prefix(&[0x02])?.split_first()?;
         let (number, after) = after.split_at_checked(usize::from(*length))?;
-        let first = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
+        let first = number
+            .iter()
+            .position(|byte| *byte != 0)
+            .unwrap_or(number.len());
         let digits = &number[first..];
         out.resize(out.len() + 32_usize.checked_sub(digits.len())?, 0);
         out.extend_from_slice(digits);
@@ -187,14 +218,24 @@ mod tests {
         let other = KeyPair::generate().unwrap();
         // Signatures vary in length; many rounds meet the short ones.
         for round in 0..64 {
-            let token = sign(&key, &json!({"iss": ISSUER, "exp": 100, "nbf": 50, "round": round})).unwrap();
+            let token = sign(
+                &key,
+                &json!({"iss": ISSUER, "exp": 100, "nbf": 50, "round": round}),
+            )
+            .unwrap();
             assert_eq!(claims(&key, &token, 60).unwrap()["round"], round);
             assert_eq!(claims(&key, &token, 100).unwrap_err(), TokenError::Time);
             assert_eq!(claims(&key, &token, 30).unwrap_err(), TokenError::Time);
-            assert_eq!(claims(&other, &token, 60).unwrap_err(), TokenError::Signature);
+            assert_eq!(
+                claims(&other, &token, 60).unwrap_err(),
+                TokenError::Signature
+            );
             let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
             parts[1] = BASE64.encode(json!({"iss": ISSUER, "exp": 9999}).to_string());
-            assert_eq!(claims(&key, &parts.join("."), 60).unwrap_err(), TokenError::Signature);
+            assert_eq!(
+                claims(&key, &parts.join("."), 60).unwrap_err(),
+                TokenError::Signature
+            );
         }
         for bad in ["", "a.b.c", "..", "e30.e30.e30"] {
             assert!(claims(&key, bad, 60).is_err(), "{bad}");

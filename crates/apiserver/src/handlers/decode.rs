@@ -21,17 +21,21 @@ pub(super) fn media_type(headers: &HeaderMap) -> &str {
 pub(super) fn value(headers: &HeaderMap, body: &[u8]) -> ApiResult<Value> {
     match media_type(headers) {
         "application/json" | "" | "*/*" => serde_json::from_slice(body).map_err(|error| {
-            ApiError::bad_request(format!("the object provided is unrecognized (must be of type JSON): {error}"))
+            ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type JSON): {error}"
+            ))
         }),
         "application/yaml" => yaml(body),
-        "application/vnd.kubernetes.protobuf" => protobuf::decode(body).map_err(|error| match error {
-            protobuf::DecodeError::Unknown(what) => ApiError::unsupported_media(format!(
-                "no protobuf schema of {what} is served, only application/json"
-            )),
-            protobuf::DecodeError::Malformed(why) => {
-                ApiError::bad_request(format!("the object provided is unrecognized (must be of type protobuf): {why}"))
-            }
-        }),
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::decode(body).map_err(|error| match error {
+                protobuf::DecodeError::Unknown(what) => ApiError::unsupported_media(format!(
+                    "no protobuf schema of {what} is served, only application/json"
+                )),
+                protobuf::DecodeError::Malformed(why) => ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type protobuf): {why}"
+                )),
+            })
+        }
         other => Err(ApiError::unsupported_media(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, \
              application/yaml, application/vnd.kubernetes.protobuf (got {other:?})"
@@ -41,8 +45,10 @@ pub(super) fn value(headers: &HeaderMap, body: &[u8]) -> ApiResult<Value> {
 
 /// A YAML body as JSON.
 pub(super) fn yaml(body: &[u8]) -> ApiResult<Value> {
-    let text = std::str::from_utf8(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
+    let text =
+        std::str::from_utf8(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    serde_saphyr::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
 }
 
 /// An object checked against its type: what the type does not know is gone, with what is to be said about it.
@@ -54,7 +60,9 @@ pub(super) struct Checked {
 /// Checks `apiVersion`, `kind` and every field of an object given by a client.
 pub(super) fn check(kind: &Kind, query: &Query, mut object: Value) -> ApiResult<Checked> {
     if !object.is_object() {
-        return Err(ApiError::bad_request("the object provided is unrecognized: it is not an object"));
+        return Err(ApiError::bad_request(
+            "the object provided is unrecognized: it is not an object",
+        ));
     }
     let version = kind.api_version();
     for (field, wanted) in [("apiVersion", version.as_str()), ("kind", kind.kind)] {
@@ -70,7 +78,9 @@ pub(super) fn check(kind: &Kind, query: &Query, mut object: Value) -> ApiResult<
     }
     let typed = (kind.typed)(object.clone()).map_err(|error| {
         let (name, version) = (kind.kind, kind.version);
-        ApiError::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {error}"))
+        ApiError::bad_request(format!(
+            "{name} in version \"{version}\" cannot be handled as a {name}: {error}"
+        ))
     })?;
     let mut unknown = Vec::new();
     lost(&object, &typed, "", &mut unknown);
@@ -80,16 +90,27 @@ pub(super) fn check(kind: &Kind, query: &Query, mut object: Value) -> ApiResult<
             Some("Ignore") => {}
             Some("Strict") => {
                 let (name, version) = (kind.kind, kind.version);
-                let list = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect::<Vec<_>>();
+                let list = unknown
+                    .iter()
+                    .map(|field| format!("unknown field \"{field}\""))
+                    .collect::<Vec<_>>();
                 return Err(ApiError::bad_request(format!(
                     "{name} in version \"{version}\" cannot be handled as a {name}: strict decoding error: {}",
                     list.join(", ")
                 )));
             }
-            _ => warnings = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect(),
+            _ => {
+                warnings = unknown
+                    .iter()
+                    .map(|field| format!("unknown field \"{field}\""))
+                    .collect();
+            }
         }
     }
-    Ok(Checked { object: typed, warnings })
+    Ok(Checked {
+        object: typed,
+        warnings,
+    })
 }
 
 /// Paths of fields that the typed form does not have.
@@ -100,7 +121,11 @@ fn lost(given: &Value, typed: &Value, path: &str, found: &mut Vec<String>) {
     match (given, typed) {
         (Value::Object(given), Value::Object(typed)) => {
             for (key, value) in given {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 match typed.get(key) {
                     Some(other) => lost(value, other, &path, found),
                     None if value.is_null() => {}
@@ -127,16 +152,33 @@ mod tests {
         let pods = Kind::named("", "pods");
         let pod = json!({"metadata": {"name": "x", "labels": {"any": "thing"}},
             "spec": {"foo": 1, "containers": [{"name": "c", "imagee": "x", "command": null}]}});
-        let error = check(pods, &Query::parse(Some("fieldValidation=Strict")), pod.clone()).err().unwrap();
+        let error = check(
+            pods,
+            &Query::parse(Some("fieldValidation=Strict")),
+            pod.clone(),
+        )
+        .err()
+        .unwrap();
         assert_eq!(error.code, 400);
         assert!(error.message.ends_with(
             "strict decoding error: unknown field \"spec.foo\", unknown field \"spec.containers[0].imagee\""));
         let checked = check(pods, &Query::default(), pod.clone()).unwrap();
         assert_eq!(checked.warnings.len(), 2);
         assert!(checked.object["spec"].get("foo").is_none());
-        assert!(check(pods, &Query::parse(Some("fieldValidation=Ignore")), pod).unwrap().warnings.is_empty());
+        assert!(
+            check(pods, &Query::parse(Some("fieldValidation=Ignore")), pod)
+                .unwrap()
+                .warnings
+                .is_empty()
+        );
         assert!(check(pods, &Query::default(), json!({"kind": "Secret"})).is_err());
-        let error = check(pods, &Query::default(), json!({"spec": {"containers": 5}})).err().unwrap();
-        assert!(error.message.starts_with("Pod in version \"v1\" cannot be handled as a Pod: "));
+        let error = check(pods, &Query::default(), json!({"spec": {"containers": 5}}))
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .message
+                .starts_with("Pod in version \"v1\" cannot be handled as a Pod: ")
+        );
     }
 }

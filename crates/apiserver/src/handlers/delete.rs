@@ -24,21 +24,31 @@ pub(super) struct Options {
 
 impl Options {
     fn of(context: &Context) -> ApiResult<Self> {
-        let body =
-            if context.body.is_empty() { Value::Null } else { decode::value(&context.headers, &context.body)? };
+        let body = if context.body.is_empty() {
+            Value::Null
+        } else {
+            decode::value(&context.headers, &context.body)?
+        };
         let mut options = Self::from_value(&body)?;
         let query = &context.query;
         if options.grace.is_none()
             && let Some(text) = query.get("gracePeriodSeconds")
         {
-            options.grace = Some(text.parse().map_err(|_| ApiError::bad_request("invalid gracePeriodSeconds"))?);
+            options.grace = Some(
+                text.parse()
+                    .map_err(|_| ApiError::bad_request("invalid gracePeriodSeconds"))?,
+            );
         }
-        options.propagation = options.propagation.or_else(|| query.get("propagationPolicy").map(str::to_owned));
+        options.propagation = options
+            .propagation
+            .or_else(|| query.get("propagationPolicy").map(str::to_owned));
         options.dry_run |= context.dry_run();
         if let Some(policy) = &options.propagation
             && !matches!(policy.as_str(), "Background" | "Foreground" | "Orphan")
         {
-            return Err(ApiError::bad_request(format!("invalid propagationPolicy {policy:?}")));
+            return Err(ApiError::bad_request(format!(
+                "invalid propagationPolicy {policy:?}"
+            )));
         }
         Ok(options)
     }
@@ -46,20 +56,27 @@ impl Options {
     pub(super) fn from_value(body: &Value) -> ApiResult<Self> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let orphan = body["orphanDependents"].as_bool().map(|orphan| {
-            if orphan { "Orphan".to_owned() } else { "Background".to_owned() }
-        });
-        let revision = match body["preconditions"]["resourceVersion"].as_str() {
-            None => None,
-            Some(text) => {
-                Some(text.parse().map_err(|_| ApiError::bad_request("invalid resourceVersion in preconditions"))?)
+            if orphan {
+                "Orphan".to_owned()
+            } else {
+                "Background".to_owned()
             }
-        };
+        });
+        let revision =
+            match body["preconditions"]["resourceVersion"].as_str() {
+                None => None,
+                Some(text) => Some(text.parse().map_err(|_| {
+                    ApiError::bad_request("invalid resourceVersion in preconditions")
+                })?),
+            };
         Ok(Self {
             grace: body["gracePeriodSeconds"].as_i64(),
             propagation: text(&body["propagationPolicy"]).or(orphan),
             uid: text(&body["preconditions"]["uid"]),
             revision,
-            dry_run: body["dryRun"].as_array().is_some_and(|list| !list.is_empty()),
+            dry_run: body["dryRun"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty()),
         })
     }
 }
@@ -85,16 +102,28 @@ fn decide(kind: &Kind, current: &Value, options: &Options, now: jiff::Timestamp)
             _ => None,
         };
         if let Some(finalizer) = finalizer {
-            let mut list = next["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            let mut list = next["metadata"]["finalizers"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             if !list.contains(&json!(finalizer)) {
                 list.push(json!(finalizer));
             }
             next["metadata"]["finalizers"] = json!(list);
         }
     }
-    let held = next["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
-        || (kind.plural == "namespaces" && next["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()));
-    let grace = if kind.plural == "pods" { pod_grace(current, options) } else { 0 };
+    let held = next["metadata"]["finalizers"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty())
+        || (kind.plural == "namespaces"
+            && next["spec"]["finalizers"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty()));
+    let grace = if kind.plural == "pods" {
+        pod_grace(current, options)
+    } else {
+        0
+    };
     if grace == 0 && !held {
         return Step::Remove;
     }
@@ -106,7 +135,9 @@ fn decide(kind: &Kind, current: &Value, options: &Options, now: jiff::Timestamp)
         .as_str()
         .and_then(|text| text.parse::<jiff::Timestamp>().ok())
         .zip(before)
-        .map_or(now, |(time, before)| time - jiff::SignedDuration::from_secs(before));
+        .map_or(now, |(time, before)| {
+            time - jiff::SignedDuration::from_secs(before)
+        });
     let time = base + jiff::SignedDuration::from_secs(grace);
     next["metadata"]["deletionTimestamp"] = json!(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     next["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
@@ -114,18 +145,25 @@ fn decide(kind: &Kind, current: &Value, options: &Options, now: jiff::Timestamp)
         next["status"]["phase"] = json!("Terminating");
     }
     if kind.generation {
-        next["metadata"]["generation"] = json!(current["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        next["metadata"]["generation"] =
+            json!(current["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
     }
     Step::Mark(next)
 }
 
 fn pod_grace(pod: &Value, options: &Options) -> i64 {
     let unscheduled = pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
-    let finished = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let finished = matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
     if unscheduled || finished {
         return 0;
     }
-    let grace = options.grace.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
+    let grace = options
+        .grace
+        .or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(30);
     if grace < 0 { 1 } else { grace }
 }
 
@@ -140,7 +178,9 @@ pub(super) async fn remove(
     let store = &context.app.store;
     let key: Arc<str> = Arc::from(kind.key(namespace, name));
     for _ in 0..16 {
-        let current: Stored = store.get(&key).ok_or_else(|| ApiError::not_found(kind, name))?;
+        let current: Stored = store
+            .get(&key)
+            .ok_or_else(|| ApiError::not_found(kind, name))?;
         if let Some(uid) = &options.uid
             && current.value["metadata"]["uid"] != *uid
         {
@@ -162,8 +202,14 @@ pub(super) async fn remove(
         let expect = Expect::Revision(current.revision);
         let result = match step {
             Step::Nothing => return Ok((Value::clone(&current.value), false)),
-            Step::Remove => store.delete(Arc::clone(&key), expect).await.map(|stored| (stored, true)),
-            Step::Mark(next) => store.put(Arc::clone(&key), expect, next).await.map(|stored| (stored, false)),
+            Step::Remove => store
+                .delete(Arc::clone(&key), expect)
+                .await
+                .map(|stored| (stored, true)),
+            Step::Mark(next) => store
+                .put(Arc::clone(&key), expect, next)
+                .await
+                .map(|stored| (stored, false)),
         };
         match result {
             Ok((stored, gone)) => return Ok((Value::clone(&stored.value), gone)),
@@ -180,19 +226,30 @@ pub(super) async fn one(context: &Context) -> ApiResult<Response> {
     let name = context.name();
     let undeletable = ["default", "kube-system", "kube-public", "kube-node-lease"];
     if kind.plural == "namespaces" && undeletable.contains(&name) {
-        return Err(ApiError::forbidden(kind, name, "this namespace may not be deleted"));
+        return Err(ApiError::forbidden(
+            kind,
+            name,
+            "this namespace may not be deleted",
+        ));
     }
     let options = Options::of(context)?;
     let (last, gone) = remove(context, context.namespace(), name, &options).await?;
     if gone && kind.plural != "pods" {
-        let mut details = json!({"name": name, "kind": kind.plural, "uid": last["metadata"]["uid"]});
+        let mut details =
+            json!({"name": name, "kind": kind.plural, "uid": last["metadata"]["uid"]});
         if !kind.group.is_empty() {
             details["group"] = json!(kind.group);
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
         return Ok(reply::json(StatusCode::OK, &status));
     }
-    reply::object(kind, &context.headers, &context.query, StatusCode::OK, &kind.present(&last))
+    reply::object(
+        kind,
+        &context.headers,
+        &context.query,
+        StatusCode::OK,
+        &kind.present(&last),
+    )
 }
 
 /// `DELETE` of a collection: everything that the selectors name.
@@ -214,7 +271,9 @@ pub(super) async fn collection(context: &Context) -> ApiResult<Response> {
         if !filter.matches(context, &stored.value) {
             continue;
         }
-        let name = stored.value["metadata"]["name"].as_str().unwrap_or_default();
+        let name = stored.value["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default();
         match remove(context, context.namespace(), name, &options).await {
             Ok((last, _)) => items.push(kind.present(&last)),
             Err(error) if error.code == 404 => {}
@@ -240,17 +299,33 @@ mod tests {
     fn a_running_pod_gets_its_grace_and_a_second_deletion_may_only_shorten_it() {
         let pods = Kind::named("", "pods");
         let now: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let Step::Mark(marked) = decide(pods, &pod("n", "Running"), &Options::default(), now) else { panic!() };
-        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:30Z");
+        let Step::Mark(marked) = decide(pods, &pod("n", "Running"), &Options::default(), now)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            marked["metadata"]["deletionTimestamp"],
+            "2026-01-01T00:00:30Z"
+        );
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
         assert_eq!(marked["metadata"]["generation"], 2);
         let later: jiff::Timestamp = "2026-01-01T00:00:05Z".parse().unwrap();
-        let with = |grace| Options { grace: Some(grace), ..Options::default() };
+        let with = |grace| Options {
+            grace: Some(grace),
+            ..Options::default()
+        };
         assert_eq!(decide(pods, &marked, &with(60), later), Step::Nothing);
-        let Step::Mark(shorter) = decide(pods, &marked, &with(10), later) else { panic!() };
-        assert_eq!(shorter["metadata"]["deletionTimestamp"], "2026-01-01T00:00:10Z");
+        let Step::Mark(shorter) = decide(pods, &marked, &with(10), later) else {
+            panic!()
+        };
+        assert_eq!(
+            shorter["metadata"]["deletionTimestamp"],
+            "2026-01-01T00:00:10Z"
+        );
         assert_eq!(decide(pods, &marked, &with(0), later), Step::Remove);
-        let Step::Mark(one) = decide(pods, &pod("n", "Running"), &with(-5), now) else { panic!() };
+        let Step::Mark(one) = decide(pods, &pod("n", "Running"), &with(-5), now) else {
+            panic!()
+        };
         assert_eq!(one["metadata"]["deletionGracePeriodSeconds"], 1);
     }
 
@@ -258,19 +333,43 @@ mod tests {
     fn what_nobody_holds_goes_at_once() {
         let now = jiff::Timestamp::UNIX_EPOCH;
         let pods = Kind::named("", "pods");
-        for gone in [pod("", "Pending"), pod("n", "Succeeded"), pod("n", "Failed")] {
-            assert_eq!(decide(pods, &gone, &Options::default(), now), Step::Remove, "{gone}");
+        for gone in [
+            pod("", "Pending"),
+            pod("n", "Succeeded"),
+            pod("n", "Failed"),
+        ] {
+            assert_eq!(
+                decide(pods, &gone, &Options::default(), now),
+                Step::Remove,
+                "{gone}"
+            );
         }
         let secrets = Kind::named("", "secrets");
-        assert_eq!(decide(secrets, &json!({"metadata": {}}), &Options::default(), now), Step::Remove);
+        assert_eq!(
+            decide(secrets, &json!({"metadata": {}}), &Options::default(), now),
+            Step::Remove
+        );
         let held = json!({"metadata": {"finalizers": ["x"]}});
-        assert!(matches!(decide(secrets, &held, &Options::default(), now), Step::Mark(_)));
-        let foreground = Options { propagation: Some("Foreground".to_owned()), ..Options::default() };
-        let Step::Mark(marked) = decide(secrets, &json!({"metadata": {}}), &foreground, now) else { panic!() };
-        assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+        assert!(matches!(
+            decide(secrets, &held, &Options::default(), now),
+            Step::Mark(_)
+        ));
+        let foreground = Options {
+            propagation: Some("Foreground".to_owned()),
+            ..Options::default()
+        };
+        let Step::Mark(marked) = decide(secrets, &json!({"metadata": {}}), &foreground, now) else {
+            panic!()
+        };
+        assert_eq!(
+            marked["metadata"]["finalizers"],
+            json!(["foregroundDeletion"])
+        );
         let namespaces = Kind::named("", "namespaces");
         let namespace = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}});
-        let Step::Mark(marked) = decide(namespaces, &namespace, &Options::default(), now) else { panic!() };
+        let Step::Mark(marked) = decide(namespaces, &namespace, &Options::default(), now) else {
+            panic!()
+        };
         assert_eq!(marked["status"]["phase"], "Terminating");
     }
 }

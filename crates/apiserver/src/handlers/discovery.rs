@@ -30,36 +30,56 @@ pub(super) fn page(path: &str, headers: &HeaderMap) -> ApiResult<Response> {
             if let Ok(Form::Discovery(version)) = accepted(headers) {
                 return Ok(aggregated(core, version));
             }
-            if core { json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}) } else { groups() }
+            if core {
+                json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+            } else {
+                groups()
+            }
         }
         ["api", "v1"] => resources("", "v1"),
         ["apis", wanted] => group(wanted).ok_or_else(ApiError::no_such_path)?,
-        ["apis", group, version] if group_versions().contains(&(*group, *version)) => resources(group, version),
-        [] => json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]}),
+        ["apis", group, version] if group_versions().contains(&(*group, *version)) => {
+            resources(group, version)
+        }
+        [] => {
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
+        }
         _ => return Err(ApiError::no_such_path()),
     };
     Ok(reply::json(StatusCode::OK, &value))
 }
 
 fn group(wanted: &str) -> Option<Value> {
-    let (_, version) = group_versions().into_iter().find(|(group, _)| !group.is_empty() && *group == wanted)?;
+    let (_, version) = group_versions()
+        .into_iter()
+        .find(|(group, _)| !group.is_empty() && *group == wanted)?;
     let version = json!({"groupVersion": format!("{wanted}/{version}"), "version": version});
-    Some(json!({"kind": "APIGroup", "apiVersion": "v1", "name": wanted, "versions": [version], "preferredVersion": version}))
+    Some(
+        json!({"kind": "APIGroup", "apiVersion": "v1", "name": wanted, "versions": [version], "preferredVersion": version}),
+    )
 }
 
 fn groups() -> Value {
-    let list: Vec<Value> = group_versions().iter().filter_map(|(name, _)| group(name)).collect();
+    let list: Vec<Value> = group_versions()
+        .iter()
+        .filter_map(|(name, _)| group(name))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list})
 }
 
 /// Resources that only answer: name, kind, whether they live in namespaces.
 fn virtual_resources(group: &str) -> &'static [(&'static str, &'static str, bool)] {
     match group {
-        "authentication.k8s.io" => {
-            &[("selfsubjectreviews", "SelfSubjectReview", false), ("tokenreviews", "TokenReview", false)]
-        }
+        "authentication.k8s.io" => &[
+            ("selfsubjectreviews", "SelfSubjectReview", false),
+            ("tokenreviews", "TokenReview", false),
+        ],
         "authorization.k8s.io" => &[
-            ("localsubjectaccessreviews", "LocalSubjectAccessReview", true),
+            (
+                "localsubjectaccessreviews",
+                "LocalSubjectAccessReview",
+                true,
+            ),
             ("selfsubjectaccessreviews", "SelfSubjectAccessReview", false),
             ("selfsubjectrulesreviews", "SelfSubjectRulesReview", false),
             ("subjectaccessreviews", "SubjectAccessReview", false),
@@ -93,7 +113,10 @@ fn subresources(kind: &Kind) -> Vec<(&'static str, &'static str, &'static [&'sta
 
 fn resources(group: &str, version: &str) -> Value {
     let mut list = Vec::new();
-    for kind in KINDS.iter().filter(|kind| kind.group == group && kind.version == version) {
+    for kind in KINDS
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version)
+    {
         let mut resource = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
             "verbs": kind.verbs(),
@@ -121,14 +144,21 @@ fn resources(group: &str, version: &str) -> Value {
         let singular = name.trim_end_matches('s');
         list.push(json!({"name": name, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": ["create"]}));
     }
-    let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list})
 }
 
 fn aggregated_version(group: &str, version: &str) -> Value {
     let scope = |namespaced: bool| if namespaced { "Namespaced" } else { "Cluster" };
     let mut list = Vec::new();
-    for kind in KINDS.iter().filter(|kind| kind.group == group && kind.version == version) {
+    for kind in KINDS
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version)
+    {
         let own = json!({"group": group, "version": version, "kind": kind.kind});
         let mut resource = json!({
             "resource": kind.plural, "responseKind": own, "scope": scope(kind.namespaced),
@@ -154,9 +184,11 @@ fn aggregated_version(group: &str, version: &str) -> Value {
         list.push(resource);
     }
     for (name, kind, namespaced) in virtual_resources(group) {
-        list.push(json!({"resource": name, "scope": scope(*namespaced), "verbs": ["create"],
+        list.push(
+            json!({"resource": name, "scope": scope(*namespaced), "verbs": ["create"],
             "singularResource": name.trim_end_matches('s'),
-            "responseKind": {"group": group, "version": version, "kind": kind}}));
+            "responseKind": {"group": group, "version": version, "kind": kind}}),
+        );
     }
     json!({"version": version, "resources": list, "freshness": "Current"})
 }
@@ -166,7 +198,11 @@ fn aggregated(core: bool, version: &str) -> Response {
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, version)| {
-            let metadata = if core { json!({}) } else { json!({"name": group}) };
+            let metadata = if core {
+                json!({})
+            } else {
+                json!({"name": group})
+            };
             json!({"metadata": metadata, "versions": [aggregated_version(group, version)]})
         })
         .collect();
@@ -175,10 +211,13 @@ fn aggregated(core: bool, version: &str) -> Response {
         "items": items,
     });
     let mut response = reply::json(StatusCode::OK, &list);
-    let content = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    let content =
+        format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     if let Ok(value) = HeaderValue::from_str(&content) {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -15,7 +15,13 @@ use crate::table;
 /// One object.
 pub(super) fn get(context: &Context) -> ApiResult<Response> {
     let object = context.target.kind.present(&current(context)?.value);
-    reply::object(context.target.kind, &context.headers, &context.query, StatusCode::OK, &object)
+    reply::object(
+        context.target.kind,
+        &context.headers,
+        &context.query,
+        StatusCode::OK,
+        &object,
+    )
 }
 
 /// The stored object that the path names.
@@ -50,7 +56,10 @@ impl Filter {
     pub(super) fn matches(&self, context: &Context, stored: &Value) -> bool {
         self.labels.matches(stored)
             && self.fields.matches(context.target.kind, stored)
-            && self.name.as_ref().is_none_or(|name| stored["metadata"]["name"] == *name)
+            && self
+                .name
+                .as_ref()
+                .is_none_or(|name| stored["metadata"]["name"] == *name)
     }
 
     fn is_empty(&self) -> bool {
@@ -73,11 +82,15 @@ impl Continue {
 
     /// The token must be for this very list: its key lies under `prefix`.
     fn decode(text: &str, prefix: &str) -> Option<Self> {
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()?;
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;
         let key = value["key"].as_str()?.to_owned();
-        (value["v"] == "towline/v1" && key.starts_with(prefix))
-            .then_some(Self { revision: value["rv"].as_u64()?, key })
+        (value["v"] == "towline/v1" && key.starts_with(prefix)).then_some(Self {
+            revision: value["rv"].as_u64()?,
+            key,
+        })
     }
 }
 
@@ -87,7 +100,10 @@ fn options(context: &Context, prefix: &str) -> ApiResult<(Option<u64>, Option<Co
     let matching = query.get("resourceVersionMatch");
     let version = query.number("resourceVersion")?;
     if query.get("sendInitialEvents").is_some() {
-        return Err(ApiError::invalid_options("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"));
+        return Err(ApiError::invalid_options(
+            "sendInitialEvents",
+            "Forbidden: sendInitialEvents is forbidden for list",
+        ));
     }
     if let Some(token) = query.get("continue") {
         if matching.is_some() {
@@ -117,7 +133,9 @@ fn options(context: &Context, prefix: &str) -> ApiResult<(Option<u64>, Option<Co
         )),
         (Some(other), _) => Err(ApiError::invalid_options(
             "resourceVersionMatch",
-            &format!("Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""),
+            &format!(
+                "Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""
+            ),
         )),
     }
 }
@@ -149,8 +167,13 @@ pub(super) fn list(context: &Context) -> ApiResult<Response> {
     })?;
     let bound = context.app.limits.list;
     let limit = context.query.number("limit")?.unwrap_or(0);
-    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).map_or(bound, |limit| limit.min(bound));
-    let start = token.map_or(0, |token| objects.partition_point(|(key, _)| **key <= *token.key));
+    let limit = usize::try_from(limit)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .map_or(bound, |limit| limit.min(bound));
+    let start = token.map_or(0, |token| {
+        objects.partition_point(|(key, _)| **key <= *token.key)
+    });
     let mut items: Vec<Value> = Vec::new();
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     let mut last: Option<&str> = None;
@@ -160,7 +183,13 @@ pub(super) fn list(context: &Context) -> ApiResult<Response> {
         }
         if items.len() == limit {
             if let Some(last) = last {
-                metadata["continue"] = json!(Continue { revision, key: last.to_owned() }.encode());
+                metadata["continue"] = json!(
+                    Continue {
+                        revision,
+                        key: last.to_owned()
+                    }
+                    .encode()
+                );
             }
             if filter.is_empty() {
                 metadata["remainingItemCount"] = json!(objects.len() - at);
@@ -170,16 +199,22 @@ pub(super) fn list(context: &Context) -> ApiResult<Response> {
         items.push(kind.present(&stored.value));
         last = Some(key);
     }
-    Ok(reply::json(StatusCode::OK, &collected(context, form, items, metadata)))
+    Ok(reply::json(
+        StatusCode::OK,
+        &collected(context, form, &items, &metadata),
+    ))
 }
 
-fn collected(context: &Context, form: Form, items: Vec<Value>, metadata: Value) -> Value {
+fn collected(context: &Context, form: Form, items: &[Value], metadata: &Value) -> Value {
     let kind = context.target.kind;
     match form {
         Form::Table => {
             let include = table::Include::of(&context.query);
-            let rows = items.iter().map(|item| table::row(kind, item, include)).collect();
-            table::table(kind, rows, metadata, true)
+            let rows: Vec<Value> = items
+                .iter()
+                .map(|item| table::row(kind, item, include))
+                .collect();
+            table::table(kind, &rows, metadata, true)
         }
         Form::Partial => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
@@ -197,9 +232,15 @@ mod tests {
 
     #[test]
     fn continue_tokens_are_for_one_list() {
-        let token = Continue { revision: 7, key: "core/pods/a/x".to_owned() };
+        let token = Continue {
+            revision: 7,
+            key: "core/pods/a/x".to_owned(),
+        };
         assert_eq!(Continue::decode(&token.encode(), "core/pods/"), Some(token));
-        let token = Continue { revision: 7, key: "core/secrets/a/x".to_owned() };
+        let token = Continue {
+            revision: 7,
+            key: "core/secrets/a/x".to_owned(),
+        };
         assert_eq!(Continue::decode(&token.encode(), "core/pods/"), None);
         for bad in ["", "!!!", "e30", "bnVsbA"] {
             assert_eq!(Continue::decode(bad, ""), None, "{bad}");

@@ -9,8 +9,16 @@ use super::{Context, list};
 use crate::error::{ApiError, ApiResult};
 use crate::kinds::Kind;
 
-const FORWARDED: &[&str] =
-    &["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream"];
+const FORWARDED: &[&str] = &[
+    "follow",
+    "previous",
+    "tailLines",
+    "sinceSeconds",
+    "sinceTime",
+    "timestamps",
+    "limitBytes",
+    "stream",
+];
 
 /// Serves `pods/NAME/log`.
 pub(super) async fn serve(context: Context) -> ApiResult<Response> {
@@ -27,18 +35,29 @@ pub(super) async fn serve(context: Context) -> ApiResult<Response> {
         .store
         .get(&nodes.key("", node_name))
         .ok_or_else(|| ApiError::not_found(nodes, node_name))?;
-    let (host, port) = address(&node.value)
-        .ok_or_else(|| ApiError::internal(format!("node {node_name} has no address of a kubelet")))?;
+    let (host, port) = address(&node.value).ok_or_else(|| {
+        ApiError::internal(format!("node {node_name} has no address of a kubelet"))
+    })?;
     let query = context.query.forward(FORWARDED);
-    let path = format!("/containerLogs/{}/{}/{container}?{query}", context.namespace(), context.name());
+    let path = format!(
+        "/containerLogs/{}/{}/{container}?{query}",
+        context.namespace(),
+        context.name()
+    );
     let stopping = context.app.stopping.child_token();
-    let answer = context.app.kubelets.get(&host, port, path.trim_end_matches('?'), stopping).await?;
+    let answer = context
+        .app
+        .kubelets
+        .get(&host, port, path.trim_end_matches('?'), stopping)
+        .await?;
     Ok(text(answer.into_body()))
 }
 
 fn text(body: Body) -> Response {
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -52,12 +71,24 @@ fn container(context: &Context, pod: &Value) -> ApiResult<String> {
             .filter_map(|container| container["name"].as_str().map(str::to_owned))
             .collect()
     };
-    let (containers, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (containers, init, ephemeral) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
     if let Some(wanted) = context.query.get("container") {
-        return if containers.iter().chain(&init).chain(&ephemeral).any(|name| name == wanted) {
+        return if containers
+            .iter()
+            .chain(&init)
+            .chain(&ephemeral)
+            .any(|name| name == wanted)
+        {
             Ok(wanted.to_owned())
         } else {
-            Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {}", context.name())))
+            Err(ApiError::bad_request(format!(
+                "container {wanted} is not valid for pod {}",
+                context.name()
+            )))
         };
     }
     if let [only] = containers.as_slice() {
@@ -69,7 +100,10 @@ fn container(context: &Context, pod: &Value) -> ApiResult<String> {
         containers.join(" ")
     );
     if !init.is_empty() {
-        message = format!("{message} or one of the init containers: [{}]", init.join(" "));
+        message = format!(
+            "{message} or one of the init containers: [{}]",
+            init.join(" ")
+        );
     }
     Err(ApiError::bad_request(message))
 }
@@ -78,9 +112,16 @@ fn container(context: &Context, pod: &Value) -> ApiResult<String> {
 fn address(node: &Value) -> Option<(String, u16)> {
     let addresses = node["status"]["addresses"].as_array()?;
     let of = |wanted: &str| {
-        addresses.iter().find(|address| address["type"] == wanted).and_then(|address| address["address"].as_str())
+        addresses
+            .iter()
+            .find(|address| address["type"] == wanted)
+            .and_then(|address| address["address"].as_str())
     };
-    let host = ["InternalIP", "ExternalIP", "Hostname"].into_iter().find_map(of)?;
-    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap_or(10250);
+    let host = ["InternalIP", "ExternalIP", "Hostname"]
+        .into_iter()
+        .find_map(of)?;
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        .as_u64()
+        .unwrap_or(10250);
     Some((host.to_owned(), u16::try_from(port).ok()?))
 }

@@ -54,17 +54,6 @@ impl Context {
     pub(crate) fn dry_run(&self) -> bool {
         self.query.get("dryRun").is_some()
     }
-
-    /// The name under which changes are recorded.
-    pub(crate) fn manager(&self) -> String {
-        self.query.get("fieldManager").map_or_else(
-            || {
-                let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-                agent.and_then(|text| text.split('/').next()).unwrap_or("unknown").to_owned()
-            },
-            str::to_owned,
-        )
-    }
 }
 
 /// Answers one request.
@@ -87,7 +76,12 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
-    app.metrics.answered(&verb, resource, response.status().as_u16(), started.elapsed());
+    app.metrics.answered(
+        &verb,
+        resource,
+        response.status().as_u16(),
+        started.elapsed(),
+    );
     response
 }
 
@@ -120,7 +114,11 @@ async fn handle(
         None
     } else {
         let permit = app.requests.try_acquire().map_err(|_| {
-            let mut error = ApiError::new(429, "TooManyRequests", "the server has received too many requests");
+            let mut error = ApiError::new(
+                429,
+                "TooManyRequests",
+                "the server has received too many requests",
+            );
             error.details = serde_json::json!({"retryAfterSeconds": 1});
             error
         })?;
@@ -130,18 +128,44 @@ async fn handle(
     let body = read_body(body, app.limits.body).await?;
     match route {
         Route::Path(path) => page(app, &path, &parts.method, &parts.headers),
-        Route::Virtual { group, resource, namespace } => {
+        Route::Virtual {
+            group,
+            resource,
+            namespace,
+        } => {
             if parts.method != Method::POST {
                 return Err(ApiError::method_not_allowed());
             }
             if resource == "bindings" {
-                return subresources::bind_by_body(app, &caller, namespace.as_deref(), &query, &parts.headers, &body)
-                    .await;
+                return subresources::bind_by_body(
+                    app,
+                    &caller,
+                    namespace.as_deref(),
+                    &query,
+                    &parts.headers,
+                    &body,
+                )
+                .await;
             }
-            reviews::review(app, &caller, &group, &resource, namespace.as_deref(), &parts.headers, &body)
+            reviews::review(
+                app,
+                &caller,
+                &group,
+                &resource,
+                namespace.as_deref(),
+                &parts.headers,
+                &body,
+            )
         }
         Route::Resource(target) => {
-            let context = Context { app: Arc::clone(app), caller, target, query, headers: parts.headers, body };
+            let context = Context {
+                app: Arc::clone(app),
+                caller,
+                target,
+                query,
+                headers: parts.headers,
+                body,
+            };
             // One large state machine; boxed so that the future of a request stays small.
             Box::pin(resource(context, &parts.method, &ask)).await
         }
@@ -156,7 +180,9 @@ async fn read_body(body: Body, limit: usize) -> ApiResult<Bytes> {
             "RequestEntityTooLarge",
             format!("Request entity too large: limit is {limit}"),
         )),
-        Err(error) => Err(ApiError::bad_request(format!("the body could not be read: {error}"))),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the body could not be read: {error}"
+        ))),
     }
 }
 
@@ -183,10 +209,15 @@ async fn resource(context: Context, method: &Method, ask: &Attributes) -> ApiRes
         "get" => list::get(&context),
         "list" => list::list(&context),
         "watch" => watch::serve(context),
-        "create" if context.target.name.is_none() && context.target.namespace.is_some() == context.target.kind.namespaced => {
+        "create"
+            if context.target.name.is_none()
+                && context.target.namespace.is_some() == context.target.kind.namespaced =>
+        {
             write::create(&context).await
         }
-        "update" if context.target.name.is_some() => write::update(&context, write::Part::Main).await,
+        "update" if context.target.name.is_some() => {
+            write::update(&context, write::Part::Main).await
+        }
         "patch" if context.target.name.is_some() => patch::serve(&context, write::Part::Main).await,
         "delete" => delete::one(&context).await,
         "deletecollection" => delete::collection(&context).await,

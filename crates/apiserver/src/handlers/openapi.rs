@@ -11,7 +11,11 @@ use crate::error::{ApiError, ApiResult};
 use crate::kinds::{KINDS, Kind, group_versions};
 
 fn root(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// Serves `/openapi/v3` and the documents below it.
@@ -38,8 +42,15 @@ pub(super) fn page(path: &str) -> ApiResult<Response> {
 
 fn document(group: &str, version: &str) -> Value {
     let (mut paths, mut schemas) = (serde_json::Map::new(), serde_json::Map::new());
-    for kind in KINDS.iter().filter(|kind| kind.group == group && kind.version == version) {
-        let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    for kind in KINDS
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version)
+    {
+        let scope = if kind.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
         let path = format!("/{}{scope}/{}/{{name}}", root(group, version), kind.plural);
         paths.insert(path, item(kind));
         schemas.insert(schema_name(kind), schema(kind));
@@ -55,7 +66,12 @@ fn gvk(kind: &Kind) -> Value {
 }
 
 fn schema_name(kind: &Kind) -> String {
-    let group = kind.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
+    let group = kind
+        .group
+        .split('.')
+        .next()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("core");
     format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind)
 }
 
@@ -63,11 +79,16 @@ fn item(kind: &Kind) -> Value {
     let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation", "force"]
         .iter()
         .map(|name| {
-            let schema = if *name == "force" { "boolean" } else { "string" };
+            let schema = if *name == "force" {
+                "boolean"
+            } else {
+                "string"
+            };
             json!({"name": name, "in": "query", "schema": {"type": schema, "uniqueItems": true}})
         })
         .collect();
-    let content = json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(kind))}});
+    let content =
+        json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(kind))}});
     json!({
         "get": {"operationId": format!("read{}", kind.kind), "x-kubernetes-action": "get",
             "x-kubernetes-group-version-kind": gvk(kind),

@@ -17,15 +17,21 @@ enum Patch {
     Json(json_patch::Patch),
     Merge(Value),
     Strategic(Value),
-    Apply { config: Value, manager: String, force: bool },
+    Apply {
+        config: Value,
+        manager: String,
+        force: bool,
+    },
 }
 
 fn parse(context: &Context) -> ApiResult<Patch> {
-    let unreadable = |error: serde_json::Error| ApiError::bad_request(format!("error decoding patch: {error}"));
+    let unreadable =
+        |error: serde_json::Error| ApiError::bad_request(format!("error decoding patch: {error}"));
     let media = media_type(&context.headers);
     match media {
         "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_slice(&context.body).map_err(unreadable)?;
+            let patch: json_patch::Patch =
+                serde_json::from_slice(&context.body).map_err(unreadable)?;
             if patch.0.len() > MAX_OPERATIONS {
                 return Err(ApiError::new(
                     413,
@@ -35,18 +41,22 @@ fn parse(context: &Context) -> ApiResult<Patch> {
             }
             Ok(Patch::Json(patch))
         }
-        "application/merge-patch+json" => {
-            serde_json::from_slice(&context.body).map(Patch::Merge).map_err(unreadable)
-        }
-        "application/strategic-merge-patch+json" => {
-            serde_json::from_slice(&context.body).map(Patch::Strategic).map_err(unreadable)
-        }
+        "application/merge-patch+json" => serde_json::from_slice(&context.body)
+            .map(Patch::Merge)
+            .map_err(unreadable),
+        "application/strategic-merge-patch+json" => serde_json::from_slice(&context.body)
+            .map(Patch::Strategic)
+            .map_err(unreadable),
         "application/apply-patch+yaml" => {
             let manager = context.query.get("fieldManager").ok_or_else(|| {
                 ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
             })?;
             let force = context.query.flag("force");
-            Ok(Patch::Apply { config: decode::yaml(&context.body)?, manager: manager.to_owned(), force })
+            Ok(Patch::Apply {
+                config: decode::yaml(&context.body)?,
+                manager: manager.to_owned(),
+                force,
+            })
         }
         other => Err(ApiError::unsupported_media(format!(
             "the body of the request was in an unknown format - accepted media types include: \
@@ -62,11 +72,21 @@ pub(super) async fn serve(context: &Context, part: Part) -> ApiResult<Response> 
     let patch = parse(context)?;
     let warnings = std::sync::Mutex::new(Vec::new());
     let checked = |object: Value| -> ApiResult<Value> {
-        let Checked { object, warnings: found } = decode::check(kind, &context.query, object)?;
-        *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+        let Checked {
+            object,
+            warnings: found,
+        } = decode::check(kind, &context.query, object)?;
+        *warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = found;
         Ok(kind.storable(object))
     };
-    if let Patch::Apply { config, manager, force } = &patch {
+    if let Patch::Apply {
+        config,
+        manager,
+        force,
+    } = &patch
+    {
         // What does not exist is created by an apply.
         let key = kind.key(context.namespace(), context.name());
         if part == Part::Main && context.app.store.get(&key).is_none() {
@@ -74,7 +94,9 @@ pub(super) async fn serve(context: &Context, part: Part) -> ApiResult<Response> 
             config["metadata"]["name"] = Value::String(context.name().to_owned());
             let object = apply::first(kind, &config, manager, &write::now());
             match write::insert(context, checked(object)?).await {
-                Ok(stored) => return finish(context, StatusCode::CREATED, &stored, warnings.into_inner()),
+                Ok(stored) => {
+                    return finish(context, StatusCode::CREATED, &stored, warnings.into_inner());
+                }
                 Err(error) if error.reason == "AlreadyExists" => {}
                 Err(error) => return Err(error),
             }
@@ -98,10 +120,16 @@ pub(super) async fn serve(context: &Context, part: Part) -> ApiResult<Response> 
 
 fn patched(patch: &Patch, mut object: Value, context: &Context) -> ApiResult<Value> {
     let failed = |why: String| {
-        ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {why}"))
+        ApiError::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {why}"),
+        )
     };
     match patch {
-        Patch::Json(patch) => json_patch::patch(&mut object, patch).map_err(|error| failed(error.to_string()))?,
+        Patch::Json(patch) => {
+            json_patch::patch(&mut object, patch).map_err(|error| failed(error.to_string()))?;
+        }
         Patch::Merge(patch) => {
             if !patch.is_object() {
                 return Err(ApiError::bad_request("error decoding patch: not an object"));
@@ -109,21 +137,37 @@ fn patched(patch: &Patch, mut object: Value, context: &Context) -> ApiResult<Val
             json_patch::merge(&mut object, patch);
         }
         Patch::Strategic(patch) => {
-            object = strategic::merge(&object, patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            object = strategic::merge(&object, patch)
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
         }
-        Patch::Apply { .. } => return Err(ApiError::internal("an apply is not a patch of its own")),
+        Patch::Apply { .. } => {
+            return Err(ApiError::internal("an apply is not a patch of its own"));
+        }
     }
     if object["metadata"]["name"] != *context.name() {
-        return Err(ApiError::bad_request("the name of the object may not be changed"));
+        return Err(ApiError::bad_request(
+            "the name of the object may not be changed",
+        ));
     }
     Ok(object)
 }
 
-fn finish<E>(context: &Context, status: StatusCode, stored: &Value, warnings: Result<Vec<String>, E>) -> ApiResult<Response> {
+fn finish<E>(
+    context: &Context,
+    status: StatusCode,
+    stored: &Value,
+    warnings: Result<Vec<String>, E>,
+) -> ApiResult<Response> {
     let kind = context.target.kind;
     let mut warnings = warnings.unwrap_or_default();
     write::kept_only(kind, &mut warnings);
-    let mut response = reply::object(kind, &context.headers, &context.query, status, &kind.present(stored))?;
+    let mut response = reply::object(
+        kind,
+        &context.headers,
+        &context.query,
+        status,
+        &kind.present(stored),
+    )?;
     reply::warn(&mut response, &warnings);
     Ok(response)
 }

@@ -14,7 +14,10 @@ use crate::table;
 pub(crate) fn json(status: StatusCode, value: &Value) -> Response {
     let mut response = Response::new(Body::from(value.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -24,7 +27,13 @@ pub(crate) fn warn(response: &mut Response, warnings: &[String]) {
         let text: String = warning
             .chars()
             .filter(|c| !c.is_control())
-            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
+            .flat_map(|c| {
+                if matches!(c, '"' | '\\') {
+                    vec!['\\', c]
+                } else {
+                    vec![c]
+                }
+            })
             .take(1024)
             .collect();
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
@@ -43,9 +52,9 @@ pub(crate) fn object(
 ) -> ApiResult<Response> {
     let value = match accepted(headers)? {
         Form::Table => {
-            let rows = vec![table::row(kind, object, table::Include::of(query))];
+            let rows = [table::row(kind, object, table::Include::of(query))];
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            table::table(kind, rows, metadata, true)
+            table::table(kind, &rows, &metadata, true)
         }
         Form::Partial => partial(object),
         Form::Json | Form::Discovery(_) => return Ok(json(status, object)),

@@ -37,11 +37,19 @@ pub(super) fn review(
     let status = match resource {
         "tokenreviews" => token_status(app, spec),
         "selfsubjectreviews" => json!({"userInfo": caller.user_info()}),
-        "selfsubjectrulesreviews" => rules(app, caller, spec["namespace"].as_str().unwrap_or_default()),
+        "selfsubjectrulesreviews" => {
+            rules(app, caller, spec["namespace"].as_str().unwrap_or_default())
+        }
         "selfsubjectaccessreviews" => access(app, caller, spec, None),
         _ => {
             let strings = |value: &Value| -> Vec<String> {
-                value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+                value
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
             };
             let asked = Caller {
                 name: spec["user"].as_str().unwrap_or_default().to_owned(),
@@ -64,13 +72,20 @@ pub(super) fn review(
 }
 
 fn token_status(app: &App, spec: &Value) -> Value {
-    let mut audiences: Vec<String> =
-        spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut audiences: Vec<String> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     if audiences.is_empty() {
         audiences.push(token::API_AUDIENCE.to_owned());
     }
     match token::verify(app, spec["token"].as_str().unwrap_or_default(), &audiences) {
-        Ok((caller, shared)) => json!({"authenticated": true, "user": caller.user_info(), "audiences": shared}),
+        Ok((caller, shared)) => {
+            json!({"authenticated": true, "user": caller.user_info(), "audiences": shared})
+        }
         Err(error) => json!({"authenticated": false, "user": {}, "error": error.to_string()}),
     }
 }
@@ -101,7 +116,11 @@ fn access(app: &App, caller: &Caller, spec: &Value, namespace: Option<&str>) -> 
         }
     } else {
         let path = &spec["nonResourceAttributes"];
-        Attributes { verb: text(&path["verb"]), path: Some(text(&path["path"])), ..Attributes::default() }
+        Attributes {
+            verb: text(&path["verb"]),
+            path: Some(text(&path["path"])),
+            ..Attributes::default()
+        }
     };
     let allowed = authorize::allowed(&app.store, caller, &ask);
     let mut status = json!({"allowed": allowed});
@@ -113,7 +132,16 @@ fn access(app: &App, caller: &Caller, spec: &Value, namespace: Option<&str>) -> 
 
 /// What the caller may do in a namespace, kind by kind.
 fn rules(app: &App, caller: &Caller, namespace: &str) -> Value {
-    let verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    let verbs = [
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+    ];
     let mut found = Vec::new();
     if caller.in_group("system:masters") {
         found.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
@@ -126,7 +154,11 @@ fn rules(app: &App, caller: &Caller, namespace: &str) -> Value {
                         verb: (*verb).to_owned(),
                         group: kind.group.to_owned(),
                         resource: kind.plural.to_owned(),
-                        namespace: if kind.namespaced { namespace.to_owned() } else { String::new() },
+                        namespace: if kind.namespaced {
+                            namespace.to_owned()
+                        } else {
+                            String::new()
+                        },
                         ..Attributes::default()
                     };
                     authorize::allowed(&app.store, caller, &ask)
@@ -137,7 +169,10 @@ fn rules(app: &App, caller: &Caller, namespace: &str) -> Value {
             }
         }
         for (group, resources) in [
-            ("authorization.k8s.io", vec!["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+            (
+                "authorization.k8s.io",
+                vec!["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+            ),
             ("authentication.k8s.io", vec!["selfsubjectreviews"]),
         ] {
             found.push(json!({"verbs": ["create"], "apiGroups": [group], "resources": resources}));

@@ -32,14 +32,18 @@ fn scale_of(object: &Value) -> Value {
 /// Serves get, update and patch.
 pub(super) async fn serve(context: &Context, method: &Method) -> ApiResult<Response> {
     if *method == Method::GET {
-        return Ok(reply::json(StatusCode::OK, &scale_of(&list::current(context)?.value)));
+        return Ok(reply::json(
+            StatusCode::OK,
+            &scale_of(&list::current(context)?.value),
+        ));
     }
     let body: Value = match media_type(&context.headers) {
         "application/json-patch+json" => {
             let patch: json_patch::Patch = serde_json::from_slice(&context.body)
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
             let mut scale = scale_of(&list::current(context)?.value);
-            json_patch::patch(&mut scale, &patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            json_patch::patch(&mut scale, &patch)
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
             scale
         }
         "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
@@ -47,7 +51,11 @@ pub(super) async fn serve(context: &Context, method: &Method) -> ApiResult<Respo
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?
         }
         _ if *method == Method::PUT => decode::value(&context.headers, &context.body)?,
-        other => return Err(ApiError::unsupported_media(format!("no scale is patched with {other:?}"))),
+        other => {
+            return Err(ApiError::unsupported_media(format!(
+                "no scale is patched with {other:?}"
+            )));
+        }
     };
     let replicas = body["spec"]["replicas"].as_i64();
     let version = body["metadata"]["resourceVersion"].clone();

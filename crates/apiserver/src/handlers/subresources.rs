@@ -37,8 +37,15 @@ pub(super) async fn serve(context: Context, method: &Method) -> ApiResult<Respon
         _ => {
             let known = (kind.status && subresource == "status")
                 || (kind.scale && subresource == "scale")
-                || kind.subresources.iter().any(|(name, _, _)| *name == subresource);
-            Err(if known { ApiError::method_not_allowed() } else { ApiError::no_such_path() })
+                || kind
+                    .subresources
+                    .iter()
+                    .any(|(name, _, _)| *name == subresource);
+            Err(if known {
+                ApiError::method_not_allowed()
+            } else {
+                ApiError::no_such_path()
+            })
         }
     }
 }
@@ -55,34 +62,58 @@ async fn bind(context: &Context) -> ApiResult<Response> {
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     if node.is_empty() || !matches!(target["kind"].as_str(), None | Some("" | "Node")) {
-        return Err(ApiError::bad_request("a binding must have target.kind Node and target.name"));
+        return Err(ApiError::bad_request(
+            "a binding must have target.kind Node and target.name",
+        ));
     }
     let pods = context.target.kind;
     let name = context.name().to_owned();
-    let uid = binding["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let uid = binding["metadata"]["uid"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     change_raw(context, |pod| {
         let refuse = |why: String| Err(ApiError::conflict(pods, &name, &why));
         if !uid.is_empty() && pod["metadata"]["uid"] != uid {
             return Err(write::precondition(pods, &name, &uid, pod));
         }
         if pod["metadata"]["deletionTimestamp"].is_string() {
-            return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+            return refuse(format!(
+                "pod {name} is being deleted, cannot be assigned to a host"
+            ));
         }
-        if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        if pod["spec"]["schedulingGates"]
+            .as_array()
+            .is_some_and(|gates| !gates.is_empty())
+        {
             return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
         }
-        if let Some(assigned) = pod["spec"]["nodeName"].as_str().filter(|assigned| !assigned.is_empty()) {
-            return refuse(format!("pod {name} is already assigned to node \"{assigned}\""));
+        if let Some(assigned) = pod["spec"]["nodeName"]
+            .as_str()
+            .filter(|assigned| !assigned.is_empty())
+        {
+            return refuse(format!(
+                "pod {name} is already assigned to node \"{assigned}\""
+            ));
         }
         let mut next = pod.clone();
         next["spec"]["nodeName"] = json!(node);
-        for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+        for (key, value) in binding["metadata"]["annotations"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             next["metadata"]["annotations"][key] = value.clone();
         }
-        let mut conditions = next["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let mut conditions = next["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         conditions.retain(|condition| condition["type"] != "PodScheduled");
-        conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
-            "lastTransitionTime": write::now()}));
+        conditions.push(
+            json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
+            "lastTransitionTime": write::now()}),
+        );
         next["status"]["conditions"] = json!(conditions);
         Ok(next)
     })
@@ -100,7 +131,10 @@ pub(super) async fn bind_by_body(
     body: &Bytes,
 ) -> ApiResult<Response> {
     let binding = decode::value(headers, body)?;
-    let name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let name = binding["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let context = Context {
         app: Arc::clone(app),
         caller: caller.clone(),
@@ -126,12 +160,21 @@ pub(super) async fn change_raw(
     let kind = context.target.kind;
     let key: Arc<str> = Arc::from(kind.key(context.namespace(), context.name()));
     for _ in 0..16 {
-        let current = context.app.store.get(&key).ok_or_else(|| ApiError::not_found(kind, context.name()))?;
+        let current = context
+            .app
+            .store
+            .get(&key)
+            .ok_or_else(|| ApiError::not_found(kind, context.name()))?;
         let next = propose(&current.value)?;
         if context.dry_run() {
             return Ok(next);
         }
-        match context.app.store.put(Arc::clone(&key), Expect::Revision(current.revision), next).await {
+        match context
+            .app
+            .store
+            .put(Arc::clone(&key), Expect::Revision(current.revision), next)
+            .await
+        {
             Ok(stored) => return Ok(Value::clone(&stored.value)),
             Err(WriteError::Conflict) => {}
             Err(error) => return Err(error.into()),

@@ -27,13 +27,24 @@ pub(super) fn serve(context: &Context) -> ApiResult<Response> {
             let cause = FieldCause {
                 reason: "FieldValueInvalid",
                 field: "spec.expirationSeconds".to_owned(),
-                message: format!("Invalid value: {seconds}: may not specify a duration less than 10 minutes"),
+                message: format!(
+                    "Invalid value: {seconds}: may not specify a duration less than 10 minutes"
+                ),
             };
-            return Err(ApiError::invalid(context.target.kind, context.name(), &[cause]));
+            return Err(ApiError::invalid(
+                context.target.kind,
+                context.name(),
+                &[cause],
+            ));
         }
     };
-    let mut audiences: Vec<&str> =
-        spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).take(MAX_AUDIENCES).collect();
+    let mut audiences: Vec<&str> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .take(MAX_AUDIENCES)
+        .collect();
     if audiences.is_empty() {
         audiences.push(token::API_AUDIENCE);
     }
@@ -49,7 +60,11 @@ pub(super) fn serve(context: &Context) -> ApiResult<Response> {
             "serviceaccount": {"name": context.name(), "uid": account["metadata"]["uid"]},
         },
     });
-    bind(context, &spec["boundObjectRef"], &mut claims["kubernetes.io"])?;
+    bind(
+        context,
+        &spec["boundObjectRef"],
+        &mut claims["kubernetes.io"],
+    )?;
     let signed = token::sign(&context.app.authority.token_key, &claims)
         .ok_or_else(|| ApiError::internal("the token could not be signed"))?;
     let mut answer = json!({
@@ -72,13 +87,19 @@ fn bind(context: &Context, reference: &Value, claims: &mut Value) -> ApiResult<(
     if let Some(node) = context.caller.node()
         && bound_kind != "Pod"
     {
-        return refuse(&format!("node \"{node}\" requested a token not bound to a pod"));
+        return refuse(&format!(
+            "node \"{node}\" requested a token not bound to a pod"
+        ));
     }
     let (plural, field) = match bound_kind {
         "" => return Ok(()),
         "Pod" => ("pods", "pod"),
         "Secret" => ("secrets", "secret"),
-        other => return Err(ApiError::bad_request(format!("tokens are not bound to objects of kind {other:?}"))),
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "tokens are not bound to objects of kind {other:?}"
+            )));
+        }
     };
     let kind = Kind::named("", plural);
     let object = context
@@ -91,7 +112,9 @@ fn bind(context: &Context, reference: &Value, claims: &mut Value) -> ApiResult<(
         && object["metadata"]["uid"] != uid
     {
         let found = object["metadata"]["uid"].as_str().unwrap_or_default();
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated (found {found})");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated (found {found})"
+        );
         return Err(ApiError::conflict(kind, name, &why));
     }
     if plural == "pods" {
@@ -105,7 +128,9 @@ fn bind(context: &Context, reference: &Value, claims: &mut Value) -> ApiResult<(
         if let Some(node) = context.caller.node()
             && node_name != node
         {
-            return refuse(&format!("node \"{node}\" requested a token bound to a pod scheduled on a different node"));
+            return refuse(&format!(
+                "node \"{node}\" requested a token bound to a pod scheduled on a different node"
+            ));
         }
         let nodes = Kind::named("", "nodes");
         if let Some(node) = context.app.store.get(&nodes.key("", node_name)) {

@@ -56,7 +56,10 @@ pub(super) fn serve(context: Context) -> ApiResult<Response> {
     let query = &context.query;
     let initial = query.flag("sendInitialEvents");
     let bookmarks = query.flag("allowWatchBookmarks");
-    match (query.get("resourceVersionMatch"), query.get("sendInitialEvents")) {
+    match (
+        query.get("resourceVersionMatch"),
+        query.get("sendInitialEvents"),
+    ) {
         (Some("NotOlderThan"), Some(_)) | (None, None) => {}
         (None, Some(_)) => {
             return Err(ApiError::invalid_options(
@@ -72,8 +75,12 @@ pub(super) fn serve(context: Context) -> ApiResult<Response> {
         }
     }
     let version = query.number("resourceVersion")?;
-    let timeout = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
-    let timeout = timeout.unwrap_or_else(|| fastrand::u64(DEFAULT_TIMEOUT..=2 * DEFAULT_TIMEOUT)).min(MAX_TIMEOUT);
+    let timeout = query
+        .number("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0);
+    let timeout = timeout
+        .unwrap_or_else(|| fastrand::u64(DEFAULT_TIMEOUT..=2 * DEFAULT_TIMEOUT))
+        .min(MAX_TIMEOUT);
     let permit = Arc::clone(&context.app.watches)
         .try_acquire_owned()
         .map_err(|_| ApiError::new(429, "TooManyRequests", "too many watches are open"))?;
@@ -112,14 +119,23 @@ pub(super) fn serve(context: Context) -> ApiResult<Response> {
     });
     let mut response = Response::new(Body::from_stream(stream));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
     Ok(response)
 }
 
 /// Without a revision a watch begins with the state, unless the client says that it wants none of it.
 fn query_wants_state(context: &Context) -> bool {
-    context.query.get("sendInitialEvents").is_none_or(|value| value != "false")
+    context
+        .query
+        .get("sendInitialEvents")
+        .is_none_or(|value| value != "false")
 }
 
 impl Watch {
@@ -151,7 +167,12 @@ impl Watch {
         if self.position == 0 {
             self.position = self.context.app.store.revision();
         }
-        match self.context.app.store.changes(&self.prefix, self.position, BATCH) {
+        match self
+            .context
+            .app
+            .store
+            .changes(&self.prefix, self.position, BATCH)
+        {
             Ok((events, position)) => {
                 for event in events {
                     self.take(&event);
@@ -159,8 +180,13 @@ impl Watch {
                 self.position = position;
             }
             Err(expired) => {
-                let message = format!("too old resource version: {} ({})", self.position, expired.oldest);
-                self.ready.push_back(json!({"type": "ERROR", "object": ApiError::expired(message).status()}));
+                let message = format!(
+                    "too old resource version: {} ({})",
+                    self.position, expired.oldest
+                );
+                self.ready.push_back(
+                    json!({"type": "ERROR", "object": ApiError::expired(message).status()}),
+                );
                 self.ended = true;
             }
         }
@@ -168,9 +194,12 @@ impl Watch {
 
     /// With a selector, an object that comes to match is added, one that stops to match is deleted.
     fn take(&mut self, event: &Event) {
-        let before =
-            event.previous.as_ref().is_some_and(|previous| self.filter.matches(&self.context, &previous.value));
-        let after = event.change != Change::Deleted && self.filter.matches(&self.context, &event.value);
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|previous| self.filter.matches(&self.context, &previous.value));
+        let after =
+            event.change != Change::Deleted && self.filter.matches(&self.context, &event.value);
         let name = match (before, after) {
             (false, false) => return,
             (false, true) => "ADDED",
@@ -179,7 +208,11 @@ impl Watch {
         };
         let rendered = if name == "DELETED" && event.change != Change::Deleted {
             // It left the selection: its last state inside, at the revision of the change.
-            let mut last = event.previous.as_ref().map(|previous| Value::clone(&previous.value)).unwrap_or_default();
+            let mut last = event
+                .previous
+                .as_ref()
+                .map(|previous| Value::clone(&previous.value))
+                .unwrap_or_default();
             last["metadata"]["resourceVersion"] = json!(event.revision.to_string());
             self.render(name, &last)
         } else {
@@ -196,7 +229,7 @@ impl Watch {
                 let row = table::row(kind, &object, table::Include::of(&self.context.query));
                 let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
-                table::table(kind, vec![row], metadata, columns)
+                table::table(kind, &[row], &metadata, columns)
             }
             Form::Partial => reply::partial(&object),
             Form::Json | Form::Discovery(_) => object,
@@ -206,16 +239,23 @@ impl Watch {
 
     fn bookmark(&mut self, initial_end: bool) -> Value {
         let kind = self.context.target.kind;
-        let mut metadata = json!({"resourceVersion": self.position.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": self.position.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata});
+        let object =
+            json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata});
         let object = match self.form {
             Form::Table => {
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
                 let row = json!({"cells": [], "object": reply::partial(&object)});
-                table::table(kind, vec![row], json!({"resourceVersion": self.position.to_string()}), columns)
+                table::table(
+                    kind,
+                    &[row],
+                    &json!({"resourceVersion": self.position.to_string()}),
+                    columns,
+                )
             }
             Form::Partial => reply::partial(&object),
             Form::Json | Form::Discovery(_) => object,

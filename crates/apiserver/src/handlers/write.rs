@@ -29,13 +29,18 @@ pub(super) enum Part {
 
 /// Microseconds have no place in most of Kubernetes' times.
 pub(super) fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
 }
 
 /// Adds the warnings that a write of this kind deserves.
 pub(super) fn kept_only(kind: &Kind, warnings: &mut Vec<String>) {
     if !kind.acts {
-        warnings.push(format!("{} are stored, but nothing in this cluster acts on them", kind.qualified()));
+        warnings.push(format!(
+            "{} are stored, but nothing in this cluster acts on them",
+            kind.qualified()
+        ));
     }
 }
 
@@ -43,11 +48,20 @@ pub(super) fn kept_only(kind: &Kind, warnings: &mut Vec<String>) {
 pub(super) async fn create(context: &Context) -> ApiResult<Response> {
     let kind = context.target.kind;
     let given = decode::value(&context.headers, &context.body)?;
-    let Checked { object, mut warnings } = decode::check(kind, &context.query, given)?;
+    let Checked {
+        object,
+        mut warnings,
+    } = decode::check(kind, &context.query, given)?;
     kept_only(kind, &mut warnings);
     let stored = insert(context, kind.storable(object)).await?;
     let object = kind.present(&stored);
-    let mut response = reply::object(kind, &context.headers, &context.query, StatusCode::CREATED, &object)?;
+    let mut response = reply::object(
+        kind,
+        &context.headers,
+        &context.query,
+        StatusCode::CREATED,
+        &object,
+    )?;
     reply::warn(&mut response, &warnings);
     Ok(response)
 }
@@ -56,14 +70,23 @@ pub(super) async fn create(context: &Context) -> ApiResult<Response> {
 pub(super) async fn insert(context: &Context, mut object: Value) -> ApiResult<Value> {
     let kind = context.target.kind;
     let generated = name_it(context, &mut object)?;
-    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let name = object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     if kind.namespaced {
         admission::namespace_open(&context.app.store, kind, context.namespace(), &name)?;
     }
     prepare_new(kind, &mut object);
+    if kind.plural == "pods" {
+        admission::account_soon(&context.app.store, context.namespace(), &object).await;
+    }
     admission::create(context, &mut object)?;
-    let object = (kind.typed_storage())(object)
-        .map_err(|error| ApiError::internal(format!("the admitted object does not fit its type: {error}")))?;
+    let object = (kind.typed_storage())(object).map_err(|error| {
+        ApiError::internal(format!(
+            "the admitted object does not fit its type: {error}"
+        ))
+    })?;
     admission::validate(kind, &name, &object, None)?;
     if context.dry_run() {
         let key = kind.key(context.namespace(), &name);
@@ -76,7 +99,12 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> ApiResult<Va
     let mut object = object;
     for _ in 0..8 {
         let key: Arc<str> = Arc::from(kind.key(context.namespace(), &name));
-        match context.app.store.put(key, Expect::Absent, object.clone()).await {
+        match context
+            .app
+            .store
+            .put(key, Expect::Absent, object.clone())
+            .await
+        {
             Ok(stored) => return Ok(Value::clone(&stored.value)),
             Err(WriteError::Conflict) => {
                 let Some(prefix) = &generated else { break };
@@ -92,7 +120,9 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> ApiResult<Va
 /// Five characters as Kubernetes generates them: no vowels, no look-alikes.
 fn suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    (0..5).map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())])).collect()
+    (0..5)
+        .map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())]))
+        .collect()
 }
 
 /// Sets name and namespace. Gives the prefix when the name was generated.
@@ -142,14 +172,21 @@ fn prepare_new(kind: &Kind, object: &mut Value) {
     metadata["uid"] = json!(uuid::Uuid::new_v4().to_string());
     metadata["creationTimestamp"] = json!(now());
     if let Some(metadata) = metadata.as_object_mut() {
-        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        for field in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "generation",
+        ] {
             metadata.shift_remove(field);
         }
         if kind.generation {
             metadata.insert("generation".to_owned(), json!(1));
         }
     }
-    if kind.status && kind.plural != "nodes"
+    if kind.status
+        && kind.plural != "nodes"
         && let Some(object) = object.as_object_mut()
     {
         object.shift_remove("status");
@@ -160,17 +197,37 @@ fn prepare_new(kind: &Kind, object: &mut Value) {
 pub(super) async fn update(context: &Context, part: Part) -> ApiResult<Response> {
     let kind = context.target.kind;
     let given = decode::value(&context.headers, &context.body)?;
-    let Checked { object, mut warnings } = decode::check(kind, &context.query, given)?;
-    if object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty() && name != context.name()) {
+    let Checked {
+        object,
+        mut warnings,
+    } = decode::check(kind, &context.query, given)?;
+    if object["metadata"]["name"]
+        .as_str()
+        .is_some_and(|name| !name.is_empty() && name != context.name())
+    {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
             object["metadata"]["name"].as_str().unwrap_or_default(),
             context.name()
         )));
     }
-    let unconditional = matches!(kind.plural, "pods" | "nodes" | "events" | "deployments" | "replicasets" | "secrets"
-        | "configmaps" | "serviceaccounts" | "namespaces");
-    if !unconditional && object["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty) {
+    let unconditional = matches!(
+        kind.plural,
+        "pods"
+            | "nodes"
+            | "events"
+            | "deployments"
+            | "replicasets"
+            | "secrets"
+            | "configmaps"
+            | "serviceaccounts"
+            | "namespaces"
+    );
+    if !unconditional
+        && object["metadata"]["resourceVersion"]
+            .as_str()
+            .is_none_or(str::is_empty)
+    {
         let cause = crate::error::FieldCause {
             reason: "FieldValueInvalid",
             field: "metadata.resourceVersion".to_owned(),
@@ -182,7 +239,13 @@ pub(super) async fn update(context: &Context, part: Part) -> ApiResult<Response>
     let stored = change(context, part, |_| Ok(object.clone())).await?;
     kept_only(kind, &mut warnings);
     let object = kind.present(&stored);
-    let mut response = reply::object(kind, &context.headers, &context.query, StatusCode::OK, &object)?;
+    let mut response = reply::object(
+        kind,
+        &context.headers,
+        &context.query,
+        StatusCode::OK,
+        &object,
+    )?;
     reply::warn(&mut response, &warnings);
     Ok(response)
 }
@@ -197,7 +260,11 @@ pub(super) async fn change(
     let kind = context.target.kind;
     let key: Arc<str> = Arc::from(kind.key(context.namespace(), context.name()));
     for _ in 0..RETRIES {
-        let current = context.app.store.get(&key).ok_or_else(|| ApiError::not_found(kind, context.name()))?;
+        let current = context
+            .app
+            .store
+            .get(&key)
+            .ok_or_else(|| ApiError::not_found(kind, context.name()))?;
         let proposed = propose(&current.value)?;
         let next = merge_parts(context, part, &current, proposed)?;
         if next == *current.value || context.dry_run() {
@@ -206,9 +273,19 @@ pub(super) async fn change(
         let expect = Expect::Revision(current.revision);
         let result = if gone(kind, &next) {
             // The last finalizer was removed: the object goes, and its last state is the answer.
-            context.app.store.delete(Arc::clone(&key), expect).await.map(|_| next)
+            context
+                .app
+                .store
+                .delete(Arc::clone(&key), expect)
+                .await
+                .map(|_| next)
         } else {
-            context.app.store.put(Arc::clone(&key), expect, next).await.map(|stored| Value::clone(&stored.value))
+            context
+                .app
+                .store
+                .put(Arc::clone(&key), expect, next)
+                .await
+                .map(|stored| Value::clone(&stored.value))
         };
         match result {
             Ok(stored) => return Ok(stored),
@@ -223,7 +300,8 @@ pub(super) async fn change(
 fn gone(kind: &Kind, object: &Value) -> bool {
     let empty = |value: &Value| value.as_array().is_none_or(Vec::is_empty);
     let metadata = &object["metadata"];
-    let graceful = kind.plural == "pods" && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
+    let graceful =
+        kind.plural == "pods" && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
     metadata["deletionTimestamp"].is_string()
         && empty(&metadata["finalizers"])
         && !graceful
@@ -231,12 +309,19 @@ fn gone(kind: &Kind, object: &Value) -> bool {
 }
 
 /// Puts together what a request may change and what it may not.
-fn merge_parts(context: &Context, part: Part, current: &Stored, mut next: Value) -> ApiResult<Value> {
+fn merge_parts(
+    context: &Context,
+    part: Part,
+    current: &Stored,
+    mut next: Value,
+) -> ApiResult<Value> {
     let kind = context.target.kind;
     let old = &*current.value;
     let name = context.name();
     let given = &next["metadata"];
-    if let Some(version) = given["resourceVersion"].as_str().filter(|text| !text.is_empty())
+    if let Some(version) = given["resourceVersion"]
+        .as_str()
+        .filter(|text| !text.is_empty())
         && version.parse() != Ok(current.revision)
     {
         return Err(ApiError::modified(kind, name));
@@ -246,13 +331,44 @@ fn merge_parts(context: &Context, part: Part, current: &Stored, mut next: Value)
     {
         return Err(precondition(kind, name, uid, old));
     }
-    keep(&mut next["metadata"], &old["metadata"], &[
-        "name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp",
-        "deletionGracePeriodSeconds", "generateName", "selfLink", "resourceVersion",
-    ]);
+    keep(
+        &mut next["metadata"],
+        &old["metadata"],
+        &[
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generateName",
+            "selfLink",
+            "resourceVersion",
+        ],
+    );
     if next["metadata"].get("managedFields").is_none() {
         keep(&mut next["metadata"], &old["metadata"], &["managedFields"]);
     }
+    let mut next = limit_to(kind, part, old, next);
+    if part == Part::Main {
+        admission::update(context, &mut next, old)?;
+    } else {
+        admission::status_update(context, &mut next, old)?;
+    }
+    let mut next = (kind.typed_storage())(next).map_err(|error| {
+        ApiError::bad_request(format!("the changed object does not fit its type: {error}"))
+    })?;
+    admission::validate(kind, name, &next, Some(old))?;
+    if kind.generation && part == Part::Main && next["spec"] != old["spec"] {
+        next["metadata"]["generation"] =
+            json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+    }
+    Ok(next)
+}
+
+/// Puts back what a part of an object does not cover.
+fn limit_to(kind: &Kind, part: Part, old: &Value, mut next: Value) -> Value {
     match part {
         Part::Main => {
             if kind.status {
@@ -263,7 +379,11 @@ fn merge_parts(context: &Context, part: Part, current: &Stored, mut next: Value)
             }
         }
         Part::Status => {
-            keep(&mut next["metadata"], &old["metadata"], &["ownerReferences", "finalizers"]);
+            keep(
+                &mut next["metadata"],
+                &old["metadata"],
+                &["ownerReferences", "finalizers"],
+            );
             let status = next["status"].take();
             let metadata = next["metadata"].take();
             next = old.clone();
@@ -275,21 +395,14 @@ fn merge_parts(context: &Context, part: Part, current: &Stored, mut next: Value)
         Part::Finalize => {
             let finalizers = next["spec"]["finalizers"].take();
             next = old.clone();
-            next["spec"]["finalizers"] = if finalizers.is_null() { json!([]) } else { finalizers };
+            next["spec"]["finalizers"] = if finalizers.is_null() {
+                json!([])
+            } else {
+                finalizers
+            };
         }
     }
-    if part == Part::Main {
-        admission::update(context, &mut next, old)?;
-    } else {
-        admission::status_update(context, &mut next, old)?;
-    }
-    let mut next = (kind.typed_storage())(next)
-        .map_err(|error| ApiError::bad_request(format!("the changed object does not fit its type: {error}")))?;
-    admission::validate(kind, name, &next, Some(old))?;
-    if kind.generation && part == Part::Main && next["spec"] != old["spec"] {
-        next["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
-    }
-    Ok(next)
+    next
 }
 
 /// 409 about the UID of a precondition.
@@ -307,7 +420,9 @@ fn keep(next: &mut Value, old: &Value, fields: &[&str]) {
     if !next.is_object() {
         *next = json!({});
     }
-    let Some(map) = next.as_object_mut() else { return };
+    let Some(map) = next.as_object_mut() else {
+        return;
+    };
     for field in fields {
         match old.get(*field) {
             Some(value) => {

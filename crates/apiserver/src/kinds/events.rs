@@ -16,17 +16,27 @@ const NAMES: &[(&str, &str)] = &[
 /// The stored event as `events.k8s.io/v1` shows it.
 pub(super) fn from_core(stored: &Value) -> Value {
     rename(stored.clone(), "events.k8s.io/v1", |name| {
-        NAMES.iter().find(|(core, _)| *core == name).map(|(_, new)| *new)
+        NAMES
+            .iter()
+            .find(|(core, _)| *core == name)
+            .map(|(_, new)| *new)
     })
 }
 
 /// An event of `events.k8s.io/v1` as it is stored.
 pub(super) fn to_core(event: Value) -> Value {
-    rename(event, "v1", |name| NAMES.iter().find(|(_, new)| *new == name).map(|(core, _)| *core))
+    rename(event, "v1", |name| {
+        NAMES
+            .iter()
+            .find(|(_, new)| *new == name)
+            .map(|(core, _)| *core)
+    })
 }
 
 fn rename(event: Value, version: &str, name: impl Fn(&str) -> Option<&'static str>) -> Value {
-    let Value::Object(fields) = event else { return event };
+    let Value::Object(fields) = event else {
+        return event;
+    };
     let mut out = Map::new();
     for (key, value) in fields {
         let key = name(&key).map_or(key, str::to_owned);

@@ -15,7 +15,9 @@ pub(crate) fn field_value(kind: &Kind, label: &str, stored: &Value) -> Option<St
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(flag)) => flag.to_string(),
         Some(Value::Number(number)) => number.to_string(),
-        _ if pointer == "/spec/unschedulable" || pointer == "/spec/hostNetwork" => "false".to_owned(),
+        _ if pointer == "/spec/unschedulable" || pointer == "/spec/hostNetwork" => {
+            "false".to_owned()
+        }
         // A core event names its source; one of the newer API only its controller, and the other way round.
         _ if pointer == "/source/component" => at(stored, "/reportingComponent"),
         _ if pointer == "/reportingComponent" => at(stored, "/source/component"),
@@ -25,5 +27,9 @@ pub(crate) fn field_value(kind: &Kind, label: &str, stored: &Value) -> Option<St
 }
 
 fn at(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }

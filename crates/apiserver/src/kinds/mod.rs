@@ -11,6 +11,10 @@ pub(crate) use fields::field_value;
 pub(crate) use rows::{KINDS, SUBRESOURCE_VERBS};
 
 /// One kind of object.
+#[expect(
+    clippy::struct_field_names,
+    reason = "the kind's name is its kind, in the words of the API"
+)]
 #[derive(Debug)]
 pub(crate) struct Kind {
     /// API group, empty for the core group.
@@ -48,19 +52,29 @@ pub(crate) struct Kind {
 }
 
 /// The typed round trip of one type of `k8s-openapi`.
-pub(super) fn round_trip<T: Serialize + DeserializeOwned>(value: Value) -> Result<Value, serde_json::Error> {
+pub(super) fn round_trip<T: Serialize + DeserializeOwned>(
+    value: Value,
+) -> Result<Value, serde_json::Error> {
     serde_json::to_value(serde_json::from_value::<T>(value)?)
 }
 
 impl Kind {
     /// `v1` or `apps/v1`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `pods` or `deployments.apps`, as error messages name resources.
     pub(crate) fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// The key prefix of all objects, or of those in one namespace.
@@ -79,12 +93,20 @@ impl Kind {
 
     /// The stored object as this kind shows it.
     pub(crate) fn present(&self, stored: &Value) -> Value {
-        if self.group == "events.k8s.io" { events::from_core(stored) } else { stored.clone() }
+        if self.group == "events.k8s.io" {
+            events::from_core(stored)
+        } else {
+            stored.clone()
+        }
     }
 
     /// What this kind's object becomes in the store.
     pub(crate) fn storable(&self, object: Value) -> Value {
-        if self.group == "events.k8s.io" { events::to_core(object) } else { object }
+        if self.group == "events.k8s.io" {
+            events::to_core(object)
+        } else {
+            object
+        }
     }
 
     /// Whether presenting changes the object at all.
@@ -94,21 +116,38 @@ impl Kind {
 
     /// The typed round trip of the stored form.
     pub(crate) fn typed_storage(&self) -> fn(Value) -> Result<Value, serde_json::Error> {
-        if self.presents() { round_trip::<k8s_openapi::api::core::v1::Event> } else { self.typed }
+        if self.presents() {
+            round_trip::<k8s_openapi::api::core::v1::Event>
+        } else {
+            self.typed
+        }
     }
 
     /// The verbs that discovery lists.
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         if self.plural == "namespaces" {
-            &["create", "delete", "get", "list", "patch", "update", "watch"]
+            &[
+                "create", "delete", "get", "list", "patch", "update", "watch",
+            ]
         } else {
-            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            &[
+                "create",
+                "delete",
+                "deletecollection",
+                "get",
+                "list",
+                "patch",
+                "update",
+                "watch",
+            ]
         }
     }
 
     /// The kind served under a group, version and plural.
     pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
-        KINDS.iter().find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
+        KINDS
+            .iter()
+            .find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
     }
 
     /// The kind with a plural in a group, whatever its version.
@@ -128,7 +167,10 @@ pub(crate) fn group_versions() -> Vec<(&'static str, &'static str)> {
             found.push((kind.group, kind.version));
         }
     }
-    for extra in [("authentication.k8s.io", "v1"), ("authorization.k8s.io", "v1")] {
+    for extra in [
+        ("authentication.k8s.io", "v1"),
+        ("authorization.k8s.io", "v1"),
+    ] {
         found.push(extra);
     }
     found
@@ -142,10 +184,20 @@ mod tests {
     fn every_row_is_unique_and_typed() {
         let mut seen = std::collections::HashSet::new();
         for kind in KINDS {
-            assert!(seen.insert((kind.group, kind.version, kind.plural)), "{} twice", kind.qualified());
-            let made = (kind.typed)(serde_json::json!({"metadata": {"name": "x"}, "bogus": 1})).unwrap();
+            assert!(
+                seen.insert((kind.group, kind.version, kind.plural)),
+                "{} twice",
+                kind.qualified()
+            );
+            let made =
+                (kind.typed)(serde_json::json!({"metadata": {"name": "x"}, "bogus": 1})).unwrap();
             assert_eq!(made["kind"], kind.kind, "{}", kind.qualified());
-            assert_eq!(made["apiVersion"], kind.api_version(), "{}", kind.qualified());
+            assert_eq!(
+                made["apiVersion"],
+                kind.api_version(),
+                "{}",
+                kind.qualified()
+            );
             assert!(made.get("bogus").is_none());
         }
     }

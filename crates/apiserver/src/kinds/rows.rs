@@ -1,9 +1,10 @@
 //! The table of kinds.
 
 use k8s_openapi::api::{
-    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
-    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 
 use super::{Kind, round_trip};
@@ -32,7 +33,10 @@ const PLAIN: Kind = Kind {
 };
 
 /// A kind of which objects are only kept.
-const KEPT: Kind = Kind { acts: false, ..PLAIN };
+const KEPT: Kind = Kind {
+    acts: false,
+    ..PLAIN
+};
 
 macro_rules! row {
     ($base:expr, $storage:literal, $plural:literal, $singular:literal, $type:ty, $kind:literal $(, $field:ident : $value:expr)* $(,)?) => {
@@ -54,7 +58,10 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
     ("involvedObject.name", "/involvedObject/name"),
     ("involvedObject.uid", "/involvedObject/uid"),
     ("involvedObject.apiVersion", "/involvedObject/apiVersion"),
-    ("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
+    (
+        "involvedObject.resourceVersion",
+        "/involvedObject/resourceVersion",
+    ),
     ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
     ("regarding.kind", "/involvedObject/kind"),
     ("regarding.namespace", "/involvedObject/namespace"),
@@ -116,7 +123,14 @@ pub(crate) static KINDS: &[Kind] = &[
     row!(KEPT, "core/limitranges", "limitranges", "limitrange", core::LimitRange, "LimitRange", short: &["limits"]),
     row!(KEPT, "core/resourcequotas", "resourcequotas", "resourcequota",
         core::ResourceQuota, "ResourceQuota", short: &["quota"], status: true),
-    row!(KEPT, "core/podtemplates", "podtemplates", "podtemplate", core::PodTemplate, "PodTemplate"),
+    row!(
+        KEPT,
+        "core/podtemplates",
+        "podtemplates",
+        "podtemplate",
+        core::PodTemplate,
+        "PodTemplate"
+    ),
     row!(PLAIN, "apps/deployments", "deployments", "deployment", apps::Deployment, "Deployment",
         group: "apps", short: &["deploy"], categories: &["all"], status: true, scale: true, generation: true),
     row!(PLAIN, "apps/replicasets", "replicasets", "replicaset", apps::ReplicaSet, "ReplicaSet",

@@ -22,8 +22,17 @@ type Fields = BTreeSet<Vec<String>>;
 
 /// Fields that no applier owns.
 const UNOWNED: &[&str] = &[
-    "name", "namespace", "generateName", "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields",
-    "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
+    "name",
+    "namespace",
+    "generateName",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
 ];
 
 /// A new object from a configuration.
@@ -44,10 +53,15 @@ pub(crate) fn onto(
     now: &str,
 ) -> Result<Value, Vec<Conflict>> {
     let wanted = fields(config);
-    let entries = current["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let entries = current["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let is_own = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Apply";
     let own = entries.iter().find(|entry| is_own(entry));
-    let before = own.map(|entry| flatten(&entry["fieldsV1"])).unwrap_or_default();
+    let before = own
+        .map(|entry| flatten(&entry["fieldsV1"]))
+        .unwrap_or_default();
     let mut others: Vec<(Value, Fields)> = entries
         .iter()
         .filter(|entry| !is_own(entry))
@@ -67,7 +81,10 @@ pub(crate) fn onto(
                 owned.remove(path);
             } else {
                 let manager = entry["manager"].as_str().unwrap_or_default().to_owned();
-                conflicts.push(Conflict { manager, path: path.clone() });
+                conflicts.push(Conflict {
+                    manager,
+                    path: path.clone(),
+                });
             }
         }
     }
@@ -103,16 +120,24 @@ pub(crate) fn onto(
 
 /// 409 that names each conflict.
 pub(crate) fn conflict_error(kind: &Kind, name: &str, conflicts: &[Conflict]) -> ApiError {
-    let shown: Vec<(String, String)> =
-        conflicts.iter().map(|conflict| (conflict.manager.clone(), dotted(&conflict.path))).collect();
+    let shown: Vec<(String, String)> = conflicts
+        .iter()
+        .map(|conflict| (conflict.manager.clone(), dotted(&conflict.path)))
+        .collect();
     let text = match shown.as_slice() {
         [(manager, field)] => {
             format!("Apply failed with 1 conflict: conflict with \"{manager}\": {field}")
         }
         many => {
-            let lines: Vec<String> =
-                many.iter().map(|(manager, field)| format!("conflict with \"{manager}\": {field}")).collect();
-            format!("Apply failed with {} conflicts: {}", many.len(), lines.join("; "))
+            let lines: Vec<String> = many
+                .iter()
+                .map(|(manager, field)| format!("conflict with \"{manager}\": {field}"))
+                .collect();
+            format!(
+                "Apply failed with {} conflicts: {}",
+                many.len(),
+                lines.join("; ")
+            )
         }
     };
     let mut error = ApiError::new(409, "Conflict", text);
@@ -123,11 +148,17 @@ pub(crate) fn conflict_error(kind: &Kind, name: &str, conflicts: &[Conflict]) ->
 }
 
 fn dotted(path: &[String]) -> String {
-    path.iter().fold(String::new(), |text, step| match step.split_once(':') {
-        Some(("f", name)) => format!("{text}.{name}"),
-        Some(("k" | "v", key)) => format!("{text}[{}]", key.trim_matches(['{', '}']).replace("\":", "=").replace('"', "")),
-        _ => text,
-    })
+    path.iter()
+        .fold(String::new(), |text, step| match step.split_once(':') {
+            Some(("f", name)) => format!("{text}.{name}"),
+            Some(("k" | "v", key)) => format!(
+                "{text}[{}]",
+                key.trim_matches(['{', '}'])
+                    .replace("\":", "=")
+                    .replace('"', "")
+            ),
+            _ => text,
+        })
 }
 
 fn entry(kind: &Kind, manager: &str, now: &str, owned: &Fields) -> Value {
@@ -153,10 +184,22 @@ fn fields(config: &Value) -> Fields {
                         .map(|(name, value)| (name.clone(), value.clone()))
                         .collect();
                     if !kept.is_empty() {
-                        collect(&Value::Object(kept), Place::default(), "metadata", &["f:metadata".to_owned()], &mut found);
+                        collect(
+                            &Value::Object(kept),
+                            Place::default(),
+                            "metadata",
+                            &["f:metadata".to_owned()],
+                            &mut found,
+                        );
                     }
                 }
-                _ => collect(value, Place::default(), key, &[format!("f:{key}")], &mut found),
+                _ => collect(
+                    value,
+                    Place::default(),
+                    key,
+                    &[format!("f:{key}")],
+                    &mut found,
+                ),
             }
         }
     }
@@ -168,7 +211,13 @@ fn collect(value: &Value, place: Place<'_>, field: &str, path: &[String], found:
     match value {
         Value::Object(map) if !map.is_empty() && !keys::atomic_map(place, field) => {
             for (key, value) in map {
-                collect(value, place.enter(field), key, &step(format!("f:{key}")), found);
+                collect(
+                    value,
+                    place.enter(field),
+                    key,
+                    &step(format!("f:{key}")),
+                    found,
+                );
             }
         }
         Value::Array(items) => match keys::list(place, field) {
@@ -185,7 +234,8 @@ fn collect(value: &Value, place: Place<'_>, field: &str, path: &[String], found:
                     let path = step(format!("k:{}", item_key(item, names)));
                     found.insert(path.iter().cloned().chain([".".to_owned()]).collect());
                     for (key, value) in item.as_object().into_iter().flatten() {
-                        let inner: Vec<String> = path.iter().cloned().chain([format!("f:{key}")]).collect();
+                        let inner: Vec<String> =
+                            path.iter().cloned().chain([format!("f:{key}")]).collect();
                         collect(value, place.enter(field), key, &inner, found);
                     }
                 }
@@ -275,7 +325,9 @@ fn resolve<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
         }
         match step.strip_prefix("f:") {
             Some(name) => value.get(name),
-            None => value.as_array().and_then(|items| items.get(item_position(items, step)?)),
+            None => value
+                .as_array()
+                .and_then(|items| items.get(item_position(items, step)?)),
         }
     })
 }
@@ -297,8 +349,12 @@ fn remove(value: &mut Value, path: &[String]) {
         }
         return;
     }
-    let Some(items) = value.as_array_mut() else { return };
-    let Some(at) = item_position(items, step) else { return };
+    let Some(items) = value.as_array_mut() else {
+        return;
+    };
+    let Some(at) = item_position(items, step) else {
+        return;
+    };
     match rest {
         // An item whose applier lets go of it is removed with what defaults put into it.
         [] => {
@@ -313,7 +369,11 @@ fn remove(value: &mut Value, path: &[String]) {
                 && step
                     .strip_prefix("k:")
                     .and_then(|key| serde_json::from_str::<Value>(key).ok())
-                    .is_some_and(|key| rest[0].strip_prefix("f:").is_some_and(|name| key.get(name).is_some()));
+                    .is_some_and(|key| {
+                        rest[0]
+                            .strip_prefix("f:")
+                            .is_some_and(|name| key.get(name).is_some())
+                    });
             if !is_key {
                 remove(&mut items[at], rest);
             }
@@ -322,7 +382,9 @@ fn remove(value: &mut Value, path: &[String]) {
 }
 
 fn merge(current: &Value, config: &Value, place: Place<'_>) -> Value {
-    let (Value::Object(current), Value::Object(config)) = (current, config) else { return config.clone() };
+    let (Value::Object(current), Value::Object(config)) = (current, config) else {
+        return config.clone();
+    };
     let mut out = current.clone();
     for (key, new) in config {
         let merged = match (out.get(key), new) {
@@ -369,7 +431,7 @@ mod tests {
         Kind::named("apps", "deployments")
     }
 
-    fn deployment(replicas: Option<u32>, containers: Value) -> Value {
+    fn deployment(replicas: Option<u32>, containers: &Value) -> Value {
         let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
             "spec": {"template": {"spec": {"containers": containers}}}});
         if let Some(replicas) = replicas {
@@ -380,33 +442,56 @@ mod tests {
 
     #[test]
     fn applying_twice_changes_nothing_and_leaving_out_removes() {
-        let config = deployment(Some(2), json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]));
+        let config = deployment(
+            Some(2),
+            &json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]),
+        );
         let created = first(kind(), &config, "me", "t0");
         let again = onto(kind(), &created, &config, "me", false, "t1").unwrap();
         assert_eq!(again, created);
-        let mut defaulted = created.clone();
+        let mut defaulted = created;
         defaulted["spec"]["template"]["spec"]["containers"][1]["imagePullPolicy"] = json!("Always");
-        let less = deployment(None, json!([{"name": "a", "image": "2"}]));
+        let less = deployment(None, &json!([{"name": "a", "image": "2"}]));
         let next = onto(kind(), &defaulted, &less, "me", false, "t1").unwrap();
-        assert_eq!(next["spec"]["template"]["spec"]["containers"], json!([{"name": "a", "image": "2"}]));
+        assert_eq!(
+            next["spec"]["template"]["spec"]["containers"],
+            json!([{"name": "a", "image": "2"}])
+        );
         assert!(next["spec"].get("replicas").is_none());
     }
 
     #[test]
     fn two_managers_share_an_object_and_conflicts_name_the_other() {
-        let created = first(kind(), &deployment(Some(2), json!([{"name": "a", "image": "1"}])), "me", "t0");
-        let side = deployment(None, json!([{"name": "side", "image": "s"}]));
+        let created = first(
+            kind(),
+            &deployment(Some(2), &json!([{"name": "a", "image": "1"}])),
+            "me",
+            "t0",
+        );
+        let side = deployment(None, &json!([{"name": "side", "image": "s"}]));
         let both = onto(kind(), &created, &side, "you", false, "t1").unwrap();
-        assert_eq!(both["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            both["spec"]["template"]["spec"]["containers"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
         assert_eq!(both["spec"]["replicas"], 2);
-        let clash = deployment(Some(5), json!([]));
+        let clash = deployment(Some(5), &json!([]));
         let conflicts = onto(kind(), &both, &clash, "you", false, "t2").unwrap_err();
         let error = conflict_error(kind(), "d", &conflicts);
-        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"me\": .spec.replicas");
+        assert_eq!(
+            error.message,
+            "Apply failed with 1 conflict: conflict with \"me\": .spec.replicas"
+        );
         let forced = onto(kind(), &both, &clash, "you", true, "t2").unwrap();
         assert_eq!(forced["spec"]["replicas"], 5);
         // "me" no longer owns it: leaving it out does not remove it.
-        let mine = deployment(None, json!([{"name": "a", "image": "1"}]));
-        assert_eq!(onto(kind(), &forced, &mine, "me", false, "t3").unwrap()["spec"]["replicas"], 5);
+        let mine = deployment(None, &json!([{"name": "a", "image": "1"}]));
+        assert_eq!(
+            onto(kind(), &forced, &mine, "me", false, "t3").unwrap()["spec"]["replicas"],
+            5
+        );
     }
 }

@@ -22,26 +22,39 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub(super) fn enter(self, field: &'a str) -> Self {
-        Self { parent: field, above: self.parent }
+        Self {
+            parent: field,
+            above: self.parent,
+        }
     }
 }
 
 /// How the list in `field` of an object at `place` merges.
 pub(super) fn list(place: Place<'_>, field: &str) -> List {
-    let container = matches!(place.parent, "containers" | "initContainers" | "ephemeralContainers");
+    let container = matches!(
+        place.parent,
+        "containers" | "initContainers" | "ephemeralContainers"
+    );
     match (place.parent, field) {
-        (_, "containers" | "initContainers" | "ephemeralContainers") if place.parent != "status" => List::Map(&["name"]),
+        (
+            _,
+            "containers"
+            | "initContainers"
+            | "ephemeralContainers"
+            | "volumes"
+            | "imagePullSecrets"
+            | "resourceClaims"
+            | "schedulingGates",
+        )
+        | ("", "secrets") => List::Map(&["name"]),
         (_, "env") if container => List::Map(&["name"]),
         (_, "ports") if container => List::Map(&["containerPort", "protocol"]),
         (_, "volumeMounts") if container => List::Map(&["mountPath"]),
         (_, "volumeDevices") if container => List::Map(&["devicePath"]),
         ("spec", "ports") => List::Map(&["port", "protocol"]),
-        (_, "volumes" | "imagePullSecrets" | "resourceClaims" | "schedulingGates") => List::Map(&["name"]),
-        ("", "secrets") => List::Map(&["name"]),
-        ("spec", "hostAliases") => List::Map(&["ip"]),
         ("spec", "topologySpreadConstraints") => List::Map(&["topologyKey", "whenUnsatisfiable"]),
         ("status", "conditions" | "addresses") => List::Map(&["type"]),
-        ("status", "podIPs" | "hostIPs") => List::Map(&["ip"]),
+        ("spec", "hostAliases") | ("status", "podIPs" | "hostIPs") => List::Map(&["ip"]),
         ("metadata", "ownerReferences") => List::Map(&["uid"]),
         ("metadata", "finalizers") | ("spec", "finalizers" | "podCIDRs") => List::Set,
         _ => List::Atomic,
@@ -51,7 +64,14 @@ pub(super) fn list(place: Place<'_>, field: &str) -> List {
 /// Maps of which only one alternative may be set: an apply of one drops the others when `$retainKeys` says so. For
 /// server-side apply, maps that are replaced as a whole.
 pub(super) fn atomic_map(place: Place<'_>, field: &str) -> bool {
-    matches!(field, "selector" | "nodeSelector" | "resourceFieldRef" | "secretKeyRef" | "configMapKeyRef" | "fieldRef")
-        && place.parent == "spec"
+    matches!(
+        field,
+        "selector"
+            | "nodeSelector"
+            | "resourceFieldRef"
+            | "secretKeyRef"
+            | "configMapKeyRef"
+            | "fieldRef"
+    ) && place.parent == "spec"
         || matches!(field, "matchLabels") && place.parent == "selector" && place.above == "spec"
 }

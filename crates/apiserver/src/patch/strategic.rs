@@ -24,8 +24,15 @@ pub(crate) enum PatchError {
 
 /// Applies a patch to an object.
 pub(crate) fn merge(object: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let (Value::Object(object), Value::Object(patch)) = (object, patch) else { return Err(PatchError::NotAnObject) };
-    Ok(Value::Object(merge_map(object, patch, Place::default(), 0)?))
+    let (Value::Object(object), Value::Object(patch)) = (object, patch) else {
+        return Err(PatchError::NotAnObject);
+    };
+    Ok(Value::Object(merge_map(
+        object,
+        patch,
+        Place::default(),
+        0,
+    )?))
 }
 
 fn merge_map(
@@ -37,7 +44,10 @@ fn merge_map(
     if depth > MAX_DEPTH {
         return Err(PatchError::TooDeep);
     }
-    match patch.get("$patch").map(|value| value.as_str().unwrap_or_default()) {
+    match patch
+        .get("$patch")
+        .map(|value| value.as_str().unwrap_or_default())
+    {
         Some("replace") => return Ok(clean_map(patch)),
         Some("delete") => return Ok(Map::new()),
         Some("merge") | None => {}
@@ -45,11 +55,15 @@ fn merge_map(
     }
     let mut out = object.clone();
     if let Some(retain) = patch.get("$retainKeys") {
-        let keys = retain.as_array().ok_or(PatchError::Malformed("$retainKeys"))?;
+        let keys = retain
+            .as_array()
+            .ok_or(PatchError::Malformed("$retainKeys"))?;
         out.retain(|key, _| keys.iter().any(|kept| kept == key));
     }
     for (field, removed) in directives(patch, "$deleteFromPrimitiveList/") {
-        let removed = removed.as_array().ok_or(PatchError::Malformed("$deleteFromPrimitiveList"))?;
+        let removed = removed
+            .as_array()
+            .ok_or(PatchError::Malformed("$deleteFromPrimitiveList"))?;
         if let Some(Value::Array(list)) = out.get_mut(field) {
             list.retain(|value| !removed.contains(value));
         }
@@ -63,7 +77,9 @@ fn merge_map(
                 out.shift_remove(key);
             }
             (Some(Value::Object(old)), Value::Object(new)) => {
-                let deleted = new.get("$patch").is_some_and(|directive| directive == "delete");
+                let deleted = new
+                    .get("$patch")
+                    .is_some_and(|directive| directive == "delete");
                 let merged = merge_map(old, new, place.enter(key), depth + 1)?;
                 if deleted {
                     out.shift_remove(key);
@@ -72,7 +88,10 @@ fn merge_map(
                 }
             }
             (None | Some(_), Value::Object(new)) => {
-                if new.get("$patch").is_some_and(|directive| directive == "delete") {
+                if new
+                    .get("$patch")
+                    .is_some_and(|directive| directive == "delete")
+                {
                     out.shift_remove(key);
                 } else {
                     let merged = merge_map(&Map::new(), new, place.enter(key), depth + 1)?;
@@ -90,7 +109,9 @@ fn merge_map(
         }
     }
     for (field, order) in directives(patch, "$setElementOrder/") {
-        let order = order.as_array().ok_or(PatchError::Malformed("$setElementOrder"))?;
+        let order = order
+            .as_array()
+            .ok_or(PatchError::Malformed("$setElementOrder"))?;
         if let Some(Value::Array(items)) = out.get_mut(field) {
             reorder(items, order, keys::list(place, field));
         }
@@ -98,8 +119,13 @@ fn merge_map(
     Ok(out)
 }
 
-fn directives<'a>(patch: &'a Map<String, Value>, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
-    patch.iter().filter_map(move |(key, value)| key.strip_prefix(prefix).map(|field| (field, value)))
+fn directives<'a>(
+    patch: &'a Map<String, Value>,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    patch
+        .iter()
+        .filter_map(move |(key, value)| key.strip_prefix(prefix).map(|field| (field, value)))
 }
 
 fn merge_list(
@@ -109,9 +135,19 @@ fn merge_list(
     field: &str,
     depth: usize,
 ) -> Result<Vec<Value>, PatchError> {
-    let replaces = |item: &Value| item.get("$patch").is_some_and(|directive| directive == "replace");
-    if new.iter().any(|item| replaces(item) && item.as_object().is_some_and(|map| map.len() == 1)) {
-        return Ok(new.iter().filter(|item| !replaces(item)).map(clean).collect());
+    let replaces = |item: &Value| {
+        item.get("$patch")
+            .is_some_and(|directive| directive == "replace")
+    };
+    if new
+        .iter()
+        .any(|item| replaces(item) && item.as_object().is_some_and(|map| map.len() == 1))
+    {
+        return Ok(new
+            .iter()
+            .filter(|item| !replaces(item))
+            .map(clean)
+            .collect());
     }
     match keys::list(place, field) {
         List::Atomic => Ok(new.iter().map(clean).collect()),
@@ -128,23 +164,30 @@ fn merge_list(
             let key = keys[0];
             let mut out = old.to_vec();
             for item in new {
-                let Value::Object(patch) = item else { return Err(PatchError::NotAnObject) };
+                let Value::Object(patch) = item else {
+                    return Err(PatchError::NotAnObject);
+                };
                 let Some(wanted) = patch.get(key) else {
-                    return Err(PatchError::NoKey { path: field.to_owned(), key });
+                    return Err(PatchError::NoKey {
+                        path: field.to_owned(),
+                        key,
+                    });
                 };
                 let same = |value: &Value| value.get(key) == Some(wanted);
-                match patch.get("$patch").and_then(Value::as_str) {
-                    Some("delete") => out.retain(|value| !same(value)),
-                    _ => {
-                        let at = out.iter().position(same);
-                        let empty = Map::new();
-                        let base = at.and_then(|at| out[at].as_object()).unwrap_or(&empty);
-                        let merged = Value::Object(merge_map(base, patch, place.enter(field), depth + 1)?);
-                        match at {
-                            Some(at) => out[at] = merged,
-                            None => out.push(merged),
-                        }
-                    }
+                if patch
+                    .get("$patch")
+                    .is_some_and(|directive| directive == "delete")
+                {
+                    out.retain(|value| !same(value));
+                    continue;
+                }
+                let at = out.iter().position(same);
+                let empty = Map::new();
+                let base = at.and_then(|at| out[at].as_object()).unwrap_or(&empty);
+                let merged = Value::Object(merge_map(base, patch, place.enter(field), depth + 1)?);
+                match at {
+                    Some(at) => out[at] = merged,
+                    None => out.push(merged),
                 }
             }
             Ok(out)
@@ -157,7 +200,9 @@ fn reorder(items: &mut Vec<Value>, order: &[Value], list: List) {
     let place = |item: &Value| match list {
         List::Map(keys) => {
             let key = keys[0];
-            order.iter().position(|wanted| wanted.get(key).is_some() && wanted.get(key) == item.get(key))
+            order
+                .iter()
+                .position(|wanted| wanted.get(key).is_some() && wanted.get(key) == item.get(key))
         }
         _ => order.iter().position(|wanted| wanted == item),
     };
@@ -196,70 +241,166 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn containers(list: Value) -> Value {
+    fn containers(list: &Value) -> Value {
         json!({"spec": {"template": {"spec": {"containers": list}}}})
     }
 
+    fn check(table: &[(&str, Value, Value, Value)]) {
+        for (what, object, patch, expected) in table {
+            assert_eq!(merge(object, patch).as_ref(), Ok(expected), "{what}");
+        }
+    }
+
     #[test]
-    fn table_of_patches() {
-        let table = [
-            ("fields merge", json!({"a": 1, "b": {"c": 2}}), json!({"b": {"d": 3}}), json!({"a": 1, "b": {"c": 2, "d": 3}})),
-            ("null deletes", json!({"a": 1, "b": 2}), json!({"a": null}), json!({"b": 2})),
-            ("containers merge by name", containers(json!([{"name": "x", "image": "1"}, {"name": "y"}])),
-                containers(json!([{"name": "x", "image": "2"}])),
-                containers(json!([{"name": "x", "image": "2"}, {"name": "y"}]))),
-            ("a new container is added", containers(json!([{"name": "x"}])), containers(json!([{"name": "z"}])),
-                containers(json!([{"name": "x"}, {"name": "z"}]))),
-            ("a container is deleted", containers(json!([{"name": "x"}, {"name": "y"}])),
-                containers(json!([{"name": "x", "$patch": "delete"}])), containers(json!([{"name": "y"}]))),
-            ("a list is replaced", containers(json!([{"name": "x"}])),
-                containers(json!([{"$patch": "replace"}, {"name": "n"}])), containers(json!([{"name": "n"}]))),
-            ("args are atomic", containers(json!([{"name": "x", "args": ["1", "2"]}])),
-                containers(json!([{"name": "x", "args": ["3"]}])), containers(json!([{"name": "x", "args": ["3"]}]))),
-            ("env merges by name", containers(json!([{"name": "x", "env": [{"name": "A", "value": "1"}]}])),
-                containers(json!([{"name": "x", "env": [{"name": "B", "value": "2"}]}])),
-                containers(json!([{"name": "x", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}]))),
-            ("container ports by containerPort", containers(json!([{"name": "x", "ports": [{"containerPort": 1, "name": "a"}]}])),
-                containers(json!([{"name": "x", "ports": [{"containerPort": 1, "name": "b"}]}])),
-                containers(json!([{"name": "x", "ports": [{"containerPort": 1, "name": "b"}]}]))),
-            ("service ports by port", json!({"spec": {"ports": [{"port": 1}]}}), json!({"spec": {"ports": [{"port": 2}]}}),
-                json!({"spec": {"ports": [{"port": 1}, {"port": 2}]}})),
-            ("conditions by type", json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
+    fn fields_and_keyed_lists() {
+        check(&[
+            (
+                "fields merge",
+                json!({"a": 1, "b": {"c": 2}}),
+                json!({"b": {"d": 3}}),
+                json!({"a": 1, "b": {"c": 2, "d": 3}}),
+            ),
+            (
+                "null deletes",
+                json!({"a": 1, "b": 2}),
+                json!({"a": null}),
+                json!({"b": 2}),
+            ),
+            (
+                "containers merge by name",
+                containers(&json!([{"name": "x", "image": "1"}, {"name": "y"}])),
+                containers(&json!([{"name": "x", "image": "2"}])),
+                containers(&json!([{"name": "x", "image": "2"}, {"name": "y"}])),
+            ),
+            (
+                "a new container is added",
+                containers(&json!([{"name": "x"}])),
+                containers(&json!([{"name": "z"}])),
+                containers(&json!([{"name": "x"}, {"name": "z"}])),
+            ),
+            (
+                "a container is deleted",
+                containers(&json!([{"name": "x"}, {"name": "y"}])),
+                containers(&json!([{"name": "x", "$patch": "delete"}])),
+                containers(&json!([{"name": "y"}])),
+            ),
+            (
+                "a list is replaced",
+                containers(&json!([{"name": "x"}])),
+                containers(&json!([{"$patch": "replace"}, {"name": "n"}])),
+                containers(&json!([{"name": "n"}])),
+            ),
+            (
+                "args are atomic",
+                containers(&json!([{"name": "x", "args": ["1", "2"]}])),
+                containers(&json!([{"name": "x", "args": ["3"]}])),
+                containers(&json!([{"name": "x", "args": ["3"]}])),
+            ),
+            (
+                "env merges by name",
+                containers(&json!([{"name": "x", "env": [{"name": "A", "value": "1"}]}])),
+                containers(&json!([{"name": "x", "env": [{"name": "B", "value": "2"}]}])),
+                containers(
+                    &json!([{"name": "x", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}]),
+                ),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn lists_by_other_keys_sets_and_directives() {
+        check(&[
+            (
+                "container ports by containerPort",
+                containers(&json!([{"name": "x", "ports": [{"containerPort": 1, "name": "a"}]}])),
+                containers(&json!([{"name": "x", "ports": [{"containerPort": 1, "name": "b"}]}])),
+                containers(&json!([{"name": "x", "ports": [{"containerPort": 1, "name": "b"}]}])),
+            ),
+            (
+                "service ports by port",
+                json!({"spec": {"ports": [{"port": 1}]}}),
+                json!({"spec": {"ports": [{"port": 2}]}}),
+                json!({"spec": {"ports": [{"port": 1}, {"port": 2}]}}),
+            ),
+            (
+                "conditions by type",
+                json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
                 json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
-                json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})),
-            ("container statuses are atomic", json!({"status": {"containerStatuses": [{"name": "a"}]}}),
-                json!({"status": {"containerStatuses": [{"name": "b"}]}}), json!({"status": {"containerStatuses": [{"name": "b"}]}})),
-            ("finalizers are a set", json!({"metadata": {"finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b", "a"]}}),
-                json!({"metadata": {"finalizers": ["a", "b"]}})),
-            ("finalizers are taken out", json!({"metadata": {"finalizers": ["a", "b"]}}),
-                json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b"]}})),
-            ("keys are retained", json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
+                json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+            ),
+            (
+                "container statuses are atomic",
+                json!({"status": {"containerStatuses": [{"name": "a"}]}}),
+                json!({"status": {"containerStatuses": [{"name": "b"}]}}),
+                json!({"status": {"containerStatuses": [{"name": "b"}]}}),
+            ),
+            (
+                "finalizers are a set",
+                json!({"metadata": {"finalizers": ["a"]}}),
+                json!({"metadata": {"finalizers": ["b", "a"]}}),
+                json!({"metadata": {"finalizers": ["a", "b"]}}),
+            ),
+            (
+                "finalizers are taken out",
+                json!({"metadata": {"finalizers": ["a", "b"]}}),
+                json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
+                json!({"metadata": {"finalizers": ["b"]}}),
+            ),
+            (
+                "keys are retained",
+                json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
                 json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
-                json!({"spec": {"strategy": {"type": "Recreate"}}})),
-            ("a map is replaced", json!({"a": {"b": 1}}), json!({"a": {"$patch": "replace", "c": 2}}), json!({"a": {"c": 2}})),
-            ("a map is deleted", json!({"a": {"b": 1}}), json!({"a": {"$patch": "delete"}}), json!({})),
-            ("order is set", containers(json!([{"name": "x"}, {"name": "y"}])),
+                json!({"spec": {"strategy": {"type": "Recreate"}}}),
+            ),
+            (
+                "a map is replaced",
+                json!({"a": {"b": 1}}),
+                json!({"a": {"$patch": "replace", "c": 2}}),
+                json!({"a": {"c": 2}}),
+            ),
+            (
+                "a map is deleted",
+                json!({"a": {"b": 1}}),
+                json!({"a": {"$patch": "delete"}}),
+                json!({}),
+            ),
+            (
+                "order is set",
+                containers(&json!([{"name": "x"}, {"name": "y"}])),
                 json!({"spec": {"template": {"spec": {"$setElementOrder/containers": [{"name": "y"}, {"name": "x"}],
                     "containers": [{"name": "y", "image": "1"}]}}}}),
-                containers(json!([{"name": "y", "image": "1"}, {"name": "x"}]))),
-            ("pull secrets by name", json!({"imagePullSecrets": [{"name": "a"}]}), json!({"imagePullSecrets": [{"name": "b"}]}),
-                json!({"imagePullSecrets": [{"name": "a"}, {"name": "b"}]})),
-            ("nulls of new maps vanish", json!({}), json!({"a": {"b": null, "c": 1}}), json!({"a": {"c": 1}})),
-        ];
-        for (what, object, patch, expected) in table {
-            assert_eq!(merge(&object, &patch).unwrap(), expected, "{what}");
-        }
+                containers(&json!([{"name": "y", "image": "1"}, {"name": "x"}])),
+            ),
+            (
+                "pull secrets by name",
+                json!({"imagePullSecrets": [{"name": "a"}]}),
+                json!({"imagePullSecrets": [{"name": "b"}]}),
+                json!({"imagePullSecrets": [{"name": "a"}, {"name": "b"}]}),
+            ),
+            (
+                "nulls of new maps vanish",
+                json!({}),
+                json!({"a": {"b": null, "c": 1}}),
+                json!({"a": {"c": 1}}),
+            ),
+        ]);
     }
 
     #[test]
     fn bad_patches_are_refused() {
         assert_eq!(merge(&json!({}), &json!([])), Err(PatchError::NotAnObject));
-        let nameless = containers(json!([{"image": "1"}]));
+        let nameless = containers(&json!([{"image": "1"}]));
         assert_eq!(
-            merge(&containers(json!([])), &nameless),
-            Err(PatchError::NoKey { path: "containers".to_owned(), key: "name" })
+            merge(&containers(&json!([])), &nameless),
+            Err(PatchError::NoKey {
+                path: "containers".to_owned(),
+                key: "name"
+            })
         );
-        assert_eq!(merge(&json!({"a": {}}), &json!({"a": {"$patch": "x"}})), Err(PatchError::Directive("x".to_owned())));
+        assert_eq!(
+            merge(&json!({"a": {}}), &json!({"a": {"$patch": "x"}})),
+            Err(PatchError::Directive("x".to_owned()))
+        );
         let mut deep = json!({});
         for _ in 0..100 {
             deep = json!({"a": deep});

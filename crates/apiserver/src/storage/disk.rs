@@ -29,7 +29,10 @@ pub(super) struct Disk {
 }
 
 fn disk<E: Into<redb::Error>>(step: &'static str) -> impl Fn(E) -> StoreError {
-    move |error| StoreError::Disk { step, source: Box::new(error.into()) }
+    move |error| StoreError::Disk {
+        step,
+        source: Box::new(error.into()),
+    }
 }
 
 impl Disk {
@@ -41,16 +44,27 @@ impl Disk {
             let mut meta = transaction.open_table(META).map_err(disk("open"))?;
             transaction.open_table(OBJECTS).map_err(disk("open"))?;
             transaction.open_table(LOG).map_err(disk("open"))?;
-            let format = meta.get("format").map_err(disk("read"))?.map(|guard| guard.value());
+            let format = meta
+                .get("format")
+                .map_err(disk("read"))?
+                .map(|guard| guard.value());
             match format {
                 None => {
                     meta.insert("format", FORMAT).map_err(disk("write"))?;
-                    meta.insert("revision", FIRST_REVISION).map_err(disk("write"))?;
+                    meta.insert("revision", FIRST_REVISION)
+                        .map_err(disk("write"))?;
                 }
-                Some(found) if found > FORMAT => return Err(StoreError::Newer { found, known: FORMAT }),
+                Some(found) if found > FORMAT => {
+                    return Err(StoreError::Newer {
+                        found,
+                        known: FORMAT,
+                    });
+                }
                 Some(_) => {}
             }
-            meta.get("revision").map_err(disk("read"))?.map_or(FIRST_REVISION, |guard| guard.value())
+            meta.get("revision")
+                .map_err(disk("read"))?
+                .map_or(FIRST_REVISION, |guard| guard.value())
         };
         transaction.commit().map_err(disk("write"))?;
         let mut state = State::new(revision, limits);
@@ -83,12 +97,16 @@ impl Disk {
                 if event.change == Change::Deleted {
                     objects.remove(&*event.key).map_err(disk("write to"))?;
                 } else {
-                    objects.insert(&*event.key, body.as_slice()).map_err(disk("write to"))?;
+                    objects
+                        .insert(&*event.key, body.as_slice())
+                        .map_err(disk("write to"))?;
                 }
                 let record = encode_change(event);
                 event.bytes = record.len();
-                log.insert(event.revision, record.as_slice()).map_err(disk("write to"))?;
-                meta.insert("revision", event.revision).map_err(disk("write to"))?;
+                log.insert(event.revision, record.as_slice())
+                    .map_err(disk("write to"))?;
+                meta.insert("revision", event.revision)
+                    .map_err(disk("write to"))?;
             }
             for revision in self.trimmed..oldest {
                 log.remove(revision).map_err(disk("write to"))?;
@@ -107,14 +125,20 @@ fn encode_object(value: &Value, written: i64) -> Vec<u8> {
 }
 
 fn damaged(key: &str, why: impl std::fmt::Display) -> StoreError {
-    StoreError::Damaged { key: key.to_owned(), why: why.to_string() }
+    StoreError::Damaged {
+        key: key.to_owned(),
+        why: why.to_string(),
+    }
 }
 
 fn decode_object(key: &str, bytes: &[u8]) -> Result<Stored, StoreError> {
-    let (head, body) = bytes.split_first_chunk::<8>().ok_or_else(|| damaged(key, "too short"))?;
+    let (head, body) = bytes
+        .split_first_chunk::<8>()
+        .ok_or_else(|| damaged(key, "too short"))?;
     let value: Value = serde_json::from_slice(body).map_err(|error| damaged(key, error))?;
     Ok(Stored {
-        revision: super::state_revision(&value).ok_or_else(|| damaged(key, "no resourceVersion"))?,
+        revision: super::state_revision(&value)
+            .ok_or_else(|| damaged(key, "no resourceVersion"))?,
         written: i64::from_le_bytes(*head),
         value: Arc::new(value),
     })
@@ -137,14 +161,19 @@ fn encode_change(event: &Event) -> Vec<u8> {
 
 fn decode_change(revision: u64, bytes: &[u8]) -> Result<Event, StoreError> {
     let place = format!("log/{revision}");
-    let mut record: Value = serde_json::from_slice(bytes).map_err(|error| damaged(&place, error))?;
+    let mut record: Value =
+        serde_json::from_slice(bytes).map_err(|error| damaged(&place, error))?;
     let change = match record["t"].as_str() {
         Some("A") => Change::Added,
         Some("M") => Change::Modified,
         Some("D") => Change::Deleted,
         _ => return Err(damaged(&place, "unknown type of change")),
     };
-    let key = Arc::from(record["k"].as_str().ok_or_else(|| damaged(&place, "no key"))?);
+    let key = Arc::from(
+        record["k"]
+            .as_str()
+            .ok_or_else(|| damaged(&place, "no key"))?,
+    );
     let previous = record["p"].take();
     let previous = super::state_revision(&previous).map(|revision| Stored {
         revision,

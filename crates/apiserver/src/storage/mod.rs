@@ -14,8 +14,8 @@ use std::sync::{Arc, RwLock};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use state::{Change, Event, Expired, Stored};
 use state::State;
+pub(crate) use state::{Change, Event, Expired, Stored};
 
 /// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,10 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { events: 8192, bytes: 64 << 20 }
+        Self {
+            events: 8192,
+            bytes: 64 << 20,
+        }
     }
 }
 
@@ -103,7 +106,9 @@ pub(crate) struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("revision", &*self.revision.borrow()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("revision", &*self.revision.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,12 +130,19 @@ impl Store {
                 step: "start the writer of",
                 source: Box::new(redb::Error::Io(error)),
             })?;
-        Ok(Self { state, revision, operations, writer: Arc::new(std::sync::Mutex::new(Some(thread))) })
+        Ok(Self {
+            state,
+            revision,
+            operations,
+            writer: Arc::new(std::sync::Mutex::new(Some(thread))),
+        })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
         // A poisoned lock means the writer panicked while applying; what it holds is still a committed state.
-        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The revision of the newest committed write.
@@ -148,13 +160,13 @@ impl Store {
         self.read().list(prefix, at)
     }
 
-    /// How many objects live under `prefix`.
-    pub(crate) fn count(&self, prefix: &str) -> usize {
-        self.read().count(prefix)
-    }
-
     /// Changes under `prefix` with a revision above `after`, at most `max`, and the revision up to which that is complete.
-    pub(crate) fn changes(&self, prefix: &str, after: u64, max: usize) -> Result<(Vec<Arc<Event>>, u64), Expired> {
+    pub(crate) fn changes(
+        &self,
+        prefix: &str,
+        after: u64,
+        max: usize,
+    ) -> Result<(Vec<Arc<Event>>, u64), Expired> {
         self.read().changes(prefix, after, max)
     }
 
@@ -164,7 +176,12 @@ impl Store {
     }
 
     /// Creates or replaces an object; answered after the commit. The stored value carries its `metadata.resourceVersion`.
-    pub(crate) async fn put(&self, key: Arc<str>, expect: Expect, value: Value) -> Result<Stored, WriteError> {
+    pub(crate) async fn put(
+        &self,
+        key: Arc<str>,
+        expect: Expect,
+        value: Value,
+    ) -> Result<Stored, WriteError> {
         self.submit(key, expect, Some(value)).await
     }
 
@@ -173,18 +190,36 @@ impl Store {
         self.submit(key, expect, None).await
     }
 
-    async fn submit(&self, key: Arc<str>, expect: Expect, value: Option<Value>) -> Result<Stored, WriteError> {
+    async fn submit(
+        &self,
+        key: Arc<str>,
+        expect: Expect,
+        value: Option<Value>,
+    ) -> Result<Stored, WriteError> {
         let closed = || WriteError::Store(Arc::new(StoreError::Closed));
         let (reply, answer) = oneshot::channel();
         let now = jiff::Timestamp::now().as_second();
-        self.operations.send(Some(Operation { key, expect, value, now, reply })).await.map_err(|_| closed())?;
+        self.operations
+            .send(Some(Operation {
+                key,
+                expect,
+                value,
+                now,
+                reply,
+            }))
+            .await
+            .map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
     /// Lets the writer finish what was submitted before and waits for it; later writes fail. Blocking.
     pub(crate) fn close(&self) {
         self.operations.blocking_send(None).ok();
-        let thread = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let thread = self
+            .writer
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -195,7 +230,12 @@ impl Store {
 
 /// The revision an object carries in its metadata.
 pub(crate) fn state_revision(value: &Value) -> Option<u64> {
-    value.get("metadata")?.get("resourceVersion")?.as_str()?.parse().ok()
+    value
+        .get("metadata")?
+        .get("resourceVersion")?
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -63,7 +63,13 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(revision: u64, limits: LogLimits) -> Self {
-        Self { objects: BTreeMap::new(), ring: VecDeque::new(), ring_bytes: 0, revision, limits }
+        Self {
+            objects: BTreeMap::new(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            revision,
+            limits,
+        }
     }
 
     pub(crate) fn load_object(&mut self, key: Arc<str>, stored: Stored) {
@@ -82,7 +88,9 @@ impl State {
 
     /// The oldest revision from which a watch can start.
     pub(crate) fn floor(&self) -> u64 {
-        self.ring.front().map_or(self.revision, |event| event.revision - 1)
+        self.ring
+            .front()
+            .map_or(self.revision, |event| event.revision - 1)
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Stored> {
@@ -97,14 +105,19 @@ impl State {
                 self.objects.remove(&event.key);
             }
             Change::Added | Change::Modified => {
-                let stored =
-                    Stored { revision: event.revision, written: event.written, value: Arc::clone(&event.value) };
+                let stored = Stored {
+                    revision: event.revision,
+                    written: event.written,
+                    value: Arc::clone(&event.value),
+                };
                 self.objects.insert(Arc::clone(&event.key), stored);
             }
         }
         self.ring_bytes += event.bytes;
         self.ring.push_back(Arc::new(event));
-        while self.ring.len() > self.limits.events || (self.ring_bytes > self.limits.bytes && self.ring.len() > 1) {
+        while self.ring.len() > self.limits.events
+            || (self.ring_bytes > self.limits.bytes && self.ring.len() > 1)
+        {
             if let Some(old) = self.ring.pop_front() {
                 self.ring_bytes -= old.bytes;
             }
@@ -117,22 +130,36 @@ impl State {
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    pub(crate) fn count(&self, prefix: &str) -> usize {
-        self.range(prefix).count()
-    }
-
-    pub(crate) fn list(&self, prefix: &str, at: Option<u64>) -> Result<(super::Listed, u64), Expired> {
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+        at: Option<u64>,
+    ) -> Result<(super::Listed, u64), Expired> {
         let at = at.unwrap_or(self.revision).min(self.revision);
         if at < self.floor() {
-            return Err(Expired { oldest: self.floor() });
+            return Err(Expired {
+                oldest: self.floor(),
+            });
         }
         if at == self.revision {
-            return Ok((self.range(prefix).map(|(k, v)| (Arc::clone(k), v.clone())).collect(), at));
+            return Ok((
+                self.range(prefix)
+                    .map(|(k, v)| (Arc::clone(k), v.clone()))
+                    .collect(),
+                at,
+            ));
         }
         // Undo what came later, newest first.
-        let mut objects: BTreeMap<Arc<str>, Stored> =
-            self.range(prefix).map(|(k, v)| (Arc::clone(k), v.clone())).collect();
-        for event in self.ring.iter().rev().take_while(|event| event.revision > at) {
+        let mut objects: BTreeMap<Arc<str>, Stored> = self
+            .range(prefix)
+            .map(|(k, v)| (Arc::clone(k), v.clone()))
+            .collect();
+        for event in self
+            .ring
+            .iter()
+            .rev()
+            .take_while(|event| event.revision > at)
+        {
             if !event.key.starts_with(prefix) {
                 continue;
             }
@@ -144,7 +171,12 @@ impl State {
         Ok((objects.into_iter().collect(), at))
     }
 
-    pub(crate) fn changes(&self, prefix: &str, after: u64, max: usize) -> Result<(Vec<Arc<Event>>, u64), Expired> {
+    pub(crate) fn changes(
+        &self,
+        prefix: &str,
+        after: u64,
+        max: usize,
+    ) -> Result<(Vec<Arc<Event>>, u64), Expired> {
         let floor = self.floor();
         if after < floor {
             return Err(Expired { oldest: floor });

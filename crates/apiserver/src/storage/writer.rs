@@ -41,7 +41,12 @@ pub(super) fn run(
     }
 }
 
-fn write(disk: &mut Disk, state: &RwLock<State>, batch: Vec<Operation>, revision: &watch::Sender<u64>) {
+fn write(
+    disk: &mut Disk,
+    state: &RwLock<State>,
+    batch: Vec<Operation>,
+    revision: &watch::Sender<u64>,
+) {
     let (mut changes, answers, oldest) = prepare(state, batch);
     if changes.is_empty() {
         return;
@@ -49,7 +54,9 @@ fn write(disk: &mut Disk, state: &RwLock<State>, batch: Vec<Operation>, revision
     match disk.commit(&mut changes, oldest) {
         Ok(()) => {
             let newest = {
-                let mut state = state.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut state = state
+                    .write()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 for event in changes {
                     state.apply(event);
                 }
@@ -61,7 +68,10 @@ fn write(disk: &mut Disk, state: &RwLock<State>, batch: Vec<Operation>, revision
             }
         }
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a write to the object store failed");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a write to the object store failed"
+            );
             let error = Arc::new(error);
             for (reply, _) in answers {
                 reply.send(Err(WriteError::Store(Arc::clone(&error)))).ok();
@@ -72,12 +82,17 @@ fn write(disk: &mut Disk, state: &RwLock<State>, batch: Vec<Operation>, revision
 
 /// Decides each write against the committed state and the writes before it in the batch.
 fn prepare(state: &RwLock<State>, batch: Vec<Operation>) -> (Vec<Event>, Vec<Answer>, u64) {
-    let state = state.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let state = state
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut pending: HashMap<Arc<str>, Option<Stored>> = HashMap::new();
     let (mut changes, mut answers) = (Vec::new(), Vec::new());
     let mut next = state.revision();
     for operation in batch {
-        let current = pending.get(&operation.key).cloned().unwrap_or_else(|| state.get(&operation.key));
+        let current = pending
+            .get(&operation.key)
+            .cloned()
+            .unwrap_or_else(|| state.get(&operation.key));
         let holds = match (operation.expect, &current) {
             (Expect::Absent, None) => true,
             (Expect::Revision(wanted), Some(stored)) => stored.revision == wanted,
@@ -98,7 +113,11 @@ fn prepare(state: &RwLock<State>, batch: Vec<Operation>) -> (Vec<Event>, Vec<Ans
         };
         next += 1;
         value["metadata"]["resourceVersion"] = json!(next.to_string());
-        let stored = Stored { revision: next, written: operation.now, value: Arc::new(value) };
+        let stored = Stored {
+            revision: next,
+            written: operation.now,
+            value: Arc::new(value),
+        };
         let after = (change != Change::Deleted).then(|| stored.clone());
         pending.insert(Arc::clone(&operation.key), after);
         changes.push(Event {

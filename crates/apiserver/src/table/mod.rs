@@ -43,7 +43,12 @@ pub(super) struct Printer {
 
 const PLAIN: Printer = Printer {
     columns: &[NAME, ("Created At", "date", "", 0)],
-    cells: |object, _| vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()],
+    cells: |object, _| {
+        vec![
+            object["metadata"]["name"].clone(),
+            object["metadata"]["creationTimestamp"].clone(),
+        ]
+    },
 };
 
 fn printer(kind: &Kind) -> Printer {
@@ -66,7 +71,7 @@ pub(crate) fn row(kind: &Kind, object: &Value, include: Include) -> Value {
 }
 
 /// A table of rows.
-pub(crate) fn table(kind: &Kind, rows: Vec<Value>, metadata: Value, columns: bool) -> Value {
+pub(crate) fn table(kind: &Kind, rows: &[Value], metadata: &Value, columns: bool) -> Value {
     let definitions: Vec<Value> = if columns {
         printer(kind)
             .columns
@@ -86,7 +91,10 @@ pub(crate) fn table(kind: &Kind, rows: Vec<Value>, metadata: Value, columns: boo
 
 /// Time since a timestamp in the object, as kubectl prints ages.
 pub(super) fn since(value: &Value, now: Timestamp) -> String {
-    match value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
+    match value
+        .as_str()
+        .and_then(|text| text.parse::<Timestamp>().ok())
+    {
         Some(time) => towline_pod::duration::human(now.duration_since(time)),
         None => "<unknown>".to_owned(),
     }
@@ -123,7 +131,11 @@ pub(super) fn labels(map: &Value) -> String {
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
     pairs.sort();
-    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+    if pairs.is_empty() {
+        "<none>".to_owned()
+    } else {
+        pairs.join(",")
+    }
 }
 
 #[cfg(test)]
@@ -134,12 +146,23 @@ mod tests {
     #[test]
     fn every_kind_prints_as_many_cells_as_columns() {
         for kind in KINDS {
-            let object = json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+            let object =
+                json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
             let cells = (printer(kind).cells)(&object, Timestamp::now());
-            assert_eq!(cells.len(), printer(kind).columns.len(), "{}", kind.qualified());
-            let rows = vec![row(kind, &object, Include::Metadata)];
+            assert_eq!(
+                cells.len(),
+                printer(kind).columns.len(),
+                "{}",
+                kind.qualified()
+            );
+            let rows = [row(kind, &object, Include::Metadata)];
             assert_eq!(rows[0]["object"]["kind"], "PartialObjectMetadata");
-            assert!(table(kind, rows, json!({}), false)["columnDefinitions"].as_array().unwrap().is_empty());
+            assert!(
+                table(kind, &rows, &json!({}), false)["columnDefinitions"]
+                    .as_array()
+                    .unwrap()
+                    .is_empty()
+            );
         }
     }
 }

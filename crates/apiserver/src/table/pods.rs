@@ -18,7 +18,10 @@ const COLUMNS: &[Column] = &[
     ("Readiness Gates", "string", "", 1),
 ];
 
-pub(super) const PRINTER: Printer = Printer { columns: COLUMNS, cells };
+pub(super) const PRINTER: Printer = Printer {
+    columns: COLUMNS,
+    cells,
+};
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let pod: Pod = serde_json::from_value(object.clone()).unwrap_or_default();
