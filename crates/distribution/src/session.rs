@@ -156,9 +156,10 @@ impl Session {
         let mut left = url.origin != registry;
         for _ in 0..=MOST_HOPS {
             let answer = if left {
-                self.bare(asking, &url, &registry).await?
+                Box::pin(self.bare(asking, &url, &registry)).await?
             } else {
-                let answer = self.authorised(asking, &url).await?;
+                // On the heap: callers hold many of these at once.
+                let answer = Box::pin(self.authorised(asking, &url)).await?;
                 registry = answer.url.origin.clone();
                 url = answer.url.clone();
                 answer

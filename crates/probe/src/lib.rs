@@ -4,10 +4,15 @@
 //! and, where the pull would fail, the cause with its evidence.
 #![forbid(unsafe_code)]
 
+mod content;
+mod credentials;
+mod near;
+mod network;
 mod report;
 mod request;
 mod run;
 
+pub use near::near;
 pub use report::{API_VERSION, FailureReport, KIND, Outcome, RateLimit, Report, StepReport, Tried};
 pub use request::Request;
 pub use run::run;

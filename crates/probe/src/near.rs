@@ -1,0 +1,78 @@
+//! Tags that a person may have meant.
+
+/// The most tags that are offered.
+const MOST: usize = 5;
+/// Two tags that are less alike than this are not offered.
+const ALIKE: f64 = 0.5;
+
+/// Tags like `wanted`, nearest first. Tags that differ only in characters that look alike (`O` and `0`, `l`, `I` and `1`, case, `_`, `-`
+/// and `.`) come before all others; then by likeness; then as the registry lists them.
+pub fn near(wanted: &str, tags: &[String]) -> Vec<String> {
+    let plain = looks(wanted);
+    let mut scored: Vec<(bool, f64, &String)> = tags
+        .iter()
+        .filter(|tag| tag.as_str() != wanted)
+        .map(|tag| {
+            let likeness = strsim::jaro_winkler(wanted, tag)
+                .max(strsim::normalized_levenshtein(&plain, &looks(tag)));
+            (looks(tag) == plain, likeness, tag)
+        })
+        .filter(|(same, likeness, _)| *same || *likeness >= ALIKE)
+        .collect();
+    scored.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
+    scored
+        .into_iter()
+        .take(MOST)
+        .map(|(_, _, tag)| tag.clone())
+        .collect()
+}
+
+/// The text with characters that look alike made the same.
+fn looks(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            'O' | 'o' => '0',
+            'I' | 'l' | 'i' | 'L' => '1',
+            '_' | '.' => '-',
+            'S' | 's' => '5',
+            'B' => '8',
+            c => c.to_ascii_lowercase(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_comes_first() {
+        for (wanted, tags, want) in [
+            ("1.O", &["1.1", "1.0", "2.0"][..], Some("1.0")),
+            ("v1.2.l", &["v1.2.0", "v1.2.1", "v1.2.7"], Some("v1.2.1")),
+            (
+                "1.27.4-alpine",
+                &["1.27.3-alpine", "1.27.4", "alpine", "latest"],
+                Some("1.27.3-alpine"),
+            ),
+            ("latst", &["stable", "latest", "1.0"], Some("latest")),
+            ("Release", &["releases", "release"], Some("release")),
+            ("1_0", &["1.1", "1-0"], Some("1-0")),
+            ("zzz", &["1.0", "2.0"], None),
+            ("1.0", &[], None),
+        ] {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            assert_eq!(
+                near(wanted, &tags).first().map(String::as_str),
+                want,
+                "{wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn few_are_offered() {
+        let tags: Vec<String> = (0..100).map(|n| format!("1.{n}")).collect();
+        assert_eq!(near("1.x", &tags).len(), MOST);
+    }
+}

@@ -1,0 +1,182 @@
+//! From the name to an open connection.
+
+use std::collections::BTreeMap;
+
+use towline_cause::Step;
+use towline_distribution::Fact;
+use towline_keyring::Candidate;
+use towline_oci::Reference;
+
+use crate::report::Outcome;
+use crate::run::Probe;
+
+/// Looks up, connects, shakes hands, asks `/v2/`. False where the pull would stop before any request.
+pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool {
+    let repository = probe.repository(reference, &Candidate::anonymous());
+    let reached = repository.reach().await;
+    // A loopback registry that speaks TLS is found out by the first request only.
+    let pinged = match &reached {
+        Ok(_) => Some(repository.ping().await),
+        Err(_) => None,
+    };
+    let facts = probe.new_facts();
+    for step in [Step::Dns, Step::Connect, Step::Tls] {
+        let failed = reached.as_ref().err().map(towline_cause::Failure::step);
+        if failed.is_some_and(|failed| step > failed) {
+            break;
+        }
+        if let Some((text, values)) = of(step, &facts) {
+            let outcome = if failed == Some(step) {
+                Outcome::Failed
+            } else {
+                Outcome::Ok
+            };
+            let text = match &reached {
+                Err(failure) if outcome == Outcome::Failed => failure.detail().to_owned(),
+                _ => text,
+            };
+            probe.step(step, outcome, text, values);
+        } else if step == Step::Tls && reached.is_ok() {
+            probe.step(
+                step,
+                Outcome::Skipped,
+                "plain HTTP".to_owned(),
+                BTreeMap::new(),
+            );
+        }
+    }
+    if let Err(failure) = &reached {
+        probe.fail(failure);
+        return false;
+    }
+    match pinged {
+        Some(Err(failure)) if failure.step() < Step::Authenticate => {
+            probe.fail(&failure);
+            false
+        }
+        // What `/v2/` says otherwise is kept among the facts: the manifest decides.
+        _ => true,
+    }
+}
+
+fn of(step: Step, facts: &[Fact]) -> Option<(String, BTreeMap<String, String>)> {
+    let mut last = None;
+    for fact in facts {
+        let found = match (step, fact) {
+            (
+                Step::Dns,
+                Fact::Dns {
+                    host,
+                    asked,
+                    ipv4,
+                    ipv6,
+                    ..
+                },
+            ) => Some(dns(host, asked, ipv4, ipv6)),
+            (Step::Connect, Fact::Connect { address, error, .. }) => {
+                Some(connect(address, error.as_deref(), facts))
+            }
+            (Step::Tls, Fact::Tls { .. }) => tls(fact),
+            _ => None,
+        };
+        last = found.or(last);
+    }
+    last
+}
+
+fn dns(
+    host: &str,
+    asked: &[String],
+    ipv4: &[std::net::IpAddr],
+    ipv6: &[std::net::IpAddr],
+) -> (String, BTreeMap<String, String>) {
+    let list = |addresses: &[std::net::IpAddr]| {
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        texts.join(", ")
+    };
+    let all: Vec<String> = [list(ipv4), list(ipv6)]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect();
+    let text = format!("{host} is {} ({})", all.join(", "), asked.join(", "));
+    let facts = BTreeMap::from([
+        ("host".to_owned(), host.to_owned()),
+        ("asked".to_owned(), asked.join(", ")),
+        ("ipv4".to_owned(), list(ipv4)),
+        ("ipv6".to_owned(), list(ipv6)),
+    ]);
+    (text, facts)
+}
+
+fn connect(address: &str, error: Option<&str>, all: &[Fact]) -> (String, BTreeMap<String, String>) {
+    let tried: Vec<String> = all
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Connect { address, error, .. } => Some(match error {
+                Some(error) => format!("{address}: {error}"),
+                None => format!("{address}: connected"),
+            }),
+            _ => None,
+        })
+        .collect();
+    let text = match error {
+        Some(error) => format!("{address}: {error}"),
+        None => format!("{address} takes connections"),
+    };
+    let facts = BTreeMap::from([
+        ("address".to_owned(), address.to_owned()),
+        ("tried".to_owned(), tried.join("; ")),
+    ]);
+    (text, facts)
+}
+
+fn tls(fact: &Fact) -> Option<(String, BTreeMap<String, String>)> {
+    let Fact::Tls {
+        endpoint,
+        version,
+        suite,
+        alpn,
+        certificate,
+        error,
+        ..
+    } = fact
+    else {
+        return None;
+    };
+    let mut facts = BTreeMap::new();
+    let mut put = |name: &str, value: &Option<String>| {
+        if let Some(value) = value {
+            facts.insert(name.to_owned(), value.clone());
+        }
+    };
+    put("version", version);
+    put("suite", suite);
+    put("alpn", alpn);
+    put("error", error);
+    if let Some(shown) = certificate {
+        for (name, value) in [
+            ("subject", &shown.subject),
+            ("issuer", &shown.issuer),
+            ("notBefore", &shown.not_before),
+            ("notAfter", &shown.not_after),
+            ("names", &shown.names.join(", ")),
+            ("selfSigned", &shown.self_signed.to_string()),
+        ] {
+            facts.insert(name.to_owned(), value.clone());
+        }
+    }
+    let by = certificate.as_ref().map_or_else(String::new, |shown| {
+        format!(
+            ", certificate by {} until {}",
+            shown.issuer, shown.not_after
+        )
+    });
+    let text = match error {
+        Some(error) => format!("{endpoint}: {error}"),
+        None => format!(
+            "{endpoint} speaks {}{by}",
+            version.as_deref().unwrap_or("TLS")
+        ),
+    };
+    Some((text, facts))
+}
