@@ -91,21 +91,17 @@ impl Connection {
     /// The next request that has come whole. What is no request is answered
     /// here.
     pub(crate) fn next_request(&mut self) -> Option<Request> {
-        if !self.is_idle() {
-            return None;
-        }
-        match self.decoder.next_message() {
-            Ok(request) => request,
-            Err(FrameError::Json(error)) => {
-                let text = format!("not a request of this version: {error}");
-                self.answer(&Response::Failure(fail(FailureCode::BadRequest, text)));
-                None
-            }
-            Err(_) => {
-                self.closed = true;
-                None
+        while self.is_idle() {
+            match self.decoder.next_message() {
+                Ok(request) => return request,
+                Err(FrameError::Json(error)) => {
+                    let text = format!("not a request of this version: {error}");
+                    self.answer(&Response::Failure(fail(FailureCode::BadRequest, text)));
+                }
+                Err(_) => self.closed = true,
             }
         }
+        None
     }
 
     /// Queues an answer.

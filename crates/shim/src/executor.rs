@@ -169,13 +169,11 @@ fn execute(path: &Path, args: &[String], env: &[String]) -> Errno {
         return Errno::EINVAL;
     };
     // The shim's own loop takes signals from a descriptor; the program must
-    // not inherit that they are blocked, nor that SIGPIPE is ignored.
+    // not inherit that they are blocked, nor that any is ignored.
     if let Err(errno) = SigSet::empty().thread_set_mask() {
         return errno;
     }
-    if towline_sys::proc::reset_sigpipe().is_err() {
-        return Errno::EINVAL;
-    }
+    towline_sys::proc::reset_signals();
     match nix::unistd::execve(&path, &args, &env) {
         Ok(never) => match never {},
         Err(errno) => errno,

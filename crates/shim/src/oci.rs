@@ -184,7 +184,8 @@ fn with_words<T>(
     let trace = paths.trace();
     // The writer appends, so an emptied file starts at the beginning again.
     drop(File::options().write(true).truncate(true).open(&trace));
-    body().map_err(|error| {
+    // It leaves some sockets open when it fails.
+    towline_sys::proc::close_leaks_of_failure(body).map_err(|error| {
         let words = fs::read_bounded(&trace, WORDS_LIMIT).unwrap_or_default();
         explain(&chain(&error), &String::from_utf8_lossy(&words))
     })

@@ -3,7 +3,7 @@
 //! supervision of tasks; format versions of what is on disk.
 //!
 //! Almost everything is safe Rust over the wrappers of `rustix` and `nix`; the
-//! three blocks of `unsafe` (fork, kill, a signal's default action) are in [`proc`].
+//! four blocks of `unsafe` (fork, kill, signals' default actions, close) are in [`proc`].
 //!
 //! Functions block unless they are `async`; callers in an async context move
 //! them to [`task::blocking`].

@@ -1,5 +1,5 @@
 //! Child processes that do not outlive the one who started them, and what a
-//! single-threaded program does to become a daemon.
+//! single-threaded program does to start others.
 
 use std::io;
 use std::process::{Child, Command, ExitStatus};
@@ -121,14 +121,50 @@ pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Gives `SIGPIPE` its default action back, which Rust programs start without
-/// and an `exec` would pass on.
-pub fn reset_sigpipe() -> io::Result<()> {
-    #[expect(unsafe_code, reason = "the default action runs no code of ours")]
-    // SAFETY: the default action is no handler, so no code of ours runs in a
-    // signal's context.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
-    Ok(())
+/// Calls a library that forgets to close descriptors when it fails: of a
+/// failure, those that it opened and that are still open are closed. The error
+/// must not own one. Only for a process with a single thread, since others'
+/// descriptors could not be told from the library's.
+pub fn close_leaks_of_failure<T, E>(body: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let before = descriptors();
+    let result = body();
+    if result.is_err()
+        && let (Ok(before), Ok(after)) = (before, descriptors())
+    {
+        for leaked in after.difference(&before) {
+            #[expect(unsafe_code, reason = "nobody owns what the library forgot")]
+            // SAFETY: it was opened in `body` and outlived it, and there is no
+            // value left that could own it. Closing what is not open (the
+            // listing's own descriptor) is refused.
+            unsafe {
+                nix::libc::close(*leaked);
+            }
+        }
+    }
+    result
+}
+
+fn descriptors() -> io::Result<std::collections::BTreeSet<i32>> {
+    let mut found = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(found)
+}
+
+/// Gives every signal its default action back: Rust programs ignore `SIGPIPE`,
+/// and what was ignored by whoever started us (`SIGHUP` by nohup) still is;
+/// an `exec` would pass that on.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        #[expect(unsafe_code, reason = "the default action runs no code of ours")]
+        // SAFETY: the default action is no handler, so no code of ours runs in
+        // a signal's context. Numbers that cannot be changed are refused.
+        unsafe {
+            nix::libc::signal(signal, nix::libc::SIG_DFL);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,1 +1,166 @@
-//!
+//! Known ways out of a container, and what may not leak into one.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+use serde_json::json;
+use towline_shim_api::{ClientError, FailureCode};
+
+use crate::pod::{Pod, exec};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap().trim().into()
+}
+
+#[test]
+fn only_the_standard_streams_are_open_in_a_container() {
+    let Some(pod) = Pod::new() else { return };
+    // `ls` itself opens the directory as 3.
+    pod.run_to_end(
+        "a",
+        &["sh", "-c", "ls /proc/self/fd; readlink /proc/self/fd/0"],
+    );
+    let want = ["0", "1", "2", "3", "/dev/null"];
+    assert_eq!(pod.log("a"), want.map(|line| format!("stdout F {line}")));
+    pod.run("b", &["sleep", "1000"]);
+    assert_eq!(
+        text(&pod.exec("b", &["ls", "/proc/self/fd"]).stdout),
+        "0\n1\n2\n3"
+    );
+    pod.shut_down();
+}
+
+#[test]
+fn a_working_directory_outside_is_refused() {
+    let Some(pod) = Pod::new() else { return };
+    pod.run("victim", &["sleep", "1000"]);
+    for fd in 0..32 {
+        let cwd = format!("/proc/self/fd/{fd}");
+        let mut spec = pod.spec("a", &["ls"]);
+        spec["process"]["cwd"] = json!(cwd);
+        let Err(ClientError::Failure(failure)) = pod.client().create(pod.bundle("a", &spec)) else {
+            panic!("it was created in {cwd}");
+        };
+        assert_eq!(
+            failure.code,
+            FailureCode::WorkingDirectory,
+            "{cwd}: {failure}"
+        );
+        let mut command = exec("victim", &["ls"]);
+        command.cwd = Some(cwd.clone().into());
+        assert!(pod.client().exec(command).is_err(), "{cwd}");
+    }
+    pod.shut_down();
+}
+
+#[test]
+fn the_shims_executable_cannot_be_written_to() {
+    let Some(pod) = Pod::new() else { return };
+    let exe = format!("/proc/{}/exe", pod.ready.pid);
+    let error = std::fs::File::options().write(true).open(&exe).unwrap_err();
+    // Not only "text file busy", which ends with the process.
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    // Nor while it is held open, once the process has gone.
+    let held = std::fs::File::open(&exe).unwrap();
+    pod.shut_down();
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    assert!(std::fs::File::options().write(true).open(again).is_err());
+}
+
+#[test]
+fn the_socket_and_the_state_are_roots_alone() {
+    let Some(pod) = Pod::new() else { return };
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&pod.ready.socket), 0o600);
+    assert_eq!(mode(&pod.state_dir()), 0o700);
+    pod.run("a", &["sleep", "1000"]);
+    assert_eq!(mode(&pod.state_dir().join("containers/a.json")), 0o600);
+    assert_eq!(mode(&pod.log_path("a")), 0o640);
+    pod.shut_down();
+}
+
+#[test]
+fn an_environment_of_the_image_cannot_upset_the_shim() {
+    let Some(pod) = Pod::new() else { return };
+    let mut spec = pod.spec("a", &["env"]);
+    spec["process"]["env"] = json!(["PATH=/bin", "=x", "noequals", "A=1", "A=2", "B="]);
+    // What would be read for HOME, without end.
+    std::fs::create_dir_all(pod.rootfs("a").join("etc")).unwrap();
+    nix::unistd::mkfifo(
+        &pod.rootfs("a").join("etc/passwd"),
+        nix::sys::stat::Mode::from_bits_truncate(0o666),
+    )
+    .unwrap();
+    pod.run_spec("a", &spec);
+    assert_eq!(pod.wait("a").exit.unwrap().code, 0);
+    let log = pod.log("a");
+    assert!(
+        log.contains(&"stdout F A=2".to_owned()) && log.contains(&"stdout F HOME=/".to_owned())
+    );
+    assert!(!log.iter().any(|line| line.contains("noequals")), "{log:?}");
+    pod.shut_down();
+}
+
+#[test]
+fn links_of_the_image_in_place_of_mounts_do_not_lead_out() {
+    let Some(pod) = Pod::new() else { return };
+    let outside = pod.dir.path().join("outside");
+    std::fs::create_dir_all(outside.join("etc")).unwrap();
+    let root = pod.rootfs("a");
+    symlink(&outside, root.join("data")).unwrap();
+    let source = pod.dir.path().join("source");
+    std::fs::write(&source, "volume").unwrap();
+    let mut spec = pod.spec("a", &["cat", "/data/etc/hosts"]);
+    spec["mounts"].as_array_mut().unwrap().push(json!(
+        {"destination": "/data/etc/hosts", "type": "bind", "source": source, "options": ["bind"]}
+    ));
+    spec["process"]["cwd"] = json!("/data/work");
+    // Whether it runs or is refused, nothing is made outside.
+    if pod.client().create(pod.bundle("a", &spec)).is_ok() {
+        pod.client().start("a").unwrap();
+        pod.wait("a");
+    }
+    assert_eq!(std::fs::read_dir(outside.join("etc")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+    pod.shut_down();
+}
+
+#[test]
+fn a_link_in_place_of_dev_null_does_not_lead_out() {
+    let Some(pod) = Pod::new() else { return };
+    let precious = pod.dir.path().join("precious");
+    std::fs::write(&precious, "kept").unwrap();
+    let mut spec = pod.spec("a", &["sh", "-c", "echo x > /dev/null; cat /proc/keys"]);
+    // Without a mount on /dev the image's own entry is met.
+    spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| mount["destination"] != "/dev");
+    symlink(&precious, pod.rootfs("a").join("dev/null")).unwrap();
+    if pod.client().create(pod.bundle("a", &spec)).is_ok() {
+        pod.client().start("a").unwrap();
+        pod.wait("a");
+    }
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "kept");
+    assert_eq!(precious.metadata().unwrap().rdev(), 0);
+    pod.shut_down();
+}
+
+#[test]
+fn signals_and_the_oom_score_are_as_programs_expect() {
+    let Some(pod) = Pod::new() else { return };
+    let script = "cat /proc/self/status; cat /proc/self/oom_score_adj; yes | head -n 1";
+    let mut spec = pod.spec("a", &["sh", "-c", script]);
+    spec["process"]["oomScoreAdj"] = json!(321);
+    pod.run_spec("a", &spec);
+    let score = format!("/proc/{}/oom_score_adj", pod.ready.pid);
+    let shims = std::fs::read_to_string(&score).unwrap();
+    assert_eq!(pod.wait("a").exit.unwrap().code, 0);
+    let log = pod.log("a").join("\n");
+    assert!(log.contains("SigBlk:\t0000000000000000"), "{log}");
+    // Two belong to the C library, which lets nobody change them.
+    let ignored = ["0000000000000000", "0000000180000000"].map(|bits| format!("SigIgn:\t{bits}"));
+    assert!(ignored.iter().any(|line| log.contains(line)), "{log}");
+    assert!(log.contains("stdout F 321"), "{log}");
+    assert_ne!(shims.trim(), "321");
+    pod.shut_down();
+}
