@@ -1,6 +1,7 @@
 //! An image of the node, as others see it.
 
 use towline_oci::{Digest, ImageConfig};
+use towline_store::{ImageRecord, Store, StoreError};
 
 /// An image that is on the node, unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,4 +24,28 @@ pub struct Image {
     pub diff_ids: Vec<Digest>,
     /// Never removed by the kubelet's garbage collection.
     pub pinned: bool,
+}
+
+impl Image {
+    /// The image of a record.
+    pub(crate) fn of(store: &Store, record: &ImageRecord) -> Result<Self, StoreError> {
+        let config = ImageConfig::parse(record.config.as_bytes());
+        let config = config.map_err(|error| StoreError::Config {
+            id: record.id.clone(),
+            source: Box::new(error),
+        })?;
+        let layers = record.diff_ids.iter();
+        let sizes = layers.filter_map(|diff_id| store.layer_info(diff_id));
+        Ok(Self {
+            id: record.id.clone(),
+            manifest: record.manifest.clone(),
+            repo_tags: record.names.clone(),
+            repo_digests: record.repo_digests.clone(),
+            size: record.size,
+            unpacked_size: sizes.map(|info| info.size).sum(),
+            config,
+            diff_ids: record.diff_ids.clone(),
+            pinned: record.pinned,
+        })
+    }
 }

@@ -1,104 +1,261 @@
 //! The images of a node.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use towline_cause::{Cause, Failure, Step};
 use towline_oci::{Digest, Reference};
-use towline_store::{Collected, Usage};
+use towline_store::{Collected, ImageRecord, Store, StoreError, Usage};
+use towline_sys::task;
 
+use crate::flight::{Flights, Key, Running};
+use crate::keyed::Locks;
+use crate::pull::Pull;
+use crate::unpack::Rights;
 use crate::{Image, Options, PullRequest};
 
 /// The images of a node. Clones are the same thing.
 #[derive(Debug, Clone)]
-pub struct Images;
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    store: Store,
+    flights: Flights,
+    locks: Arc<Locks>,
+}
 
 impl Images {
     /// Opens the store and its images. Blocks. Fails with step commit where the store is in use, of another version, or damaged.
     pub fn open(options: Options) -> Result<Self, Failure> {
-        drop(options);
-        Err(unfinished())
+        let store = Store::open_with(&options.root, options.store).map_err(|error| {
+            let detail = format!(
+                "the image store {} cannot be opened",
+                options.root.display()
+            );
+            error.into_failure(Step::Commit, detail)
+        })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                store,
+                flights: Flights::default(),
+                locks: Arc::default(),
+            }),
+        })
     }
 
     /// Pulls an image, or joins a pull of the same image with the same credential and platform that already runs.
     ///
-    /// The image is unpacked and recorded when this returns. Dropping the future leaves the pull, as cancelling does.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
+    /// The image is unpacked and recorded when this returns. Dropping the future leaves the pull, as cancelling does; with the last waiter
+    /// the download stops and what it has stays for the next attempt.
     pub async fn pull(&self, request: PullRequest) -> Result<Image, Failure> {
-        drop(request);
-        Err(unfinished())
+        let image = request.image.clone().with_default_tag();
+        let key = Key {
+            image: image.to_string(),
+            credential: request.credential.clone(),
+            platform: request
+                .platform
+                .clone()
+                .unwrap_or_else(|| self.inner.options.platform.clone()),
+        };
+        let (waiter, running) = self.inner.flights.join(key.clone());
+        if let Some(running) = running {
+            let pull = self.prepare(&request, image, key, &running);
+            drop(task::spawn("pull", async move {
+                let result = Box::pin(pull.run()).await;
+                running.land(result);
+            }));
+        }
+        waiter.wait(request.cancel, request.progress).await
+    }
+
+    fn prepare(
+        &self,
+        request: &PullRequest,
+        image: Reference,
+        key: Key,
+        running: &Running,
+    ) -> Pull {
+        let options = &self.inner.options;
+        let client = &options.client;
+        Pull {
+            store: self.inner.store.clone(),
+            locks: Arc::clone(&self.inner.locks),
+            repository: client.repository(&image, key.credential, request.trace.clone()),
+            image,
+            platform: key.platform,
+            ceilings: options.ceilings,
+            rights: Rights {
+                unprivileged: options.unprivileged,
+            },
+            max_concurrent_layers: options.max_concurrent_layers,
+            progress: running.progress.clone(),
+            cancel: running.cancel.clone(),
+        }
     }
 
     /// Every image, by id. From memory.
     pub fn list(&self) -> Vec<Image> {
-        Vec::new()
+        let records = self.inner.store.images();
+        records
+            .iter()
+            .filter_map(|record| self.image(record))
+            .collect()
     }
 
     /// The image with this id (`sha256:` optional), or with this name (expanded as a reference; without tag it means `latest`). From memory.
     pub fn get(&self, name_or_id: &str) -> Option<Image> {
-        let _ = name_or_id;
-        None
+        self.image(&self.find(name_or_id)?)
+    }
+
+    fn find(&self, name_or_id: &str) -> Option<ImageRecord> {
+        let store = &self.inner.store;
+        let id =
+            Digest::parse(name_or_id).or_else(|_| Digest::parse(&format!("sha256:{name_or_id}")));
+        if let Ok(id) = id {
+            return store.image(&id);
+        }
+        let reference = Reference::parse(name_or_id).ok()?.with_default_tag();
+        // A digest decides, whatever tag stands beside it.
+        let reference = match reference.digest() {
+            Some(digest) => reference.with_digest(digest.clone()),
+            None => reference,
+        };
+        store.image_named(&reference.to_string())
+    }
+
+    fn image(&self, record: &ImageRecord) -> Option<Image> {
+        Image::of(&self.inner.store, record)
+            .inspect_err(|error| tracing::error!(%error, "an image record cannot be used"))
+            .ok()
     }
 
     /// Removes the image with this id or name, with all its names, and the layers that nothing else uses. That there is none is no error;
     /// the answer says whether there was one.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn remove(&self, name_or_id: &str) -> Result<bool, Failure> {
-        let _ = name_or_id;
-        Err(unfinished())
+        let Some(record) = self.find(name_or_id) else {
+            return Ok(false);
+        };
+        self.with_store(
+            format!("image {} cannot be removed", record.id),
+            move |store| store.remove_image(&record.id),
+        )
+        .await
     }
 
     /// Gives an image one more name; the name leaves the image that had it.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn tag(&self, name_or_id: &str, name: &Reference) -> Result<Image, Failure> {
-        let _ = (name_or_id, name);
-        Err(unfinished())
+        let name = name.clone().with_default_tag().to_string();
+        self.update(name_or_id, move |record| record.names.push(name))
+            .await
     }
 
     /// Keeps an image from the kubelet's garbage collection, or no more.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn pin(&self, name_or_id: &str, pinned: bool) -> Result<Image, Failure> {
-        let _ = (name_or_id, pinned);
-        Err(unfinished())
+        self.update(name_or_id, move |record| record.pinned = pinned)
+            .await
     }
 
-    /// The directories of an overlay mount, top first. Each stays while the image is recorded or held.
+    async fn update(
+        &self,
+        name_or_id: &str,
+        change: impl FnOnce(&mut ImageRecord) + Send + 'static,
+    ) -> Result<Image, Failure> {
+        let Some(record) = self.find(name_or_id) else {
+            return Err(Failure::new(
+                Cause::ImageCollected,
+                Step::Commit,
+                format!("there is no image {name_or_id:?} here"),
+            ));
+        };
+        self.with_store(
+            format!("image {} cannot be changed", record.id),
+            move |store| {
+                let record = store.update(&record.id, change)?;
+                Image::of(store, &record)
+            },
+        )
+        .await
+    }
+
+    /// The directories of an overlay mount, top first. Each stays while the image is recorded or held. A layer that hides everything below
+    /// it is the last.
     pub fn lower_dirs(&self, image: &Image) -> Vec<PathBuf> {
-        let _ = image;
-        Vec::new()
+        let store = &self.inner.store;
+        let mut dirs = Vec::with_capacity(image.diff_ids.len());
+        for diff_id in image.diff_ids.iter().rev() {
+            dirs.extend(store.layer_path(diff_id));
+            if store
+                .layer_info(diff_id)
+                .is_some_and(|info| info.opaque_root)
+            {
+                break;
+            }
+        }
+        dirs
     }
 
     /// Keeps the layers of an image for `owner` (a container's id) until [`Images::release`], also over a restart and when the image is removed.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn hold(&self, owner: &str, image: &Image) -> Result<(), Failure> {
-        let _ = (owner, image);
-        Err(unfinished())
+        let (owner, id) = (owner.to_owned(), image.id.clone());
+        self.with_store(format!("image {id} cannot be held"), move |store| {
+            store.hold(&owner, &id)?;
+            store.update(&id, |record| record.last_used = Timestamp::now())?;
+            Ok(())
+        })
+        .await
     }
 
     /// Ends what [`Images::hold`] began. That there is no hold is no error.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn release(&self, owner: &str) -> Result<(), Failure> {
-        let _ = owner;
-        Err(unfinished())
+        let owner = owner.to_owned();
+        self.with_store(
+            format!("the hold of {owner} cannot be ended"),
+            move |store| store.release(&owner),
+        )
+        .await
     }
 
     /// Every hold: owner and image id.
     pub fn holds(&self) -> Vec<(String, Digest)> {
-        Vec::new()
+        self.inner.store.holds()
     }
 
-    /// What the store takes. From memory, except the spool.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
+    /// What the store takes.
     pub async fn usage(&self) -> Result<Usage, Failure> {
-        Err(unfinished())
+        self.with_store(
+            "the use of the store cannot be told".to_owned(),
+            Store::usage,
+        )
+        .await
     }
 
     /// Removes what no image and no hold uses and that is not fresh, and old leftovers of cut pulls.
-    #[expect(clippy::unused_async, reason = "the signature comes first")]
     pub async fn gc(&self) -> Result<Collected, Failure> {
-        Err(unfinished())
+        self.with_store("the store cannot be tidied".to_owned(), |store| {
+            store.gc(Timestamp::now())
+        })
+        .await
     }
-}
 
-fn unfinished() -> Failure {
-    Failure::new(Cause::Unknown, Step::Commit, "not written yet")
+    /// Stops every pull and waits for their threads; what they have stays for the next attempt. Pulls that begin later are not stopped.
+    pub async fn stop(&self) {
+        self.inner.flights.stop().await;
+    }
+
+    async fn with_store<T: Send + 'static>(
+        &self,
+        detail: String,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let store = self.inner.store.clone();
+        task::blocking("store", move || work(&store))
+            .await
+            .map_err(|error| error.into_failure(Step::Commit, detail))
+    }
 }

@@ -5,10 +5,18 @@
 //! right. What a cut or cancelled pull has downloaded is kept for the next one.
 #![forbid(unsafe_code)]
 
+mod check;
+mod failure;
+mod fetch;
+mod flight;
 mod image;
 mod images;
+mod keyed;
 mod options;
 mod progress;
+mod pull;
+mod receive;
+mod unpack;
 
 pub use image::Image;
 pub use images::Images;

@@ -69,6 +69,15 @@ pub enum StoreError {
     /// No image has this id.
     #[error("no image {0}")]
     NoImage(Digest),
+    /// The config of a recorded image does not parse.
+    #[error("the config of image {id} is damaged")]
+    Config {
+        /// The image.
+        id: Digest,
+        /// What the parser says.
+        #[source]
+        source: Box<towline_oci::ImageConfigError>,
+    },
     /// A lease's owner cannot be a file name.
     #[error(
         "{0:?} cannot own a lease: 1 to 128 letters, digits, `-`, `_` and `.` are allowed, and no `.` first"
@@ -103,7 +112,7 @@ impl StoreError {
             Self::InUse { .. } | Self::Format(_) | Self::Owner(_) => Cause::RuntimeMisconfigured,
             Self::TooLarge { .. } => Cause::ImageTooLarge,
             Self::Busy(_) => Cause::PullStalled,
-            Self::Damaged { .. } => Cause::ContentStoreCorrupt,
+            Self::Damaged { .. } | Self::Config { .. } => Cause::ContentStoreCorrupt,
             Self::Fs(error) => io_cause(&error.source).unwrap_or(Cause::DiskError),
             Self::Records { source, .. } => {
                 chain_cause(source.as_ref()).unwrap_or(Cause::ContentStoreCorrupt)

@@ -1,0 +1,199 @@
+//! One layer: looked for, downloaded, handed to the threads that unpack it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::{mpsc, watch};
+use towline_cause::{Failure, Step};
+use towline_distribution::{BlobStream, Repository};
+use towline_oci::{Descriptor, Digest};
+use towline_store::{Spool, Store};
+use towline_sys::task::{self, CancellationToken};
+
+use crate::failure::given_up;
+use crate::keyed::Locks;
+use crate::receive::{Job, Pass};
+use crate::unpack::Rights;
+use crate::{Ceilings, LayerPhase, LayerProgress, Progress};
+
+/// Pieces between the network and the receiver, at most.
+const WAITING: usize = 16;
+/// Progress is told each time this many bytes more are here.
+const REPORT: u64 = 256 << 10;
+
+/// What the layers of one pull share.
+pub(crate) struct Fetch {
+    pub(crate) store: Store,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) repository: Repository,
+    pub(crate) ceilings: Ceilings,
+    pub(crate) rights: Rights,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Fetch {
+    /// Gets one layer into the store, unless it is there.
+    pub(crate) async fn layer(
+        &self,
+        index: usize,
+        descriptor: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<(), Failure> {
+        // Another pull may be at the same layer: by the blob it would write the same spool, by the diffID make the same directory.
+        let blob = self.or_stop(self.locks.lock(&descriptor.digest)).await?;
+        let layer = if *diff_id == descriptor.digest {
+            None
+        } else {
+            Some(self.or_stop(self.locks.lock(diff_id)).await?)
+        };
+        if self.store.layer_info(diff_id).is_some() {
+            self.report(index, |layer| {
+                layer.phase = LayerPhase::Done;
+                layer.bytes = layer.total;
+                layer.present = true;
+            });
+            return Ok(());
+        }
+        let guards = Arc::new((blob, layer));
+        loop {
+            let job = Arc::new(Job {
+                store: self.store.clone(),
+                descriptor: descriptor.clone(),
+                diff_id: diff_id.clone(),
+                ceilings: self.ceilings,
+                rights: self.rights,
+            });
+            match self.pass(index, job, Arc::clone(&guards)).await? {
+                Pass::Done => break,
+                Pass::Stopped => return Err(self.gave_up()),
+                Pass::Stale => {}
+            }
+        }
+        self.report(index, |layer| {
+            layer.phase = LayerPhase::Done;
+            layer.bytes = layer.total;
+        });
+        Ok(())
+    }
+
+    async fn pass<G: Send + 'static>(
+        &self,
+        index: usize,
+        job: Arc<Job>,
+        guards: G,
+    ) -> Result<Pass, Failure> {
+        let spool = self.open_spool(&job).await?;
+        let kept = spool.len();
+        self.report(index, |layer| {
+            layer.phase = LayerPhase::Downloading;
+            layer.bytes = kept;
+        });
+        let stream = if kept < job.descriptor.size {
+            let opening = Box::pin(self.repository.blob(&job.descriptor, kept));
+            Some(self.or_stop(opening).await??)
+        } else {
+            None
+        };
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let progress = self.progress.clone();
+        let size = job.descriptor.size;
+        let work = move || {
+            // Kept until the threads are done, so that nobody else begins the same layer before.
+            let _guards = guards;
+            let told = std::sync::atomic::AtomicU64::new(kept);
+            job.run(spool, receiver, &|bytes| {
+                let before = told.load(std::sync::atomic::Ordering::Relaxed);
+                if bytes >= size || bytes >= before + REPORT {
+                    told.store(bytes, std::sync::atomic::Ordering::Relaxed);
+                    change(&progress, index, |layer| {
+                        layer.bytes = bytes;
+                        if bytes >= size {
+                            layer.phase = LayerPhase::Unpacking;
+                        }
+                    });
+                }
+            })
+        };
+        let unpacking = task::spawn("layer", task::blocking("layer", work));
+        let pumped = if let Some(stream) = stream {
+            self.pump(stream, sender).await
+        } else {
+            drop(sender);
+            Ok(())
+        };
+        let passed = match unpacking.await {
+            Ok(passed) => passed,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        match (passed, pumped) {
+            // The download is why it stopped.
+            (Ok(Pass::Stopped), Err(failure)) => Err(failure),
+            (passed, _) => passed,
+        }
+    }
+
+    async fn open_spool(&self, job: &Arc<Job>) -> Result<Spool, Failure> {
+        let job = Arc::clone(job);
+        task::blocking("spool", move || {
+            job.store
+                .spool(&job.descriptor.digest, job.descriptor.size)
+                .map_err(|error| job.failed(error, Step::Fetch, "cannot be kept"))
+        })
+        .await
+    }
+
+    /// Passes pieces on until the stream ends, the other side has enough, or the pull is stopped.
+    async fn pump(
+        &self,
+        mut stream: BlobStream,
+        sender: mpsc::Sender<Bytes>,
+    ) -> Result<(), Failure> {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(self.gave_up()),
+                () = sender.closed() => return Ok(()),
+                piece = stream.next() => piece,
+            };
+            let Some(piece) = piece.transpose()? else {
+                return Ok(());
+            };
+            let sent = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(self.gave_up()),
+                sent = sender.send(piece) => sent,
+            };
+            if sent.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits, but not longer than the pull lives.
+    async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(self.gave_up()),
+            done = work => Ok(done),
+        }
+    }
+
+    fn gave_up(&self) -> Failure {
+        let (bytes, total) = self.progress.borrow().bytes();
+        given_up(Step::Fetch, bytes, total)
+    }
+
+    fn report(&self, index: usize, set: impl FnOnce(&mut LayerProgress)) {
+        change(&self.progress, index, set);
+    }
+}
+
+fn change(progress: &watch::Sender<Progress>, index: usize, set: impl FnOnce(&mut LayerProgress)) {
+    progress.send_modify(|progress| {
+        if let Some(layer) = progress.layers.get_mut(index) {
+            set(layer);
+        }
+    });
+}

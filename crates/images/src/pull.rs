@@ -1,0 +1,269 @@
+//! A whole pull: resolve, choose, check, fetch, record.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use towline_cause::{Cause, Failure, Step};
+use towline_distribution::{Repository, Resolved, select_platform};
+use towline_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference};
+use towline_store::{ImageRecord, Lease, Store, StoreError};
+use towline_sys::task::{self, CancellationToken};
+
+use crate::failure::given_up;
+use crate::fetch::Fetch;
+use crate::keyed::Locks;
+use crate::unpack::Rights;
+use crate::{Ceilings, Image, LayerPhase, LayerProgress, Phase, Progress, check};
+
+/// The largest config that is fetched.
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// What a pull works with.
+pub(crate) struct Pull {
+    pub(crate) store: Store,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) repository: Repository,
+    pub(crate) image: Reference,
+    pub(crate) platform: Platform,
+    pub(crate) ceilings: Ceilings,
+    pub(crate) rights: Rights,
+    pub(crate) max_concurrent_layers: usize,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A manifest with its bytes and digest.
+struct Found {
+    digest: Digest,
+    bytes: bytes::Bytes,
+    manifest: Manifest,
+}
+
+impl Pull {
+    /// Runs the pull to its end.
+    pub(crate) async fn run(self) -> Result<Image, Failure> {
+        let resolved = self.or_cancel(Box::pin(self.repository.resolve())).await?;
+        let named = resolved.digest.clone();
+        let found = self.choose(resolved).await?;
+        check::manifest(&found.digest, &found.manifest, &self.ceilings)?;
+        let lease = self.store.lease();
+        lease.hold(&found.digest);
+        lease.hold(&found.manifest.config.digest);
+        let (config, config_text) = self.config(&found.manifest.config).await?;
+        check::config(&config, &found.manifest, &self.platform)?;
+        for diff_id in config.diff_ids() {
+            lease.hold(diff_id);
+        }
+        self.layers(&found.manifest, &config).await?;
+        self.progress
+            .send_modify(|progress| progress.phase = Phase::Committing);
+        self.record(found, named, config_text, lease).await
+    }
+
+    /// The manifest for the platform.
+    async fn choose(&self, resolved: Resolved) -> Result<Found, Failure> {
+        let index = match resolved.document {
+            Document::Manifest(manifest) => {
+                return Ok(Found {
+                    digest: resolved.digest,
+                    bytes: resolved.bytes,
+                    manifest,
+                });
+            }
+            Document::Index(index) => index,
+        };
+        let chosen = select_platform(&index, &self.platform)?;
+        let resolved = self
+            .or_cancel(Box::pin(self.repository.manifest(&chosen.digest)))
+            .await?;
+        if chosen.size != 0 && chosen.size != resolved.bytes.len() as u64 {
+            return Err(Failure::new(
+                Cause::DigestMismatch,
+                Step::Verify,
+                format!(
+                    "the index says that manifest {} has {} bytes, it has {}",
+                    chosen.digest,
+                    chosen.size,
+                    resolved.bytes.len()
+                ),
+            ));
+        }
+        match resolved.document {
+            Document::Manifest(manifest) => Ok(Found {
+                digest: resolved.digest,
+                bytes: resolved.bytes,
+                manifest,
+            }),
+            Document::Index(_) => Err(Failure::new(
+                Cause::NotAnImage,
+                Step::Platform,
+                format!(
+                    "the index leads to another index, {}, and not to an image",
+                    chosen.digest
+                ),
+            )),
+        }
+    }
+
+    /// The image config, from the store where it has it.
+    async fn config(&self, descriptor: &Descriptor) -> Result<(ImageConfig, String), Failure> {
+        let (store, digest) = (self.store.clone(), descriptor.digest.clone());
+        let here = task::blocking("config", move || store.read_blob(&digest, MAX_CONFIG))
+            .await
+            .ok()
+            .flatten()
+            .filter(|bytes| is(&descriptor.digest, bytes));
+        let bytes = match here {
+            Some(bytes) => bytes,
+            None => self
+                .or_cancel(Box::pin(self.repository.blob_bytes(descriptor, MAX_CONFIG)))
+                .await?
+                .to_vec(),
+        };
+        let refuse = |why: towline_cause::BoxError| {
+            let detail = format!("the image config {} cannot be read", descriptor.digest);
+            Failure::new(Cause::NotAnImage, Step::Resolve, detail).because(why)
+        };
+        let config = ImageConfig::parse(&bytes).map_err(|error| refuse(error.into()))?;
+        let text = String::from_utf8(bytes).map_err(|error| refuse(error.into()))?;
+        Ok((config, text))
+    }
+
+    /// Gets every layer, several at a time. The first failure stops the others; all have ended when this returns.
+    async fn layers(&self, manifest: &Manifest, config: &ImageConfig) -> Result<(), Failure> {
+        self.progress.send_modify(|progress| {
+            progress.phase = Phase::Layers;
+            progress.layers = manifest.layers.iter().map(waiting).collect();
+        });
+        let fetch = Fetch {
+            store: self.store.clone(),
+            locks: Arc::clone(&self.locks),
+            repository: self.repository.clone(),
+            ceilings: self.ceilings,
+            rights: self.rights,
+            progress: self.progress.clone(),
+            stop: self.cancel.child_token(),
+        };
+        let fetch = Arc::new(fetch);
+        let layers: Vec<_> = manifest
+            .layers
+            .iter()
+            .cloned()
+            .zip(config.diff_ids().iter().cloned())
+            .collect();
+        let work = layers
+            .into_iter()
+            .enumerate()
+            .map(|(index, (layer, diff_id))| {
+                let fetch = Arc::clone(&fetch);
+                async move { fetch.layer(index, &layer, &diff_id).await }
+            });
+        let mut running =
+            futures::stream::iter(work).buffer_unordered(self.max_concurrent_layers.max(1));
+        let mut first = None;
+        while let Some(done) = running.next().await {
+            if let Err(failure) = done
+                && first.is_none()
+            {
+                fetch.stop.cancel();
+                first = Some(failure);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Puts manifest and config into the store and writes the record that gives the image its names.
+    async fn record(
+        &self,
+        found: Found,
+        named: Digest,
+        config: String,
+        lease: Lease,
+    ) -> Result<Image, Failure> {
+        let image = self.image.clone();
+        let store = self.store.clone();
+        task::blocking("record", move || {
+            let image_name = image.to_string();
+            let recorded = write_record(&store, &image, &found, &named, config);
+            drop(lease);
+            recorded.map_err(|error| {
+                error.into_failure(
+                    Step::Commit,
+                    format!("image {image_name} cannot be recorded"),
+                )
+            })
+        })
+        .await
+    }
+
+    async fn or_cancel<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(given_up(Step::Resolve, 0, 0)),
+            done = work => done,
+        }
+    }
+}
+
+fn is(digest: &Digest, bytes: &[u8]) -> bool {
+    let mut verifier = digest.verifier();
+    verifier.update(bytes);
+    verifier.finish() == *digest
+}
+
+fn waiting(layer: &Descriptor) -> LayerProgress {
+    LayerProgress {
+        digest: layer.digest.clone(),
+        phase: LayerPhase::Waiting,
+        bytes: 0,
+        total: layer.size,
+        present: false,
+    }
+}
+
+fn write_record(
+    store: &Store,
+    image: &Reference,
+    found: &Found,
+    named: &Digest,
+    config: String,
+) -> Result<Image, StoreError> {
+    let id = found.manifest.config.digest.clone();
+    store.put_blob(&id, config.as_bytes())?;
+    store.put_blob(&found.digest, &found.bytes)?;
+    let parsed = ImageConfig::parse(config.as_bytes()).ok();
+    let now = Timestamp::now();
+    let layers = found.manifest.layers.iter().map(|layer| layer.size);
+    let size = layers.fold(found.bytes.len() as u64, u64::saturating_add);
+    let mut record = store.image(&id).unwrap_or_else(|| ImageRecord {
+        id: id.clone(),
+        manifest: found.digest.clone(),
+        config,
+        names: Vec::new(),
+        repo_digests: Vec::new(),
+        diff_ids: parsed
+            .map(|config| config.diff_ids().to_vec())
+            .unwrap_or_default(),
+        size: size.saturating_add(found.manifest.config.size),
+        pinned: false,
+        created: now,
+        last_used: now,
+    });
+    record.last_used = now;
+    // A reference with a digest names no tag of the image: what the tag points to was not asked.
+    if image.digest().is_none() {
+        record.names.push(image.to_string());
+    }
+    record
+        .repo_digests
+        .push(image.with_digest(named.clone()).to_string());
+    let id = record.id.clone();
+    store.record(record)?;
+    let record = store.image(&id).ok_or(StoreError::NoImage(id))?;
+    Image::of(store, &record)
+}

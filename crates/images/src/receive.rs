@@ -1,0 +1,306 @@
+//! One layer in one pass: network bytes into the spool and the digest, then the decompressor, the diffID, and the staging directory.
+//!
+//! Two threads: the receiver spools and hashes what arrives, the unpacker does the rest. The receiver goes on when the unpacker fails on
+//! the bytes, because only the digest of them all says whether the download or the image is at fault.
+
+use std::fs::File;
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
+use bytes::{Buf as _, Bytes};
+use jiff::Timestamp;
+use towline_cause::{Cause, Failure, Step};
+use towline_oci::{Descriptor, Digest};
+use towline_store::{LayerInfo, Spool, StagedLayer, Store, StoreError};
+
+use crate::Ceilings;
+use crate::unpack::{Extracted, Rights, UnpackError, decompress, extract};
+
+/// Pieces between receiver and unpacker, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
+const WAITING: usize = 16;
+const PIECE: usize = 1 << 17;
+
+/// What is to be made of a layer's bytes.
+pub(crate) struct Job {
+    pub(crate) store: Store,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) diff_id: Digest,
+    pub(crate) ceilings: Ceilings,
+    pub(crate) rights: Rights,
+}
+
+/// How a pass ended.
+#[derive(Debug)]
+pub(crate) enum Pass {
+    /// The layer is in the store.
+    Done,
+    /// The sender went away before all bytes were there; the spool keeps them.
+    Stopped,
+    /// The bytes are wrong, but some are from an earlier attempt: the spool is empty now and another pass decides.
+    Stale,
+}
+
+type Unpacked = Result<(StagedLayer, Extracted, Digest), UnpackError>;
+
+impl Job {
+    /// Runs a pass over what the spool has and what then arrives. Blocks. `progress` is told how many bytes are here.
+    pub(crate) fn run(
+        &self,
+        mut spool: Spool,
+        arriving: tokio::sync::mpsc::Receiver<Bytes>,
+        progress: &dyn Fn(u64),
+    ) -> Result<Pass, Failure> {
+        let kept = spool.len();
+        let received = std::thread::scope(|scope| -> Result<_, Failure> {
+            let (sender, receiver) = sync_channel(WAITING);
+            let staged = self
+                .store
+                .begin_layer(&self.diff_id)
+                .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
+            let unpacker = self.start_unpacker(scope, receiver, staged)?;
+            let mut hashing = Hashing {
+                job: self,
+                verifier: self.descriptor.digest.verifier(),
+                len: 0,
+                pipe: Some(sender),
+                unpacker: Some(unpacker),
+                unpacked: None,
+            };
+            let whole = hashing.feed(&mut spool, arriving, progress)?;
+            hashing.finish(whole)
+        })?;
+        let Some((digest, unpacked)) = received else {
+            return Ok(Pass::Stopped);
+        };
+        if digest != self.descriptor.digest {
+            return self.mismatch(spool, kept, &digest);
+        }
+        let (staged, extracted, actual) = unpacked.map_err(|error| self.unpack_failed(error))?;
+        let info = LayerInfo {
+            size: extracted.size,
+            entries: extracted.entries,
+            opaque_root: extracted.opaque_root,
+            created: Timestamp::now(),
+        };
+        staged
+            .commit(&actual, &info)
+            .map_err(|error| self.failed(error, Step::Commit, "cannot be put into the store"))?;
+        if let Err(error) = spool.discard() {
+            tracing::warn!(%error, "a spool that is not needed any more stays until it is old");
+        }
+        Ok(Pass::Done)
+    }
+
+    fn start_unpacker<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        receiver: Receiver<Bytes>,
+        staged: StagedLayer,
+    ) -> Result<ScopedJoinHandle<'scope, Unpacked>, Failure> {
+        let unpack = move || {
+            let taken = Arc::new(AtomicU64::new(0));
+            let pipe = Pipe {
+                receiver,
+                piece: Bytes::new(),
+                taken: Arc::clone(&taken),
+                left: self.descriptor.size,
+            };
+            let mut bytes = decompress(pipe, taken, &self.diff_id, &self.ceilings)?;
+            let extracted = extract(&mut bytes, &staged.path(), &self.ceilings, self.rights)?;
+            Ok((staged, extracted, bytes.digest()))
+        };
+        Builder::new()
+            .name("unpack".to_owned())
+            .spawn_scoped(scope, unpack)
+            .map_err(|error| {
+                let cause = towline_store::io_cause(&error).unwrap_or(Cause::Unknown);
+                Failure::new(cause, Step::Unpack, "no thread can be started").because(error)
+            })
+    }
+
+    /// The whole download has another digest. Where a part of it is from an earlier attempt, that part may be to blame.
+    fn mismatch(&self, mut spool: Spool, kept: u64, actual: &Digest) -> Result<Pass, Failure> {
+        let expected = self.descriptor.digest.clone();
+        let dropped = spool.restart();
+        if kept > 0 {
+            dropped
+                .map_err(|error| self.failed(error, Step::Fetch, "cannot be downloaded again"))?;
+            tracing::warn!(layer = %expected, kept, "bytes of an earlier attempt are stale; downloading again");
+            return Ok(Pass::Stale);
+        }
+        let detail = format!(
+            "layer {expected}: the {} bytes that came hash to {actual}",
+            self.descriptor.size
+        );
+        Err(Failure::new(Cause::DigestMismatch, Step::Verify, detail))
+    }
+
+    fn unpack_failed(&self, error: UnpackError) -> Failure {
+        let detail = format!("layer {} cannot be unpacked", self.descriptor.digest);
+        Failure::new(
+            error.cause(),
+            Step::Unpack,
+            self.explain(error.cause(), detail),
+        )
+        .because(error)
+    }
+
+    /// A failure of the store while it worked on this layer.
+    pub(crate) fn failed(&self, error: StoreError, step: Step, what: &str) -> Failure {
+        let detail = format!("layer {} {what}", self.descriptor.digest);
+        let detail = self.explain(error.cause(), detail);
+        error.into_failure(step, detail)
+    }
+
+    /// Names the disk where the disk is the cause.
+    fn explain(&self, cause: Cause, detail: String) -> String {
+        let root = self.store.root().display();
+        match cause {
+            Cause::NoSpaceLeft => {
+                let free = towline_sys::fs::free_space(self.store.root()).unwrap_or_default();
+                format!("{detail}: the file system of {root} is full ({free} bytes free)")
+            }
+            Cause::FilesystemReadOnly => {
+                format!("{detail}: the file system of {root} is read-only")
+            }
+            Cause::DiskError => format!("{detail}: the disk of {root} has errors"),
+            _ => detail,
+        }
+    }
+}
+
+/// The receiver's half.
+struct Hashing<'scope, 'job> {
+    job: &'job Job,
+    verifier: towline_oci::Verifier,
+    len: u64,
+    pipe: Option<SyncSender<Bytes>>,
+    unpacker: Option<ScopedJoinHandle<'scope, Unpacked>>,
+    unpacked: Option<Unpacked>,
+}
+
+impl Hashing<'_, '_> {
+    /// Takes in everything. False where the sender went away too early.
+    fn feed(
+        &mut self,
+        spool: &mut Spool,
+        mut arriving: tokio::sync::mpsc::Receiver<Bytes>,
+        progress: &dyn Fn(u64),
+    ) -> Result<bool, Failure> {
+        let job = self.job;
+        let mut kept = spool
+            .reader()
+            .map_err(|error| job.failed(error, Step::Fetch, "cannot be resumed"))?;
+        while let Some(piece) = self.next_kept(&mut kept)? {
+            self.take(piece)?;
+        }
+        progress(self.len);
+        while self.len < job.descriptor.size {
+            let Some(piece) = arriving.blocking_recv() else {
+                return Ok(false);
+            };
+            spool
+                .append(&piece)
+                .map_err(|error| job.failed(error, Step::Fetch, "cannot be kept"))?;
+            self.take(piece)?;
+            progress(self.len);
+        }
+        Ok(true)
+    }
+
+    fn next_kept(&self, kept: &mut File) -> Result<Option<Bytes>, Failure> {
+        let mut piece = vec![0; PIECE];
+        let read = kept.read(&mut piece).map_err(|error| {
+            let error = towline_sys::fs::FsError::new("read", self.job.store.root(), error);
+            self.job
+                .failed(error.into(), Step::Fetch, "cannot be resumed")
+        })?;
+        piece.truncate(read);
+        Ok((read > 0).then(|| Bytes::from(piece)))
+    }
+
+    fn take(&mut self, piece: Bytes) -> Result<(), Failure> {
+        self.verifier.update(&piece);
+        self.len += piece.len() as u64;
+        let Some(pipe) = &self.pipe else {
+            return Ok(());
+        };
+        if pipe.send(piece).is_ok() {
+            return Ok(());
+        }
+        self.pipe = None;
+        match self.join() {
+            // The disk or a ceiling: no further byte changes that.
+            Err(error) if !error.blames_bytes() => Err(self.job.unpack_failed(error)),
+            other => {
+                self.unpacked = Some(other);
+                Ok(())
+            }
+        }
+    }
+
+    fn join(&mut self) -> Unpacked {
+        match self.unpacker.take().map(ScopedJoinHandle::join) {
+            Some(Ok(unpacked)) => unpacked,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Err(UnpackError::Stopped),
+        }
+    }
+
+    /// The digest of all bytes, and what the unpacker made of them. `None` where they are not all here.
+    fn finish(mut self, whole: bool) -> Result<Option<(Digest, Unpacked)>, Failure> {
+        drop(self.pipe.take());
+        let unpacked = match self.unpacked.take() {
+            Some(unpacked) => unpacked,
+            None => self.join(),
+        };
+        if !whole {
+            return Ok(None);
+        }
+        match unpacked {
+            Err(error) if !error.blames_bytes() => Err(self.job.unpack_failed(error)),
+            unpacked => Ok(Some((self.verifier.finish(), unpacked))),
+        }
+    }
+}
+
+/// The unpacker's end of the pipe.
+struct Pipe {
+    receiver: Receiver<Bytes>,
+    piece: Bytes,
+    taken: Arc<AtomicU64>,
+    /// Bytes that have not come yet.
+    left: u64,
+}
+
+impl BufRead for Pipe {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.piece.is_empty() && self.left > 0 {
+            self.piece = self
+                .receiver
+                .recv()
+                .map_err(|_| io::Error::from(UnpackError::Stopped))?;
+            self.left = self.left.saturating_sub(self.piece.len() as u64);
+            self.taken
+                .fetch_add(self.piece.len() as u64, Ordering::Relaxed);
+        }
+        Ok(&self.piece)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.piece.advance(amount);
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let read = available.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&available[..read]);
+        self.consume(read);
+        Ok(read)
+    }
+}

@@ -1,0 +1,396 @@
+//! A strict reader of tar archives: ustar, old, GNU long names, pax.
+//!
+//! Where two readers could see two archives in the same bytes (a size or a name given twice and differently, a broken header, a record that
+//! does not fit) it stops; it never looks for the next header that might be good.
+
+use std::io::Read;
+
+use tar::Header;
+
+use super::error::{UnpackError, shown};
+use super::number;
+use super::pax::{Pax, header_time};
+use crate::Ceilings;
+
+const BLOCK: usize = 512;
+/// Sizes from here on do not fit the octal field of a header.
+const OCTAL_END: u64 = 1 << 33;
+
+/// An archive that is read from front to back.
+pub(crate) struct Archive<'a, R> {
+    input: R,
+    ceilings: &'a Ceilings,
+    at: u64,
+    /// Bytes of the current entry's content that were not read yet.
+    content: u64,
+    /// Bytes that fill its last block.
+    padding: u64,
+    /// Headers read, extended ones too.
+    headers: u64,
+}
+
+/// One entry.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The path as written.
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
+    pub(crate) mtime: (i64, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What an entry is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File { size: u64 },
+    HardLink { target: Vec<u8> },
+    Symlink { target: Vec<u8> },
+    Directory,
+    Fifo,
+    Char { major: u32, minor: u32 },
+    Block { major: u32, minor: u32 },
+}
+
+/// Extended headers that wait for their entry.
+#[derive(Default)]
+struct Pending {
+    pax: Option<Pax>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.long_name.is_none() && self.long_link.is_none()
+    }
+}
+
+impl<'a, R: Read> Archive<'a, R> {
+    pub(crate) fn new(input: R, ceilings: &'a Ceilings) -> Self {
+        Self {
+            input,
+            ceilings,
+            at: 0,
+            content: 0,
+            padding: 0,
+            headers: 0,
+        }
+    }
+
+    /// The next entry; what is left of the one before is passed over. `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+        let mut pending = Pending::default();
+        loop {
+            self.skip()?;
+            let Some(block) = self.block()? else {
+                return if pending.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(self.malformed("it ends after an extended header"))
+                };
+            };
+            self.headers += 1;
+            if self.headers > self.ceilings.entries.saturating_mul(2) {
+                return Err(UnpackError::Ceiling {
+                    what: "the number of headers".to_owned(),
+                    ceiling: self.ceilings.entries.saturating_mul(2),
+                });
+            }
+            let header = Header::from_byte_slice(&block);
+            check_sum(&block).map_err(|why| self.malformed(why))?;
+            let size =
+                number::unsigned(&header.as_old().size).map_err(|why| self.malformed(why))?;
+            match header.as_old().linkflag[0] {
+                b'x' => {
+                    let bytes = self.extended(size, pending.pax.is_some())?;
+                    pending.pax = Some(self.pax(&bytes)?);
+                }
+                b'g' => {
+                    let bytes = self.extended(size, false)?;
+                    if self.pax(&bytes)?.matters_globally() {
+                        return Err(unsupported(
+                            "a header for the whole archive that names, sizes or owns entries",
+                        ));
+                    }
+                }
+                b'L' => {
+                    let bytes = self.extended(size, pending.long_name.is_some())?;
+                    pending.long_name = Some(until_nul(&bytes).to_vec());
+                }
+                b'K' => {
+                    let bytes = self.extended(size, pending.long_link.is_some())?;
+                    pending.long_link = Some(until_nul(&bytes).to_vec());
+                }
+                flag => return self.entry(header, flag, size, pending).map(Some),
+            }
+        }
+    }
+
+    /// Reads content of the current entry; 0 at its end.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, UnpackError> {
+        let most = usize::try_from(self.content)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let read = self
+            .input
+            .read(&mut buffer[..most])
+            .map_err(UnpackError::from_read)?;
+        if read == 0 {
+            return Err(self.malformed("it ends inside an entry"));
+        }
+        self.content -= read as u64;
+        self.at += read as u64;
+        Ok(read)
+    }
+
+    /// Reads what follows the end of the archive, so that all bytes were seen.
+    pub(crate) fn drain(&mut self) -> Result<(), UnpackError> {
+        let mut buffer = vec![0; 1 << 16];
+        while self
+            .input
+            .read(&mut buffer)
+            .map_err(UnpackError::from_read)?
+            > 0
+        {}
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        header: &Header,
+        flag: u8,
+        header_size: u64,
+        pending: Pending,
+    ) -> Result<Entry, UnpackError> {
+        let Pending {
+            pax,
+            long_name,
+            long_link,
+        } = pending;
+        let pax = pax.unwrap_or_default();
+        let path = self.one(pax.path, long_name, &header.path_bytes())?;
+        let link = header.link_name_bytes().unwrap_or_default();
+        let target = self.one(pax.linkpath, long_link, &link)?;
+        if pax.sparse || flag == b'S' {
+            return Err(UnpackError::Unsupported {
+                path: shown(&path),
+                what: "a sparse file".to_owned(),
+            });
+        }
+        let size = match pax.size {
+            Some(size) if size != header_size && size < OCTAL_END => {
+                return Err(UnpackError::entry(
+                    &path,
+                    format!(
+                        "its extended header says {size} bytes, its header {header_size}: two readers would see two archives"
+                    ),
+                ));
+            }
+            Some(size) => size,
+            None => header_size,
+        };
+        let kind = kind_of(header, flag, &path, target, size)?;
+        if let Kind::File { size } = kind {
+            self.content = size;
+            self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+        } else if size != 0 {
+            return Err(UnpackError::entry(
+                &path,
+                "it has content although it is not a file",
+            ));
+        }
+        let old = header.as_old();
+        let bad = |why: &'static str| UnpackError::entry(&path, why);
+        let mode = number::unsigned(&old.mode).map_err(bad)?;
+        Ok(Entry {
+            kind,
+            // The type bits that some writers leave in are of no use.
+            mode: u32::try_from(mode & 0o7777).unwrap_or_default(),
+            uid: pax
+                .uid
+                .map_or_else(|| number::unsigned(&old.uid), Ok)
+                .map_err(bad)?,
+            gid: pax
+                .gid
+                .map_or_else(|| number::unsigned(&old.gid), Ok)
+                .map_err(bad)?,
+            mtime: pax
+                .mtime
+                .map_or_else(|| header_time(&old.mtime), Ok)
+                .map_err(bad)?,
+            xattrs: pax.xattrs,
+            path,
+        })
+    }
+
+    /// The name that counts, of three places it can be in. Two long ones that differ are two archives.
+    fn one(
+        &self,
+        pax: Option<Vec<u8>>,
+        long: Option<Vec<u8>>,
+        short: &[u8],
+    ) -> Result<Vec<u8>, UnpackError> {
+        match (pax, long) {
+            (Some(pax), Some(long)) if pax != long => {
+                Err(self.malformed("an entry has two long names that differ"))
+            }
+            (Some(name), _) | (None, Some(name)) => Ok(name),
+            (None, None) => Ok(short.to_vec()),
+        }
+    }
+
+    fn pax(&self, bytes: &[u8]) -> Result<Pax, UnpackError> {
+        Pax::parse(bytes, self.ceilings.xattrs).map_err(|why| self.malformed(why))
+    }
+
+    /// The content of an extended header.
+    fn extended(&mut self, size: u64, doubled: bool) -> Result<Vec<u8>, UnpackError> {
+        if doubled {
+            return Err(self.malformed("an entry has two extended headers of one kind"));
+        }
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        if length > self.ceilings.header_bytes {
+            return Err(UnpackError::Ceiling {
+                what: "an extended header".to_owned(),
+                ceiling: self.ceilings.header_bytes as u64,
+            });
+        }
+        let mut bytes = vec![0; length.next_multiple_of(BLOCK)];
+        self.exactly(&mut bytes)?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// Passes over what is left of the current entry.
+    fn skip(&mut self) -> Result<(), UnpackError> {
+        let mut buffer = [0; 8192];
+        while self.read(&mut buffer)? > 0 {}
+        let padding = usize::try_from(std::mem::take(&mut self.padding)).unwrap_or_default();
+        if padding > 0 {
+            self.exactly(&mut buffer[..padding])?;
+        }
+        Ok(())
+    }
+
+    /// The next header; `None` after two blocks of zeros, or where the input ends between entries.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, UnpackError> {
+        let mut block = [0; BLOCK];
+        if !self.fill(&mut block)? {
+            return Ok(None);
+        }
+        if block != [0; BLOCK] {
+            return Ok(Some(block));
+        }
+        if !self.fill(&mut block)? || block == [0; BLOCK] {
+            return Ok(None);
+        }
+        Err(self.malformed("one block of zeros is followed by something else"))
+    }
+
+    fn exactly(&mut self, buffer: &mut [u8]) -> Result<(), UnpackError> {
+        if self.fill(buffer)? {
+            Ok(())
+        } else {
+            Err(self.malformed("it ends too early"))
+        }
+    }
+
+    /// Fills the buffer; false where the input has ended just here.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<bool, UnpackError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = self
+                .input
+                .read(&mut buffer[filled..])
+                .map_err(UnpackError::from_read)?;
+            self.at += read as u64;
+            filled += read;
+            if read == 0 && filled == 0 {
+                return Ok(false);
+            }
+            if read == 0 {
+                return Err(self.malformed("it ends in the middle of a block"));
+            }
+        }
+        Ok(true)
+    }
+
+    fn malformed(&self, problem: impl Into<String>) -> UnpackError {
+        UnpackError::Archive {
+            at: self.at,
+            problem: problem.into(),
+        }
+    }
+}
+
+fn kind_of(
+    header: &Header,
+    flag: u8,
+    path: &[u8],
+    target: Vec<u8>,
+    size: u64,
+) -> Result<Kind, UnpackError> {
+    let slash = path.ends_with(b"/");
+    let device = || device_numbers(header).map_err(|why| UnpackError::entry(path, why));
+    Ok(match flag {
+        0 if slash => Kind::Directory,
+        0 | b'0' | b'7' if !slash => Kind::File { size },
+        b'0' | b'7' => return Err(UnpackError::entry(path, "a file's name ends in a slash")),
+        b'1' => Kind::HardLink { target },
+        b'2' => Kind::Symlink { target },
+        b'3' => device().map(|(major, minor)| Kind::Char { major, minor })?,
+        b'4' => device().map(|(major, minor)| Kind::Block { major, minor })?,
+        b'5' => Kind::Directory,
+        b'6' => Kind::Fifo,
+        other => {
+            return Err(UnpackError::Unsupported {
+                path: shown(path),
+                what: format!("entry type {:?}", char::from(other)),
+            });
+        }
+    })
+}
+
+fn unsupported(what: &str) -> UnpackError {
+    UnpackError::Unsupported {
+        path: String::new(),
+        what: what.to_owned(),
+    }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    &bytes[..end]
+}
+
+/// The sum over a header, its own field counted as blanks; old writers summed signed bytes.
+fn check_sum(block: &[u8; BLOCK]) -> Result<(), &'static str> {
+    let stated = number::field(&block[148..156])?;
+    let bytes = || block[..148].iter().chain(&block[156..]);
+    let unsigned: i64 = bytes().map(|b| i64::from(*b)).sum();
+    let signed: i64 = bytes().map(|b| i64::from(b.cast_signed())).sum();
+    let blanks = 8 * i64::from(b' ');
+    if stated == unsigned + blanks || stated == signed + blanks {
+        Ok(())
+    } else {
+        Err("a header's checksum is wrong")
+    }
+}
+
+fn device_numbers(header: &Header) -> Result<(u32, u32), &'static str> {
+    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+        (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
+        (None, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
+        (None, None) => return Err("an old header cannot describe a device"),
+    };
+    let read = |field: &[u8]| {
+        u32::try_from(number::unsigned(field)?).map_err(|_| "a device number is too large")
+    };
+    Ok((read(major)?, read(minor)?))
+}

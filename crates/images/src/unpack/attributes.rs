@@ -1,0 +1,170 @@
+//! Owners, modes, extended attributes and times.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::archive::Entry;
+use super::error::{CHOWN, During as _, UnpackError};
+use super::place::Spot;
+
+/// What may be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rights {
+    /// Not root: owners that cannot be set are left, devices are left out, privileged attributes too.
+    pub(crate) unprivileged: bool,
+}
+
+/// What an entry says of its inode besides what it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Attributes {
+    owner: (Uid, Gid),
+    mode: Mode,
+    times: Timestamps,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    pub(crate) fn of(entry: &Entry) -> Result<Self, UnpackError> {
+        let id = |id: u64| match u32::try_from(id) {
+            // The last one means "leave it" to the kernel.
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(UnpackError::entry(
+                &entry.path,
+                "its owner is not a user or group id",
+            )),
+        };
+        let (seconds, nanos) = entry.mtime;
+        let time = Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanos.into(),
+        };
+        Ok(Self {
+            owner: (Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)),
+            mode: Mode::from_raw_mode(entry.mode),
+            times: Timestamps {
+                last_access: time,
+                last_modification: time,
+            },
+            xattrs: entry
+                .xattrs
+                .iter()
+                .filter(|(name, _)| is_allowed(name))
+                .cloned()
+                .collect(),
+        })
+    }
+
+    /// Sets everything on an open file or directory. The owner comes first, since setting it clears what follows.
+    pub(crate) fn set(
+        &self,
+        file: &OwnedFd,
+        path: &[u8],
+        rights: Rights,
+    ) -> Result<(), UnpackError> {
+        let (uid, gid) = self.owner;
+        tolerate(rustix::fs::fchown(file, Some(uid), Some(gid)), rights).during(CHOWN, path)?;
+        rustix::fs::fchmod(file, self.mode).during("set its mode", path)?;
+        for (name, value) in &self.xattrs {
+            let set = rustix::fs::fsetxattr(
+                file,
+                std::ffi::OsStr::from_bytes(name),
+                value,
+                XattrFlags::empty(),
+            );
+            check_xattr(set, name, rights).during("set an extended attribute", path)?;
+        }
+        rustix::fs::futimens(file, &self.times).during("set its times", path)
+    }
+
+    /// As [`Attributes::set`] for what cannot be opened: symlinks, devices, FIFOs. `mode` says whether it has one of its own.
+    pub(crate) fn set_at(
+        &self,
+        spot: &Spot<'_>,
+        path: &[u8],
+        mode: bool,
+        rights: Rights,
+    ) -> Result<(), UnpackError> {
+        let (uid, gid) = self.owner;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let owner = rustix::fs::chownat(&spot.dir, spot.name, Some(uid), Some(gid), flags);
+        tolerate(owner, rights).during(CHOWN, path)?;
+        if mode {
+            // It was just made here as no symlink, and nobody else writes here.
+            rustix::fs::chmodat(&spot.dir, spot.name, self.mode, AtFlags::empty())
+                .during("set its mode", path)?;
+        }
+        if !self.xattrs.is_empty() {
+            // There is no call with a directory's descriptor for this; the way through /proc is one.
+            let mut by_fd = format!("/proc/self/fd/{}/", spot.dir.as_raw_fd()).into_bytes();
+            by_fd.extend_from_slice(spot.name.as_bytes());
+            for (name, value) in &self.xattrs {
+                let name_os = std::ffi::OsStr::from_bytes(name);
+                let set = rustix::fs::lsetxattr(
+                    std::ffi::OsStr::from_bytes(&by_fd),
+                    name_os,
+                    value,
+                    XattrFlags::empty(),
+                );
+                check_xattr(set, name, rights).during("set an extended attribute", path)?;
+            }
+        }
+        rustix::fs::utimensat(&spot.dir, spot.name, &self.times, flags)
+            .during("set its times", path)
+    }
+}
+
+/// Which extended attributes an image may set. Not those that tell overlayfs what to show, nor those of the host's own policies.
+fn is_allowed(name: &[u8]) -> bool {
+    let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+    user || matches!(
+        name,
+        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+    )
+}
+
+fn tolerate(result: rustix::io::Result<()>, rights: Rights) -> rustix::io::Result<()> {
+    match result {
+        Err(Errno::PERM | Errno::INVAL) if rights.unprivileged => Ok(()),
+        other => other,
+    }
+}
+
+/// A file system without extended attributes of some kind does not fail a pull, except where the image would then work differently.
+fn check_xattr(
+    result: rustix::io::Result<()>,
+    name: &[u8],
+    rights: Rights,
+) -> rustix::io::Result<()> {
+    match result {
+        Err(Errno::NOTSUP) if name != b"security.capability" => Ok(()),
+        // `user.` belongs to files and directories alone.
+        Err(Errno::PERM) if rights.unprivileged || name.starts_with(b"user.") => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_never_speaks_to_overlayfs_or_to_the_hosts_policy() {
+        for (name, want) in [
+            ("user.mime_type", true),
+            ("user.overlay.opaque", false),
+            ("trusted.overlay.opaque", false),
+            ("trusted.overlay.redirect", false),
+            ("trusted.x", false),
+            ("security.capability", true),
+            ("security.selinux", false),
+            ("security.ima", false),
+            ("system.posix_acl_access", true),
+            ("", false),
+        ] {
+            assert_eq!(is_allowed(name.as_bytes()), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Compressed bytes read as what they hold, hashed and bounded on the way.
+
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+use towline_oci::{Digest, Verifier};
+
+use super::error::UnpackError;
+use crate::Ceilings;
+
+/// The uncompressed bytes: hashed for the diffID, and bounded in number and in proportion to the compressed ones.
+pub(crate) struct Decompressed<R> {
+    inner: Decoder<R>,
+    verifier: Verifier,
+    out: u64,
+    taken: Arc<AtomicU64>,
+    layer_bytes: u64,
+    ratio: u64,
+    ratio_floor: u64,
+}
+
+enum Decoder<R> {
+    Plain(R),
+    Gzip(Box<MultiGzDecoder<R>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+}
+
+/// Reads a layer that is compressed as its first bytes say: gzip (all members), zstd (all frames), or not at all. The media type is not
+/// asked; builders get it wrong, and digest and diffID decide what the bytes are.
+pub(crate) fn decompress<R: BufRead>(
+    mut input: R,
+    taken: Arc<AtomicU64>,
+    diff_id: &Digest,
+    ceilings: &Ceilings,
+) -> Result<Decompressed<R>, UnpackError> {
+    let start = input.fill_buf().map_err(UnpackError::from_read)?;
+    let inner = match start {
+        [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(MultiGzDecoder::new(input))),
+        // A frame, or a frame to skip.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let mut decoder =
+                zstd::stream::read::Decoder::with_buffer(input).map_err(UnpackError::Decompress)?;
+            decoder
+                .window_log_max(ceilings.zstd_window_log)
+                .map_err(UnpackError::Decompress)?;
+            Decoder::Zstd(Box::new(decoder))
+        }
+        _ => Decoder::Plain(input),
+    };
+    Ok(Decompressed {
+        inner,
+        verifier: diff_id.verifier(),
+        out: 0,
+        taken,
+        layer_bytes: ceilings.layer_bytes,
+        ratio: ceilings.ratio,
+        ratio_floor: ceilings.ratio_floor,
+    })
+}
+
+impl<R> Decompressed<R> {
+    /// The digest of all bytes read.
+    pub(crate) fn digest(self) -> Digest {
+        self.verifier.finish()
+    }
+
+    fn check(&self) -> Result<(), UnpackError> {
+        if self.out > self.layer_bytes {
+            return Err(UnpackError::Ceiling {
+                what: "the layer after decompression, in bytes,".to_owned(),
+                ceiling: self.layer_bytes,
+            });
+        }
+        let taken = self.taken.load(Ordering::Relaxed);
+        if self.out > self.ratio_floor && self.out > taken.saturating_mul(self.ratio) {
+            return Err(UnpackError::Ceiling {
+                what: "the layer's bytes for each compressed byte".to_owned(),
+                ceiling: self.ratio,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Decompressed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &mut self.inner {
+            Decoder::Plain(input) => input.read(buffer),
+            Decoder::Gzip(decoder) => decoder.read(buffer),
+            Decoder::Zstd(decoder) => decoder.read(buffer).map_err(window),
+        }?;
+        self.out += read as u64;
+        self.check()?;
+        self.verifier.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// zstd's own word for a window over the ceiling, as the ceiling it is.
+fn window(error: io::Error) -> io::Error {
+    if error
+        .get_ref()
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<UnpackError>)
+    {
+        return error;
+    }
+    if error.to_string().contains("too much memory") {
+        return UnpackError::Unsupported {
+            path: String::new(),
+            what: "a zstd window of more than 128 MiB".to_owned(),
+        }
+        .into();
+    }
+    error
+}

@@ -1,0 +1,383 @@
+//! Entries made into files, in overlayfs' form.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::archive::{Archive, Entry, Kind};
+use super::attributes::Attributes;
+pub(crate) use super::attributes::Rights;
+use super::error::{During as _, UnpackError, shown};
+use super::name::{clean, split};
+use super::place::{Place, Spot, is_whiteout, kind};
+use crate::Ceilings;
+
+/// Bytes of directory names whose attributes wait for the end.
+const WAITING_BYTES: usize = 256 << 20;
+const BUFFER: usize = 1 << 17;
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extracted {
+    /// Bytes of files.
+    pub(crate) size: u64,
+    /// Files, directories, links, whiteouts.
+    pub(crate) entries: u64,
+    /// The whole layer below is hidden.
+    pub(crate) opaque_root: bool,
+}
+
+/// Unpacks an archive into `root`, an empty directory that nobody else uses, and reads the input to its end.
+pub(crate) fn extract<R: Read>(
+    input: R,
+    root: &Path,
+    ceilings: &Ceilings,
+    rights: Rights,
+) -> Result<Extracted, UnpackError> {
+    let opaque = if rights.unprivileged {
+        "user.overlay.opaque"
+    } else {
+        "trusted.overlay.opaque"
+    };
+    let mut extractor = Extractor {
+        place: Place::open(root, ceilings.path_depth, opaque)?,
+        ceilings,
+        rights,
+        done: Extracted::default(),
+        directories: BTreeMap::new(),
+        waiting: 0,
+        buffer: vec![0; BUFFER],
+    };
+    let mut archive = Archive::new(input, ceilings);
+    while let Some(entry) = archive.next()? {
+        extractor.entry(&mut archive, &entry)?;
+    }
+    archive.drain()?;
+    extractor.finish_directories()?;
+    Ok(extractor.done)
+}
+
+struct Extractor<'a> {
+    place: Place,
+    ceilings: &'a Ceilings,
+    rights: Rights,
+    done: Extracted,
+    /// Attributes that wait: a directory's times change with each file in it, and its mode may forbid more files.
+    directories: BTreeMap<Vec<u8>, Attributes>,
+    waiting: usize,
+    buffer: Vec<u8>,
+}
+
+impl Extractor<'_> {
+    fn entry<R: Read>(
+        &mut self,
+        archive: &mut Archive<'_, R>,
+        entry: &Entry,
+    ) -> Result<(), UnpackError> {
+        let path = clean(&entry.path, self.ceilings)?;
+        self.done.entries += 1;
+        if self.done.entries > self.ceilings.entries {
+            return Err(UnpackError::Ceiling {
+                what: "the number of entries".to_owned(),
+                ceiling: self.ceilings.entries,
+            });
+        }
+        if path.is_empty() {
+            if entry.kind != Kind::Directory {
+                return Err(UnpackError::entry(
+                    &entry.path,
+                    "the layer's root is not a directory",
+                ));
+            }
+            return self.remember(path, entry);
+        }
+        if split(&path).1.starts_with(WHITEOUT) {
+            return self.whiteout(&path);
+        }
+        match &entry.kind {
+            Kind::Directory => self.directory(path, entry),
+            Kind::File { .. } => self.file(&path, entry, archive),
+            Kind::HardLink { target } => self.hard_link(&path, target),
+            Kind::Symlink { target } => self.symlink(&path, target, entry),
+            Kind::Fifo => self.node(&path, entry, FileType::Fifo, 0),
+            Kind::Char { major: 0, minor: 0 } => Err(UnpackError::entry(
+                &path,
+                "a device 0:0 is overlayfs' own mark and not an image's to make",
+            )),
+            Kind::Char { major, minor } => {
+                let device = rustix::fs::makedev(*major, *minor);
+                self.node(&path, entry, FileType::CharacterDevice, device)
+            }
+            Kind::Block { major, minor } => {
+                let device = rustix::fs::makedev(*major, *minor);
+                self.node(&path, entry, FileType::BlockDevice, device)
+            }
+        }
+    }
+
+    fn directory(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let spot = self.place.spot(&path)?;
+        let found = spot.stat().during("look at it", &path)?;
+        let whiteout = found.as_ref().is_some_and(is_whiteout);
+        match found.as_ref().map(kind) {
+            Some(FileType::Directory) => return self.remember(path, entry),
+            Some(_) => self.clear(&spot, &path)?,
+            None => {}
+        }
+        rustix::fs::mkdirat(&spot.dir, spot.name, Mode::from_raw_mode(0o700))
+            .during("make the directory", &path)?;
+        if whiteout {
+            let made = open_made(&spot).during("open the directory", &path)?;
+            self.place
+                .make_opaque(&made)
+                .during("mark it opaque", &path)?;
+        }
+        self.remember(path, entry)
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        path: &[u8],
+        entry: &Entry,
+        archive: &mut Archive<'_, R>,
+    ) -> Result<(), UnpackError> {
+        let attributes = Attributes::of(entry)?;
+        let spot = self.place.spot(path)?;
+        let mut file = match create(&spot) {
+            Err(Errno::EXIST) => {
+                self.clear(&spot, path)?;
+                create(&spot)
+            }
+            other => other,
+        }
+        .map(std::fs::File::from)
+        .during("create the file", path)?;
+        loop {
+            let read = archive.read(&mut self.buffer)?;
+            if read == 0 {
+                break;
+            }
+            file.write_all(&self.buffer[..read])
+                .during("write the file", path)?;
+            self.done.size += read as u64;
+        }
+        attributes.set(&file.into(), path, self.rights)
+    }
+
+    fn symlink(&mut self, path: &[u8], target: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        if target.is_empty() || target.contains(&0) || target.len() > self.ceilings.path_bytes {
+            return Err(UnpackError::entry(
+                path,
+                "its target is empty, too long, or has NUL in it",
+            ));
+        }
+        let attributes = Attributes::of(entry)?;
+        let spot = self.place.spot(path)?;
+        if spot.stat().during("look at it", path)?.is_some() {
+            self.clear(&spot, path)?;
+        }
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &spot.dir, spot.name)
+            .during("make the symlink", path)?;
+        attributes.set_at(&spot, path, false, self.rights)
+    }
+
+    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), UnpackError> {
+        let refuse = |problem: &str| {
+            let target = shown(target);
+            Err(UnpackError::entry(
+                path,
+                format!("its hard link to {target:?} {problem}"),
+            ))
+        };
+        let Ok(real) = clean(target, self.ceilings) else {
+            return refuse("could lead out of the layer");
+        };
+        if real == path {
+            return Ok(());
+        }
+        if real.is_empty() {
+            return refuse("names a directory");
+        }
+        let from = self.place.existing(&real)?;
+        match from.stat().during("look at its target", path)? {
+            None => return refuse("names nothing in this layer"),
+            Some(found) if is_whiteout(&found) => return refuse("names nothing in this layer"),
+            Some(found) if kind(&found) == FileType::Directory => {
+                return refuse("names a directory");
+            }
+            Some(_) => {}
+        }
+        let spot = self.place.spot(path)?;
+        if let Some(found) = spot.stat().during("look at it", path)? {
+            let same = from.stat().during("look at its target", path)?;
+            if same.is_some_and(|same| same.st_ino == found.st_ino) {
+                return Ok(());
+            }
+            self.clear(&spot, path)?;
+        }
+        // No flag: a symlink is linked itself, never what it points to.
+        rustix::fs::linkat(&from.dir, from.name, &spot.dir, spot.name, AtFlags::empty())
+            .during("make the hard link", path)
+    }
+
+    fn node(
+        &mut self,
+        path: &[u8],
+        entry: &Entry,
+        kind: FileType,
+        device: u64,
+    ) -> Result<(), UnpackError> {
+        let attributes = Attributes::of(entry)?;
+        if self.rights.unprivileged && kind != FileType::Fifo {
+            tracing::debug!(
+                path = shown(path),
+                "a device is left out: only root makes one"
+            );
+            return Ok(());
+        }
+        let spot = self.place.spot(path)?;
+        if spot.stat().during("look at it", path)?.is_some() {
+            self.clear(&spot, path)?;
+        }
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(&spot.dir, spot.name, kind, mode, device)
+            .during("make the special file", path)?;
+        attributes.set_at(&spot, path, true, self.rights)
+    }
+
+    /// A mark that something of the layers below is not there any more.
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), UnpackError> {
+        let (parent, name) = split(path);
+        if name == OPAQUE {
+            return self.opaque(parent);
+        }
+        if name.starts_with(b".wh..wh.") {
+            // Notes of aufs to itself.
+            return Ok(());
+        }
+        let hidden = &name[WHITEOUT.len()..];
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(UnpackError::entry(path, "a whiteout of nothing"));
+        }
+        let target = if parent.is_empty() {
+            hidden.to_vec()
+        } else {
+            [parent, b"/", hidden].concat()
+        };
+        let spot = self.place.spot(&target)?;
+        match spot.stat().during("look at it", &target)? {
+            None => {
+                let mode = Mode::from_raw_mode(0);
+                rustix::fs::mknodat(&spot.dir, spot.name, FileType::CharacterDevice, mode, 0)
+                    .during("make the whiteout", path)
+            }
+            // A whiteout speaks of the layers below alone: what this layer has stays, and a directory hides the one below.
+            Some(found) if kind(&found) == FileType::Directory => {
+                let made = open_made(&spot).during("open the directory", &target)?;
+                self.place
+                    .make_opaque(&made)
+                    .during("mark it opaque", &target)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn opaque(&mut self, directory: &[u8]) -> Result<(), UnpackError> {
+        if directory.is_empty() {
+            self.done.opaque_root = true;
+            return Ok(());
+        }
+        // The directory itself may come later, or never.
+        let inside = [directory, b"/x"].concat();
+        let spot = self.place.spot(&inside)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&spot.dir, ".", flags, Mode::empty())
+            .during("open the directory", directory)?;
+        self.place
+            .make_opaque(&made)
+            .during("mark it opaque", directory)
+    }
+
+    /// Makes room for another entry of the same name: the later one counts.
+    fn clear(&mut self, spot: &Spot<'_>, path: &[u8]) -> Result<(), UnpackError> {
+        self.place.forget();
+        let directory = spot
+            .stat()
+            .during("look at it", path)?
+            .is_some_and(|found| kind(&found) == FileType::Directory);
+        if !directory {
+            return rustix::fs::unlinkat(&spot.dir, spot.name, AtFlags::empty())
+                .during("replace it", path);
+        }
+        self.directories.remove(path);
+        match rustix::fs::unlinkat(&spot.dir, spot.name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY) => Err(UnpackError::entry(
+                path,
+                "the layer has it as a directory with content and as something else",
+            )),
+            other => other.during("replace it", path),
+        }
+    }
+
+    fn remember(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let attributes = Attributes::of(entry)?;
+        self.waiting += path.len() + 128;
+        if self.waiting > WAITING_BYTES {
+            return Err(UnpackError::Ceiling {
+                what: "the names of all directories together, in bytes,".to_owned(),
+                ceiling: WAITING_BYTES as u64,
+            });
+        }
+        self.directories.insert(path, attributes);
+        Ok(())
+    }
+
+    /// Gives directories their attributes, the deepest first.
+    fn finish_directories(&mut self) -> Result<(), UnpackError> {
+        for (path, attributes) in std::mem::take(&mut self.directories).iter().rev() {
+            match self.place.open_for_attributes(path) {
+                Ok(dir) => attributes.set(&dir, path, self.rights)?,
+                // Replaced by a later entry, or reached through a symlink of this layer.
+                Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT) => {
+                    self.finish_through_links(path, attributes)?;
+                }
+                Err(errno) => return Err(errno).during("open the directory", path),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_through_links(
+        &mut self,
+        path: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), UnpackError> {
+        let Ok(spot) = self.place.existing(path) else {
+            return Ok(());
+        };
+        match open_made(&spot) {
+            Ok(dir) => attributes.set(&dir, path, self.rights),
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno).during("open the directory", path),
+        }
+    }
+}
+
+fn create(spot: &Spot<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&spot.dir, spot.name, flags, Mode::from_raw_mode(0o600))
+}
+
+/// Opens a directory that is at this spot, not a symlink to one.
+fn open_made(spot: &Spot<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&spot.dir, spot.name, flags, Mode::empty())
+}

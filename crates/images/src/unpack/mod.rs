@@ -1,0 +1,18 @@
+//! Layers unpacked into overlayfs' form, with everything in them taken for hostile.
+//!
+//! [`archive`] reads tar strictly, [`name`] checks paths, [`place`] confines every operation to the staging directory by file descriptors,
+//! [`extract`] makes the files, [`attributes`] gives them owners, modes, times and extended attributes.
+
+mod archive;
+mod attributes;
+mod decompress;
+mod error;
+mod extract;
+mod name;
+mod number;
+mod pax;
+mod place;
+
+pub(crate) use decompress::decompress;
+pub(crate) use error::UnpackError;
+pub(crate) use extract::{Extracted, Rights, extract};

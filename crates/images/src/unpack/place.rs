@@ -1,0 +1,237 @@
+//! The staging directory: every operation starts at its descriptor and no symlink is ever followed by the kernel.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::error::{During as _, UnpackError, shown};
+use super::name::split;
+
+/// Nothing leads out, nothing is followed, nothing is mounted in between.
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Symlinks in one path, as the kernel counts.
+const LINKS: usize = 40;
+
+/// The directory that a layer is unpacked into. Nobody else writes to it.
+pub(crate) struct Place {
+    root: OwnedFd,
+    depth: usize,
+    opaque: &'static str,
+    /// The directory that was opened last: entries come in groups.
+    last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+}
+
+/// Where an entry goes: its directory, and its name in there.
+pub(crate) struct Spot<'p> {
+    pub(crate) dir: Rc<OwnedFd>,
+    pub(crate) name: &'p OsStr,
+}
+
+impl Spot<'_> {
+    /// What has this name already; `None` where nothing has.
+    pub(crate) fn stat(&self) -> rustix::io::Result<Option<Stat>> {
+        stat(&self.dir, self.name)
+    }
+}
+
+fn stat(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<Option<Stat>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether this is overlayfs' whiteout: a character device 0:0.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// The type of what was found.
+pub(crate) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+impl Place {
+    /// `depth` bounds how deep directories are made; `opaque` is the extended attribute of opaque directories.
+    pub(crate) fn open(
+        path: &Path,
+        depth: usize,
+        opaque: &'static str,
+    ) -> Result<Self, UnpackError> {
+        let root = rustix::fs::open(path, DIRECTORY, Mode::empty())
+            .during("open the staging directory", b"")?;
+        Ok(Self {
+            root,
+            depth,
+            opaque,
+            last: None,
+        })
+    }
+
+    /// Where the entry with this clean path, not empty, goes. Directories that are missing on the way are made, mode 0755.
+    pub(crate) fn spot<'p>(&mut self, path: &'p [u8]) -> Result<Spot<'p>, UnpackError> {
+        self.find(path, true)
+    }
+
+    /// As [`Place::spot`] for something that is there already: no directory is made.
+    pub(crate) fn existing<'p>(&mut self, path: &'p [u8]) -> Result<Spot<'p>, UnpackError> {
+        self.find(path, false)
+    }
+
+    fn find<'p>(&mut self, path: &'p [u8], make: bool) -> Result<Spot<'p>, UnpackError> {
+        let (parent, name) = split(path);
+        let name = OsStr::from_bytes(name);
+        if let Some((known, dir)) = &self.last
+            && known == parent
+        {
+            return Ok(Spot {
+                dir: Rc::clone(dir),
+                name,
+            });
+        }
+        let dir = match self.open_dir(parent) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => self.walk(parent, path, make)?,
+            Err(errno) => return Err(errno).during("open its directory", path),
+        };
+        let dir = Rc::new(dir);
+        self.last = Some((parent.to_vec(), Rc::clone(&dir)));
+        Ok(Spot { dir, name })
+    }
+
+    /// Forgets what was opened: something on the way may have been replaced.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+
+    /// Opens a directory by its real path, for reading and for its attributes.
+    pub(crate) fn open_for_attributes(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.openat(path, flags)
+    }
+
+    fn open_dir(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        self.openat(path, DIRECTORY)
+    }
+
+    fn openat(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        loop {
+            let opened = rustix::fs::openat2(
+                &self.root,
+                OsStr::from_bytes(path),
+                flags,
+                Mode::empty(),
+                RESOLVE,
+            );
+            if opened.as_ref().err() != Some(&Errno::INTR) {
+                return opened;
+            }
+        }
+    }
+
+    /// Goes to a directory name by name: makes what is missing, and takes symlinks of this layer by their text, inside the layer's root.
+    fn walk(&self, parent: &[u8], entry: &[u8], make: bool) -> Result<OwnedFd, UnpackError> {
+        let mut todo: Vec<Vec<u8>> = names(parent).rev().collect();
+        let mut real: Vec<Vec<u8>> = Vec::new();
+        let mut links = 0;
+        let mut dir = self.open_dir(b"").during("open its directory", entry)?;
+        while let Some(name) = todo.pop() {
+            if name == b".." {
+                real.pop();
+                dir = self
+                    .open_dir(&real.join(&b'/'))
+                    .during("open its directory", entry)?;
+                continue;
+            }
+            if real.len() == self.depth {
+                return Err(UnpackError::Ceiling {
+                    what: format!("the path depth of entry {:?}", shown(entry)),
+                    ceiling: self.depth as u64,
+                });
+            }
+            let at = OsStr::from_bytes(&name);
+            let found = stat(&dir, at).during("look at its directory", entry)?;
+            match found.as_ref().map(kind) {
+                Some(FileType::Directory) => {}
+                Some(FileType::Symlink) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(UnpackError::entry(entry, "its path has too many symlinks"));
+                    }
+                    let target = rustix::fs::readlinkat(&dir, at, Vec::new())
+                        .during("read a symlink on its path", entry)?;
+                    if target.as_bytes().starts_with(b"/") {
+                        real.clear();
+                        dir = self.open_dir(b"").during("open its directory", entry)?;
+                    }
+                    todo.extend(names(target.as_bytes()).rev());
+                    continue;
+                }
+                Some(_) if !found.as_ref().is_some_and(is_whiteout) => {
+                    return Err(UnpackError::entry(
+                        entry,
+                        format!("{:?} on its path is not a directory", shown(&name)),
+                    ));
+                }
+                _ if !make || links > 0 => {
+                    return Err(UnpackError::entry(
+                        entry,
+                        format!("{:?} on its path is not in this layer", shown(&name)),
+                    ));
+                }
+                over => {
+                    self.make_on_the_way(&dir, at, over.is_some())
+                        .during("make its directory", entry)?;
+                }
+            }
+            real.push(name);
+            dir = self
+                .open_dir(&real.join(&b'/'))
+                .during("open its directory", entry)?;
+        }
+        Ok(dir)
+    }
+
+    fn make_on_the_way(
+        &self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        over_whiteout: bool,
+    ) -> rustix::io::Result<()> {
+        if over_whiteout {
+            rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+        }
+        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
+        // Without the process's mask.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+        if over_whiteout {
+            self.make_opaque(&made)?;
+        }
+        Ok(())
+    }
+
+    /// Marks a directory as hiding what lies below it in lower layers.
+    pub(crate) fn make_opaque(&self, dir: &OwnedFd) -> rustix::io::Result<()> {
+        rustix::fs::fsetxattr(dir, self.opaque, b"y", rustix::fs::XattrFlags::empty())
+    }
+}
+
+/// The names of a path; `..` stays, for the caller to clamp at the root.
+fn names(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
+    path.split(|b| *b == b'/')
+        .filter(|name| !matches!(*name, b"" | b"."))
+        .map(<[u8]>::to_vec)
+}
