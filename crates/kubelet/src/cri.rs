@@ -1,8 +1,8 @@
 //! The runtime, asked over CRI: deadlines, errors in the kubelet's words, and answers that must not be empty.
 
-use std::future::Future;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use towline_cri::error::Details;
@@ -12,8 +12,8 @@ use towline_cri::v1::{self, PodSandboxConfig};
 
 use crate::trace::Trace;
 
-const TIMEOUT: Duration = Duration::from_mins(2);
-const SANDBOX_TIMEOUT: Duration = Duration::from_mins(4);
+const TIMEOUT: Duration = Duration::from_secs(120);
+const SANDBOX_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A runtime that refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,7 +24,7 @@ pub(crate) struct CriError {
     /// The runtime's words.
     pub(crate) desc: String,
     /// What our own runtime says in addition.
-    pub(crate) details: Option<Details>,
+    pub(crate) details: Option<Box<Details>>,
 }
 
 impl CriError {
@@ -55,7 +55,7 @@ impl From<Status> for CriError {
     fn from(status: Status) -> Self {
         Self {
             code: status.code(),
-            details: towline_cri::error::read(&status),
+            details: towline_cri::error::read(&status).map(Box::new),
             desc: status.message().to_owned(),
         }
     }
@@ -94,17 +94,21 @@ pub(crate) struct Cri {
     images: ImageServiceClient<Channel>,
 }
 
-async fn within<T>(
+/// Boxed: a call holds its whole request, and workers hold the call.
+fn within<'a, T>(
     limit: Duration,
-    call: impl Future<Output = std::result::Result<Response<T>, Status>>,
-) -> Result<T> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(CriError::new(
-            Code::DeadlineExceeded,
-            "context deadline exceeded",
-        )),
-    }
+    call: impl Future<Output = std::result::Result<Response<T>, Status>> + Send + 'a,
+) -> BoxFuture<'a, Result<T>> {
+    let call = Box::pin(call);
+    Box::pin(async move {
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(CriError::new(
+                Code::DeadlineExceeded,
+                "context deadline exceeded",
+            )),
+        }
+    })
 }
 
 impl Cri {
@@ -275,12 +279,6 @@ impl Cri {
         Ok(within(TIMEOUT, self.images().list_images(request))
             .await?
             .images)
-    }
-
-    /// Usage of the images' file system.
-    pub(crate) async fn image_fs(&self) -> Result<v1::ImageFsInfoResponse> {
-        let request = v1::ImageFsInfoRequest {};
-        within(TIMEOUT, self.images().image_fs_info(request)).await
     }
 
     /// An image, if it is there.

@@ -1,7 +1,6 @@
 //! Counters of the node agent, in Prometheus' text form. Labels are bounded: causes and steps of the closed vocabulary.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,56 +51,58 @@ impl Metrics {
     /// The text form. `causes` adds the counter by cause, which Kubernetes does not have.
     pub(crate) fn render(&self, pods: usize, causes: bool) -> String {
         let counts = self.counts();
-        let mut text = String::new();
-        let mut put = |name: &str, kind: &str, help: &str, value: String| {
-            drop(write!(
-                text,
-                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
-            ));
-        };
-        put(
-            "kubelet_running_pods",
-            "gauge",
-            "Pods that this node runs.",
-            pods.to_string(),
-        );
-        put(
-            "towline_kubelet_pod_syncs_total",
-            "counter",
-            "Syncs of pods.",
-            counts.syncs.to_string(),
-        );
-        put(
-            "towline_kubelet_pod_sync_errors_total",
-            "counter",
-            "Syncs of pods that ended with an error.",
-            counts.sync_errors.to_string(),
-        );
-        put(
-            "towline_kubelet_image_pulls_total",
-            "counter",
-            "Pulls that succeeded.",
-            counts.pulls.to_string(),
-        );
-        put(
-            "towline_kubelet_image_pull_seconds_total",
-            "counter",
-            "Time in pulls that succeeded, waiting included.",
-            format!("{:.3}", counts.pull_seconds),
-        );
+        let plain = [
+            (
+                "kubelet_running_pods",
+                "gauge",
+                "Pods that this node runs.",
+                pods.to_string(),
+            ),
+            (
+                "towline_kubelet_pod_syncs_total",
+                "counter",
+                "Syncs of pods.",
+                counts.syncs.to_string(),
+            ),
+            (
+                "towline_kubelet_pod_sync_errors_total",
+                "counter",
+                "Syncs of pods that ended with an error.",
+                counts.sync_errors.to_string(),
+            ),
+            (
+                "towline_kubelet_image_pulls_total",
+                "counter",
+                "Pulls that succeeded.",
+                counts.pulls.to_string(),
+            ),
+            (
+                "towline_kubelet_image_pull_seconds_total",
+                "counter",
+                "Time in pulls that succeeded, waiting included.",
+                format!("{:.3}", counts.pull_seconds),
+            ),
+        ];
+        let mut lines: Vec<String> = plain
+            .into_iter()
+            .flat_map(|(name, kind, help, value)| {
+                [
+                    format!("# HELP {name} {help}"),
+                    format!("# TYPE {name} {kind}"),
+                    format!("{name} {value}"),
+                ]
+            })
+            .collect();
         if causes {
             let name = "towline_kubelet_image_pull_failures_total";
-            drop(write!(
-                text,
-                "# HELP {name} Images that could not be had, by cause and step.\n# TYPE {name} counter\n"
+            lines.push(format!(
+                "# HELP {name} Images that could not be had, by cause and step."
             ));
-            for ((cause, step), count) in &counts.failures {
-                drop(writeln!(
-                    text,
-                    "{name}{{cause=\"{cause}\",step=\"{step}\"}} {count}"
-                ));
-            }
+            lines.push(format!("# TYPE {name} counter"));
+            lines.extend(counts.failures.iter().map(|((cause, step), count)| {
+                format!("{name}{{cause=\"{cause}\",step=\"{step}\"}} {count}")
+            }));
         }
-        text
+        lines.join("\n") + "\n"
     }
 }

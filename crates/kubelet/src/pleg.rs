@@ -169,7 +169,8 @@ impl Pleg {
                 match self.cri.container_status(id).await {
                     Ok(status) => {
                         let owner = owners.get(id).copied().unwrap_or_default();
-                        view.containers.push(instance(status, owner));
+                        view.containers
+                            .push(with_message(instance(status, owner)).await);
                     }
                     Err(error) if error.is_not_found() => {}
                     Err(error) => return Err(error),
@@ -247,4 +248,71 @@ fn instance(status: v1::ContainerStatus, sandbox: &str) -> Instance {
         message_file,
         id: status.id,
     }
+}
+
+/// Bytes of a termination message that are kept.
+const MAX_MESSAGE: u64 = 4096;
+const MAX_LOG_MESSAGE: usize = 2048;
+const MAX_LOG_LINES: usize = 80;
+const LOG_TAIL: u64 = 16 * 1024;
+
+/// Adds what the container left as its termination message.
+async fn with_message(mut instance: Instance) -> Instance {
+    if instance.state != State::Exited {
+        return instance;
+    }
+    let (file, log) = (instance.message_file.clone(), instance.log_path.clone());
+    let from_logs = instance.message_from_logs && instance.exit_code != 0;
+    let message = towline_sys::task::blocking("termination-message", move || {
+        let left = file_message(&file);
+        if left.is_empty() && from_logs {
+            log_message(&log)
+        } else {
+            left
+        }
+    });
+    let message = message.await;
+    if !message.is_empty() {
+        instance.message = message;
+    }
+    instance
+}
+
+/// The beginning of the file; a container may have put anything there.
+fn file_message(path: &str) -> String {
+    use std::io::Read as _;
+    let meta = std::fs::symlink_metadata(path);
+    if !meta.is_ok_and(|meta| meta.is_file()) {
+        return String::new();
+    }
+    let mut bytes = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_MESSAGE).read_to_end(&mut bytes));
+    if read.is_err() {
+        return String::new();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The last lines of the log.
+fn log_message(path: &str) -> String {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|mut file| {
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(end.saturating_sub(LOG_TAIL)))?;
+        file.take(LOG_TAIL).read_to_end(&mut bytes)
+    });
+    if read.is_err() {
+        return String::new();
+    }
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
+    let mut out = Vec::new();
+    let mut renderer =
+        crate::server::cri_log::Renderer::new(crate::server::cri_log::View::default());
+    for line in &lines[lines.len().saturating_sub(MAX_LOG_LINES)..] {
+        renderer.push(line, &mut out);
+    }
+    let start = out.len().saturating_sub(MAX_LOG_MESSAGE);
+    String::from_utf8_lossy(&out[start..]).into_owned()
 }

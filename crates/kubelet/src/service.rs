@@ -247,7 +247,7 @@ impl Parts {
             critical("kubelet-status"),
             Box::pin(async move { a.status.run(stop).await }),
         );
-        let (writer, stop) = (self.writer, tell.clone());
+        let (writer, stop) = (self.writer, tell);
         spawn(TELL, critical("kubelet-events"), Box::pin(writer.run(stop)));
         let lease = node::renew(
             client.clone(),

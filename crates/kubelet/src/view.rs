@@ -117,9 +117,9 @@ impl PodView {
     /// Sorts newest first.
     pub(crate) fn sort(&mut self) {
         self.sandboxes
-            .sort_by(|a, b| (b.created, b.attempt).cmp(&(a.created, a.attempt)));
+            .sort_by_key(|s| std::cmp::Reverse((s.created, s.attempt)));
         self.containers
-            .sort_by(|a, b| (b.created, b.restarts).cmp(&(a.created, a.restarts)));
+            .sort_by_key(|c| std::cmp::Reverse((c.created, c.restarts)));
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Str
         if let Some((name, tail)) = named {
             match lookup(name) {
                 Some(value) => expanded.push_str(&value),
-                None => expanded.push_str(&format!("$({name})")),
+                None => expanded.extend(["$(", name, ")"]),
             }
             rest = tail;
         } else {

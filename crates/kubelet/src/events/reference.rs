@@ -42,13 +42,3 @@ fn field_path(pod: &Pod, name: &str) -> Option<String> {
         .any(|c| c.name == name)
         .then(|| format!("spec.ephemeralContainers{{{name}}}"))
 }
-
-/// The reference to this node. Its uid is its name, as the kubelet has always written it.
-pub(crate) fn node(name: &str) -> ObjectReference {
-    ObjectReference {
-        kind: Some("Node".to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(name.to_owned()),
-        ..ObjectReference::default()
-    }
-}

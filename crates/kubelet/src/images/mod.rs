@@ -107,13 +107,13 @@ impl Images {
             (Ok(name), Ok(reference)) => (name, reference),
             (Err(waiting), _) => {
                 let known = Known::here(Cause::InvalidReference, Step::Reference);
-                return Err(self.refuse(ask, waiting, known));
+                return Err(self.refuse(ask, waiting, &known));
             }
             // Both parse the same way.
             (Ok(_), Err(error)) => {
                 let known = Known::here(Cause::InvalidReference, Step::Reference);
                 let waiting = pull::credentials_failed(&error.to_string());
-                return Err(self.refuse(ask, waiting, known));
+                return Err(self.refuse(ask, waiting, &known));
             }
         };
         let spec = ImageSpec {
@@ -150,9 +150,9 @@ impl Images {
             }
             Decision::Wait(waiting) => {
                 let never = Known::here(Cause::NeverPull, Step::Policy);
-                Err(self.refuse(ask, waiting, inspect_error.unwrap_or(never)))
+                Err(self.refuse(ask, waiting, &inspect_error.unwrap_or(never)))
             }
-            Decision::Pull { events } => self.pull(ask, &reference, spec, &events).await,
+            Decision::Pull { events } => Box::pin(self.pull(ask, &reference, spec, &events)).await,
         }
     }
 
@@ -168,7 +168,7 @@ impl Images {
             Err(error) => {
                 let waiting = pull::credentials_failed(&error.to_string());
                 let known = Known::here(Cause::PullSecretMalformed, Step::Credentials);
-                return Err(self.refuse(ask, waiting, known));
+                return Err(self.refuse(ask, waiting, &known));
             }
         };
         let key = image_key(view::uid(ask.pod), ask.image());
@@ -285,11 +285,11 @@ impl Images {
     }
 
     /// A failure before any attempt: there is no window, the next sync looks again.
-    fn refuse(&self, ask: &Ask<'_>, waiting: Waiting, known: Known) -> Trouble {
+    fn refuse(&self, ask: &Ask<'_>, waiting: Waiting, known: &Known) -> Trouble {
         let now = self.clock.now();
         self.metrics.failed(known.cause.cause(), known.step);
         self.records
-            .refused(ask, &known, &waiting.message, now, after(now, NEXT_SYNC));
+            .refused(ask, known, &waiting.message, now, after(now, NEXT_SYNC));
         self.tell(ask, waiting)
     }
 

@@ -21,7 +21,7 @@ use crate::agent::Agent;
 use crate::clock::between;
 
 const CHECK: Duration = Duration::from_secs(10);
-const REPORT: Duration = Duration::from_mins(5);
+const REPORT: Duration = Duration::from_secs(300);
 const IMAGES: usize = 50;
 const NAMES: usize = 5;
 const MIN_MEMORY: u64 = 100 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! The node's endpoint: logs of containers, pods, metrics, health. Everything but health asks who is there.
 
 mod auth;
-mod cri_log;
+pub(crate) mod cri_log;
 mod logs;
 mod tls;
 

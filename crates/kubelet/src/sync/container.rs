@@ -187,11 +187,11 @@ fn security(
         namespace_options: Some(namespaces(pod, target)),
         run_as_user: own
             .run_as_user
-            .or(of_pod.and_then(|c| c.run_as_user))
+            .or_else(|| of_pod?.run_as_user)
             .map(sandbox::number),
         run_as_group: own
             .run_as_group
-            .or(of_pod.and_then(|c| c.run_as_group))
+            .or_else(|| of_pod?.run_as_group)
             .map(sandbox::number),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         supplemental_groups: sandbox::groups(of_pod),
@@ -205,7 +205,7 @@ fn security(
         seccomp: Some(seccomp(
             own.seccomp_profile
                 .as_ref()
-                .or(of_pod.and_then(|c| c.seccomp_profile.as_ref())),
+                .or_else(|| of_pod?.seccomp_profile.as_ref()),
         )),
         ..LinuxContainerSecurityContext::default()
     }
@@ -244,29 +244,31 @@ pub(crate) fn root_problem(
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     let own = container.security_context.as_ref();
     let get = |f: fn(&SecurityContext) -> Option<bool>| own.and_then(f);
-    let must_not = get(|c| c.run_as_non_root).or(of_pod.and_then(|c| c.run_as_non_root));
+    let must_not = get(|c| c.run_as_non_root).or_else(|| of_pod?.run_as_non_root);
     if must_not != Some(true) {
         return None;
     }
     let user = own
         .and_then(|c| c.run_as_user)
-        .or(of_pod.and_then(|c| c.run_as_user));
+        .or_else(|| of_pod?.run_as_user);
     let at = format!(
         "(pod: {:?}, container: {})",
         view::full_name(pod),
         container.name
     );
-    match user {
-        Some(0) => Some(format!("container's runAsUser breaks non-root policy {at}")),
-        Some(_) => None,
-        None if image_uid == Some(0) || (image_uid.is_none() && image_user.is_empty()) => Some(
-            format!("container has runAsNonRoot and image will run as root {at}"),
-        ),
-        None if image_uid.is_none() => Some(format!(
-            "container has runAsNonRoot and image has non-numeric user ({image_user}), cannot verify user is non-root {at}"
-        )),
-        None => None,
+    let as_root =
+        user.is_none() && (image_uid == Some(0) || (image_uid.is_none() && image_user.is_empty()));
+    if user == Some(0) {
+        return Some(format!("container's runAsUser breaks non-root policy {at}"));
     }
+    if as_root {
+        return Some(format!(
+            "container has runAsNonRoot and image will run as root {at}"
+        ));
+    }
+    (user.is_none() && image_uid.is_none()).then(|| {
+        format!("container has runAsNonRoot and image has non-numeric user ({image_user}), cannot verify user is non-root {at}")
+    })
 }
 
 /// The host's file for the termination message of one instance.

@@ -121,7 +121,7 @@ pub(super) async fn run_hook(
     let run = async {
         if let Some(exec) = &hook.exec {
             let command = exec.command.clone().unwrap_or_default();
-            let wait = limit.unwrap_or(Duration::from_mins(2));
+            let wait = limit.unwrap_or(Duration::from_secs(120));
             let done = agent
                 .cri
                 .exec(id, &command, wait)

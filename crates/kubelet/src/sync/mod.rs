@@ -121,7 +121,7 @@ pub(crate) async fn sync(
         let running = view.latest(name).map(|c| c.id.as_str()).unwrap_or_default();
         agent.probes.health(uid, name, running).0
     });
-    sync.act(actions).await;
+    Box::pin(sync.act(actions)).await;
     sync.outcome()
 }
 

@@ -22,7 +22,7 @@ impl Sync<'_> {
             return false;
         };
         let uid = view::uid(self.pod);
-        let outcome = self.try_start(role, &container).await;
+        let outcome = Box::pin(self.try_start(role, &container)).await;
         let trouble = outcome.err();
         self.agent.troubles.set(uid, name, trouble.clone());
         self.agent.status.touch(uid);

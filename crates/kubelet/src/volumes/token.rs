@@ -14,7 +14,7 @@ use crate::clock::{after, between};
 use crate::view;
 
 const DEFAULT_SECONDS: i64 = 3600;
-const REFRESH_AT_THE_LATEST: Duration = Duration::from_hours(24);
+const REFRESH_AT_THE_LATEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Tokens by pod, audience and lifetime.
 pub(crate) struct Tokens {
