@@ -20,6 +20,7 @@ mod value;
 pub use credential::{Candidate, Credential, Origin};
 pub use entry::EntryError;
 pub use location::{Mismatch, explain_mismatch};
+pub use login::{Login, Logins};
 pub use ring::{Key, Keyring, Keys, Source};
 pub use secret::{SecretError, SecretFault};
 pub use value::Secret;

@@ -114,12 +114,13 @@ impl Logins {
             .collect()
     }
 
-    /// The entries as keys for the kubelet's rules: what a secret made from this file would hold.
+    /// The logins that the file itself holds, as keys for [`crate::Keyring`]. Tokens are kept, and entries that hold nothing
+    /// (their login is in a helper) are left out.
     pub fn keys(&self) -> Keys {
+        let stored = self.entries.iter().filter(|(_, entry)| !entry.is_empty());
         Keys::new(
-            self.entries
-                .iter()
-                .map(|(location, entry)| Key::from_entry(location, entry.clone()))
+            stored
+                .map(|(location, entry)| Key::new(location, credential(entry)))
                 .collect(),
         )
     }
@@ -242,6 +243,20 @@ mod tests {
         ] {
             assert_eq!(find(file, image), expected, "{file} {image}");
         }
+    }
+
+    #[test]
+    fn keys_are_the_logins_that_the_file_holds() {
+        let file = br#"{"auths":{"a.io":{},"b.io":{"identitytoken":"t"},"c.io":{"auth":"Ym9iOnB3"}},"credsStore":"s"}"#;
+        let keys = Logins::parse(file).unwrap().keys();
+        let token = Key::new("b.io", Credential::IdentityToken("t".into()));
+        assert_eq!(
+            keys,
+            Keys::new(vec![
+                token,
+                Key::new("c.io", Credential::basic("bob", "pw"))
+            ])
+        );
     }
 
     #[test]

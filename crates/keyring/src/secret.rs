@@ -133,7 +133,7 @@ pub fn decode(type_: &str, data: &BTreeMap<String, Vec<u8>>) -> Result<Keys, Sec
     };
     let value = parse(bytes)?;
     let entries = if key == KEY_CFG {
-        entries_of(&value, "credentialprovider.DockerConfig")?
+        entries_of(&value, "value of type credentialprovider.DockerConfig")?
     } else {
         auths(&value)?
     };
@@ -232,9 +232,15 @@ fn auths(value: &Value) -> Result<Option<&Map<String, Value>>, SecretError> {
         Value::Null => Ok(None),
         Value::Object(fields) => match field(fields, "auths") {
             None => Ok(None),
-            Some(auths) => entries_of(auths, "credentialprovider.DockerConfig"),
+            Some(auths) => entries_of(
+                auths,
+                "struct field DockerConfigJSON.auths of type credentialprovider.DockerConfig",
+            ),
         },
-        other => Err(wrong_type(other, "credentialprovider.DockerConfigJSON")),
+        other => Err(wrong_type(
+            other,
+            "value of type credentialprovider.DockerConfigJSON",
+        )),
     }
 }
 
@@ -252,7 +258,7 @@ fn entries_of<'a>(
 fn wrong_type(value: &Value, expected: &str) -> SecretError {
     SecretError::Json {
         text: format!(
-            "json: cannot unmarshal {} into Go value of type {expected}",
+            "json: cannot unmarshal {} into Go {expected}",
             json_type(value)
         ),
     }
@@ -405,7 +411,7 @@ mod tests {
             ),
             (
                 r#"{"auths":[]}"#,
-                "json: cannot unmarshal array into Go value of type credentialprovider.DockerConfig",
+                "json: cannot unmarshal array into Go struct field DockerConfigJSON.auths of type credentialprovider.DockerConfig",
             ),
         ] {
             let found = decode(TYPE_CONFIG_JSON, &data(KEY_CONFIG_JSON, text)).unwrap_err();
