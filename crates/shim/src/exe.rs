@@ -4,8 +4,9 @@
 //! container through `/proc/<pid>/exe`, and could overwrite the host's binary
 //! by it. So the program executes itself again from a read-only mount that is
 //! attached nowhere (no memory is used for that), or, where that mount cannot
-//! be made, from a sealed copy in memory. The new process also starts with an
-//! environment that is empty but for what is named here.
+//! be made, from a sealed copy in memory. The new process also starts without
+//! any descriptor of its caller but the standard ones, and with an environment
+//! that is empty but for what is named here.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -18,8 +19,23 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 
 const SELF: &str = "/proc/self/exe";
 
+/// In the environment of a process that was executed by this one.
+const MARK: &str = "TOWLINE_SHIM_SEALED";
+
+/// Whether this process is the one that was executed again; an error when it
+/// is and can be written to all the same.
+pub(crate) fn is_executed_sealed() -> io::Result<bool> {
+    if std::env::var_os(MARK).is_none() {
+        return Ok(false);
+    }
+    if is_sealed()? {
+        return Ok(true);
+    }
+    Err(io::Error::other("it can be written to after it was sealed"))
+}
+
 /// Whether this process runs from something that cannot be written.
-pub(crate) fn is_sealed() -> io::Result<bool> {
+fn is_sealed() -> io::Result<bool> {
     let stat = rustix::fs::statvfs(SELF)?;
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);
@@ -32,7 +48,8 @@ pub(crate) fn is_sealed() -> io::Result<bool> {
 
 /// Executes this program again, sealed; comes back only with an error.
 pub(crate) fn execute_sealed(empty: &Path, args: &[OsString]) -> io::Error {
-    match view(empty).or_else(|_| copy()) {
+    let program = towline_sys::proc::close_on_exec().and_then(|()| program(empty));
+    match program {
         Ok(program) => execute(&program, args),
         Err(error) => error,
     }
@@ -46,6 +63,15 @@ pub(crate) fn execute_again(args: &[OsString]) -> io::Error {
     }
 }
 
+/// The program as something that cannot be written.
+fn program(empty: &Path) -> io::Result<OwnedFd> {
+    if is_sealed()? {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        return Ok(rustix::fs::open(SELF, flags, Mode::empty())?);
+    }
+    view(empty).or_else(|_| copy())
+}
+
 fn execute(program: &OwnedFd, args: &[OsString]) -> io::Error {
     let name = OsString::from("towline shim");
     let args: Result<Vec<_>, _> = std::iter::once(&name)
@@ -55,7 +81,11 @@ fn execute(program: &OwnedFd, args: &[OsString]) -> io::Error {
     let Ok(args) = args else {
         return io::Error::from(io::ErrorKind::InvalidInput);
     };
-    match nix::unistd::fexecve(program, &args, &[c"PATH=/usr/sbin:/usr/bin:/sbin:/bin"]) {
+    let env = [
+        c"PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        CString::new(format!("{MARK}=1")).unwrap_or_default(),
+    ];
+    match nix::unistd::fexecve(program, &args, &env) {
         Ok(never) => match never {},
         Err(errno) => errno.into(),
     }

@@ -59,7 +59,7 @@ fn start(dir: &Path, args: &[OsString]) -> Startup<ExitCode> {
     paths
         .create()
         .map_err(|error| towline_sys::task::chain(&error))?;
-    if !exe::is_sealed().map_err(|error| format!("look at the program: {error}"))? {
+    if !exe::is_executed_sealed().map_err(|error| format!("look at the program: {error}"))? {
         let error = exe::execute_sealed(&paths.empty(), args);
         return Err(format!("seal the program: {error}"));
     }

@@ -24,6 +24,7 @@ mod sandbox;
 mod server;
 mod spec;
 mod stats;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -81,6 +81,8 @@ pub(crate) fn timestamp() -> String {
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
+    /// The last write failed: said once, not for each line.
+    failing: bool,
 }
 
 impl Log {
@@ -90,6 +92,7 @@ impl Log {
         Ok(Self {
             path: path.into(),
             file: open(path)?,
+            failing: false,
         })
     }
 
@@ -102,9 +105,13 @@ impl Log {
     /// Appends lines. What cannot be written (a full disk) is lost: the
     /// container goes on.
     pub(crate) fn append(&mut self, lines: &[u8]) {
-        if let Err(error) = self.file.write_all(lines) {
+        let written = self.file.write_all(lines);
+        if let Err(error) = &written
+            && !self.failing
+        {
             tracing::error!(path = %self.path.display(), %error, "log lines are lost");
         }
+        self.failing = written.is_err();
     }
 }
 

@@ -18,6 +18,7 @@ use towline_sys::task::chain;
 use crate::executor::Program;
 use crate::paths::Paths;
 use crate::spec::ContainerSpec;
+use crate::watchdog::Watchdog;
 use crate::{fail, internal};
 
 /// Most of the library's words that go into an answer, in bytes.
@@ -184,6 +185,8 @@ fn with_words<T>(
     let trace = paths.trace();
     // The writer appends, so an emptied file starts at the beginning again.
     drop(File::options().write(true).truncate(true).open(&trace));
+    // Without the guard everything else still works.
+    let _guard = Watchdog::start();
     // It leaves some sockets open when it fails.
     towline_sys::proc::close_leaks_of_failure(body).map_err(|error| {
         let words = fs::read_bounded(&trace, WORDS_LIMIT).unwrap_or_default();

@@ -109,7 +109,7 @@ impl Paths {
     /// Writes a container's state, so that it survives the shim.
     pub(crate) fn save(&self, state: &ContainerState) -> Result<(), String> {
         let json = serde_json::to_vec_pretty(state).map_err(|error| error.to_string())?;
-        fs::write_atomic_mode(self.container(&state.id), &json, 0o600)
+        fs::replace(self.container(&state.id), &json, 0o600)
             .map_err(|error| towline_sys::task::chain(&error))
     }
 

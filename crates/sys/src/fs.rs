@@ -158,19 +158,29 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FsError>
 /// As [`write_atomic`] with the mode, for instance 0600 for keys.
 pub fn write_atomic_mode(path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
     let path = path.as_ref();
-    let dir = parent(path);
+    stage(path, bytes, mode, true)?;
+    sync_dir(parent(path))
+}
+
+/// Replaces a file so that a reader, also after this process was killed, finds
+/// the old or the new content whole. Nothing is said of a power loss: for what
+/// describes processes, which do not survive it either.
+pub fn replace(path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    stage(path.as_ref(), bytes, mode, false)
+}
+
+fn stage(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> Result<(), FsError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let staging = dir.join(format!(".{name}.{:016x}.tmp", fastrand::u64(..)));
-    let written = write_new(&staging, bytes, mode).and_then(|()| rename(&staging, path));
+    let staging = parent(path).join(format!(".{name}.{:016x}.tmp", fastrand::u64(..)));
+    let written = write_new(&staging, bytes, mode, durable).and_then(|()| rename(&staging, path));
     if written.is_err() {
         // The first error is what matters; what is left over is only litter.
         drop(fs::remove_file(&staging));
     }
-    written?;
-    sync_dir(dir)
+    written
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> Result<(), FsError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -178,7 +188,10 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
         .open(path)
         .at("create", path)?;
     file.write_all(bytes).at("write", path)?;
-    file.sync_all().at("sync", path)
+    if durable {
+        file.sync_all().at("sync", path)?;
+    }
+    Ok(())
 }
 
 fn parent(path: &Path) -> &Path {
@@ -282,6 +295,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         write_atomic(&path, b"one").unwrap();
+        replace(&path, b"more", 0o644).unwrap();
         write_atomic_mode(&path, b"two", 0o600).unwrap();
         assert_eq!(read_bounded(&path, 3).unwrap(), b"two");
         assert_eq!(

@@ -3,7 +3,7 @@
 //! supervision of tasks; format versions of what is on disk.
 //!
 //! Almost everything is safe Rust over the wrappers of `rustix` and `nix`; the
-//! four blocks of `unsafe` (fork, kill, signals' default actions, close) are in [`proc`].
+//! few blocks of `unsafe`, for calls that have none, are in [`proc`].
 //!
 //! Functions block unless they are `async`; callers in an async context move
 //! them to [`task::blocking`].

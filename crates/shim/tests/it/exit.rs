@@ -112,7 +112,7 @@ fn statistics_and_limits_are_those_of_the_cgroup() {
 
 #[test]
 fn what_the_first_process_leaves_is_killed() {
-    for pid in [PidMode::Container, PidMode::Pod] {
+    for pid in [PidMode::Container, PidMode::Pod, PidMode::Host] {
         let options = Options {
             pid,
             ..Options::default()

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) ipc: IpcMode,
     pub(crate) host_network: bool,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// The program, and what is put before it on the command line.
+    pub(crate) shim: Vec<PathBuf>,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             ipc: IpcMode::Pod,
             host_network: false,
             sysctls: BTreeMap::new(),
+            shim: vec![SHIM.into()],
         }
     }
 }
@@ -50,6 +53,7 @@ pub(crate) struct Pod {
     pub(crate) ready: Ready,
     netns: Option<NetNs>,
     busybox: PathBuf,
+    pid: PidMode,
 }
 
 impl Pod {
@@ -88,7 +92,7 @@ impl Pod {
         };
         let json = serde_json::to_vec(&config).unwrap();
         std::fs::write(state.join("sandbox.json"), json).unwrap();
-        let output = launch("start", &state);
+        let output = launch_with(&options.shim, "start", &state);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{error}");
         Some(Self {
@@ -97,6 +101,7 @@ impl Pod {
             cgroup,
             netns: Some(netns),
             busybox,
+            pid: options.pid,
         })
     }
 
@@ -135,6 +140,7 @@ impl Pod {
         }
         match &pod.pid {
             Some(path) => namespaces.push(json!({"type": "pid", "path": path})),
+            None if self.pid == PidMode::Host => {}
             None => namespaces.push(json!({"type": "pid"})),
         }
         let capabilities = [
@@ -277,7 +283,12 @@ pub(crate) fn exec(id: &str, args: &[&str]) -> Exec {
 }
 
 pub(crate) fn launch(command: &str, state: &Path) -> Output {
-    Command::new(SHIM)
+    launch_with(&[SHIM.into()], command, state)
+}
+
+fn launch_with(program: &[PathBuf], command: &str, state: &Path) -> Output {
+    Command::new(&program[0])
+        .args(&program[1..])
         .arg(command)
         .arg(state)
         .stdin(Stdio::null())

@@ -173,3 +173,29 @@ fn the_greeting_comes_first_and_agrees_on_a_version() {
     assert!(matches!(error, ClientError::Failure(_)));
     pod.shut_down();
 }
+
+#[test]
+fn it_works_where_all_cgroups_are_of_version_two() {
+    if !towline_sys::testing::need_root() {
+        return;
+    }
+    towline_sys::testing::in_mount_namespace(|| {
+        let cgroups = "/sys/fs/cgroup";
+        towline_sys::mount::unmount_under(cgroups).unwrap();
+        nix::mount::mount(
+            Some("cgroup2"),
+            cgroups,
+            Some("cgroup2"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        let Some(pod) = Pod::new() else { return };
+        pod.run("a", &["sleep", "1000"]);
+        assert_eq!(pod.exec("a", &["true"]).exit.code, 0);
+        assert!(pod.client().stats("a").is_ok());
+        assert_eq!(pod.processes().len(), 1);
+        pod.client().delete("a", true).unwrap();
+        pod.shut_down();
+    });
+}

@@ -5,7 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use serde_json::json;
 use towline_shim_api::{ClientError, FailureCode};
 
-use crate::pod::{Pod, exec};
+use towline_sys::mount::Overlay;
+
+use crate::pod::{Options, Pod, exec};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap().trim().into()
@@ -162,5 +164,108 @@ fn signals_and_the_oom_score_are_as_programs_expect() {
     assert!(ignored.iter().any(|line| log.contains(line)), "{log}");
     assert!(log.contains("stdout F 321"), "{log}");
     assert_ne!(shims.trim(), "321");
+    pod.shut_down();
+}
+
+#[test]
+fn where_no_read_only_view_can_be_made_a_sealed_copy_runs() {
+    if !towline_sys::testing::need_root() {
+        return;
+    }
+    towline_sys::testing::in_mount_namespace(|| {
+        // The kernel stacks two overlays, and the view would be the third.
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, c, empty] = ["a", "b", "c", "empty"].map(|name| dir.path().join(name));
+        for path in [&a, &b, &c, &empty] {
+            std::fs::create_dir(path).unwrap();
+        }
+        std::fs::copy(crate::pod::SHIM, a.join("shim")).unwrap();
+        let stack = |lower: &std::path::Path, on: &std::path::Path, n: u32| {
+            let [upper, work] = ["upper", "work"].map(|name| dir.path().join(format!("{name}{n}")));
+            std::fs::create_dir(&upper).unwrap();
+            std::fs::create_dir(&work).unwrap();
+            let lower = [lower.to_owned()];
+            let upper = Some((upper.as_path(), work.as_path()));
+            towline_sys::mount::overlay(
+                &Overlay {
+                    lower: &lower,
+                    upper,
+                },
+                on,
+            )
+            .unwrap();
+        };
+        stack(&a, &b, 1);
+        stack(&b, &c, 2);
+        let options = Options {
+            shim: vec![c.join("shim")],
+            ..Options::default()
+        };
+        let Some(pod) = Pod::with(options) else {
+            return;
+        };
+        let exe = format!("/proc/{}/exe", pod.ready.pid);
+        let target = std::fs::read_link(&exe).unwrap();
+        assert!(target.to_str().unwrap().contains("memfd:"), "{target:?}");
+        assert!(std::fs::File::options().write(true).open(&exe).is_err());
+        assert_eq!(pod.run_to_end("a", &["true"]).exit.unwrap().code, 0);
+        pod.shut_down();
+        towline_sys::mount::unmount_under(dir.path()).unwrap();
+    });
+}
+
+#[test]
+fn nothing_of_the_caller_is_inherited() {
+    let options = Options {
+        shim: [
+            "/bin/sh",
+            "-c",
+            "export LEAK=1; exec 7</etc/passwd \"$0\" \"$@\"",
+            crate::pod::SHIM,
+        ]
+        .map(Into::into)
+        .into(),
+        ..Options::default()
+    };
+    let Some(pod) = Pod::with(options) else {
+        return;
+    };
+    let shim = format!("/proc/{}", pod.ready.pid);
+    for fd in std::fs::read_dir(format!("{shim}/fd")).unwrap() {
+        let target = std::fs::read_link(fd.unwrap().path()).unwrap();
+        assert_ne!(target, std::path::Path::new("/etc/passwd"));
+    }
+    let env = std::fs::read(format!("{shim}/environ")).unwrap();
+    assert!(!String::from_utf8(env).unwrap().contains("LEAK"));
+    pod.shut_down();
+}
+
+#[test]
+fn a_score_that_cannot_be_lowered_stays() {
+    let Some(setpriv) = towline_sys::testing::need_program("setpriv") else {
+        return;
+    };
+    let options = Options {
+        shim: vec![
+            setpriv,
+            "--bounding-set=-sys_resource".into(),
+            "--inh-caps=-sys_resource".into(),
+            "--".into(),
+            crate::pod::SHIM.into(),
+        ],
+        ..Options::default()
+    };
+    let Some(pod) = Pod::with(options) else {
+        return;
+    };
+    for (id, score) in [("low", -900), ("high", 500)] {
+        let mut spec = pod.spec(id, &["cat", "/proc/self/oom_score_adj"]);
+        spec["process"]["oomScoreAdj"] = json!(score);
+        pod.run_spec(id, &spec);
+        assert_eq!(pod.wait(id).exit.unwrap().code, 0);
+    }
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert_eq!(pod.log("low"), [format!("stdout F {}", own.trim())]);
+    assert_eq!(pod.log("high"), ["stdout F 500"]);
     pod.shut_down();
 }
