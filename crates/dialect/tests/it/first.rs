@@ -200,3 +200,47 @@ fn what_a_text_leaves_open_is_an_alternative() {
         (ConnectionRefused, vec![RegistryIsLocalhost])
     );
 }
+
+#[test]
+fn a_text_that_was_cut_is_never_read_as_something_else() {
+    let mut odd = Vec::new();
+    for (inner, cause) in runtime_texts() {
+        let text = &wrapped(&inner)[0];
+        let whole = towline_dialect::read(text);
+        for (end, _) in text.char_indices() {
+            let cut = towline_dialect::read(&text[..end]);
+            if cut.cause != Unknown
+                && cut.cause != cause
+                && !whole.alternatives.contains(&cut.cause)
+            {
+                odd.push(format!(
+                    "{cause:?} became {:?}: {}",
+                    cut.cause,
+                    &text[..end]
+                ));
+            }
+        }
+    }
+    assert!(odd.is_empty(), "{}", odd.join("\n"));
+}
+
+#[test]
+fn no_character_in_no_place_is_too_odd() {
+    for (inner, _) in runtime_texts() {
+        for (at, _) in inner.char_indices() {
+            for odd in ["ü", "\"", "\n", ": ", "\\", "{", "[", "\u{0}"] {
+                let text = format!(
+                    "Failed to pull image \"{IMAGE}\": {}{odd}{}",
+                    &inner[..at],
+                    &inner[at..]
+                );
+                // Whatever it is read as: an image is still named, and nothing panics.
+                assert_eq!(
+                    towline_dialect::read(&text).image.as_deref(),
+                    Some(IMAGE),
+                    "{text}"
+                );
+            }
+        }
+    }
+}
