@@ -1,0 +1,79 @@
+//! What a node is told.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use towline_registry::access::Access;
+
+/// What a node is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the node keeps what it has. Short enough that a socket below it fits (about 80 characters).
+    pub data_dir: PathBuf,
+    /// A second place for the admin's kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of the node in the cluster.
+    pub node_name: String,
+    /// Where the API server listens; port 0 takes a free one. It also listens on the gateway of the pods' network.
+    pub api_listen: SocketAddr,
+    /// Where the registry listens.
+    pub registry_listen: SocketAddr,
+    /// Where the kubelet's endpoint listens.
+    pub kubelet_listen: SocketAddr,
+    /// Who may do what in the registry.
+    pub registry_access: Access,
+    /// Name servers for registry names; empty for the system's.
+    pub resolver: Vec<SocketAddr>,
+    /// Certificate authorities trusted for registries, beside the system's; PEM.
+    pub extra_ca_pem: Vec<Vec<u8>>,
+    /// The program, and its first arguments, that is a pod's shim.
+    pub shim: Vec<OsString>,
+    /// Add nothing to what Kubernetes itself writes.
+    pub kubernetes_exact: bool,
+}
+
+impl Options {
+    /// A node in this folder with the usual ports, whose registry is open to this machine. The shim is this program itself.
+    pub fn new(data_dir: &Path) -> Self {
+        let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("towline"));
+        Self {
+            data_dir: data_dir.to_owned(),
+            kubeconfig: None,
+            node_name: host_name(),
+            api_listen: local(6443),
+            registry_listen: local(5000),
+            kubelet_listen: local(10250),
+            registry_access: Access::open(),
+            resolver: Vec::new(),
+            extra_ca_pem: Vec::new(),
+            shim: vec![program.into_os_string(), OsString::from("shim")],
+            kubernetes_exact: false,
+        }
+    }
+
+    /// The registry client's options that follow from these.
+    pub(crate) fn client(&self) -> towline_distribution::Options {
+        let mut options = towline_distribution::Options::default();
+        if !self.resolver.is_empty() {
+            options.resolver = towline_distribution::Resolver::Servers(self.resolver.clone());
+        }
+        options.extra_ca_pem.clone_from(&self.extra_ca_pem);
+        options
+    }
+
+    /// A bridge of this node's own, so that several nodes on one machine do not meet. At most 15 characters.
+    pub(crate) fn bridge(&self) -> String {
+        let digest = towline_oci::Digest::of(self.data_dir.as_os_str().as_encoded_bytes());
+        format!("towline{}", &digest.hex()[..6])
+    }
+}
+
+/// The host's name as a node's name: lower case, characters that Kubernetes allows.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
+    let name = name.trim_matches(['.', '-']);
+    if name.is_empty() { "node".to_owned() } else { name.to_owned() }
+}

@@ -1,0 +1,121 @@
+//! The command line: one list of subcommands.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::commands;
+use crate::exit::{OK, USAGE};
+use crate::output::LogFormat;
+
+/// Where a node keeps what it has, unless told otherwise.
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/towline";
+
+/// The Kubernetes image pull, end to end: run pods on this machine, see a pull fail, be told why and what to change.
+///
+/// Start with `towline demo`. Exit codes: 0 well, 1 failed (why, check: something does not pull), 2 could not tell, 64 wrong command line.
+#[derive(Parser)]
+#[command(name = "towline", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Invocation {
+    /// More log lines on stderr (-v decisions, -vv everything)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every subcommand.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    #[cfg(feature = "node")]
+    Up(commands::up::Args),
+    #[cfg(feature = "node")]
+    Demo(commands::demo::Args),
+    Why(commands::why::Args),
+    Causes(commands::causes::Args),
+    Check(commands::check::Args),
+    #[cfg(feature = "node")]
+    Pull(commands::pull::Args),
+    #[cfg(feature = "node")]
+    Images(commands::images::Args),
+    Get(commands::get::Args),
+    Describe(commands::describe::Args),
+    Apply(commands::apply::Args),
+    Delete(commands::delete::Args),
+    Registry(commands::registry::Args),
+    #[cfg(feature = "node")]
+    Apiserver(commands::apiserver::Args),
+    #[cfg(feature = "node")]
+    Scheduler(commands::scheduler::Args),
+    #[cfg(feature = "node")]
+    Controllers(commands::controllers::Args),
+    #[cfg(feature = "node")]
+    Kubelet(commands::kubelet::Args),
+    #[cfg(feature = "node")]
+    Runtime(commands::runtime::Args),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            #[cfg(feature = "node")]
+            Self::Up(args) => Box::pin(commands::up::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Demo(args) => Box::pin(commands::demo::run(args)).await,
+            Self::Why(args) => Box::pin(commands::why::run(args)).await,
+            Self::Causes(args) => commands::causes::run(&args),
+            Self::Check(args) => Box::pin(commands::check::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Pull(args) => Box::pin(commands::pull::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Images(args) => Box::pin(commands::images::run(args)).await,
+            Self::Get(args) => Box::pin(commands::get::run(args)).await,
+            Self::Describe(args) => Box::pin(commands::describe::run(args)).await,
+            Self::Apply(args) => Box::pin(commands::apply::run(args)).await,
+            Self::Delete(args) => Box::pin(commands::delete::run(args)).await,
+            Self::Registry(args) => Box::pin(commands::registry::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Apiserver(args) => Box::pin(commands::apiserver::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Scheduler(args) => Box::pin(commands::scheduler::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Controllers(args) => Box::pin(commands::controllers::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Kubelet(args) => Box::pin(commands::kubelet::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Runtime(args) => Box::pin(commands::runtime::run(args)).await,
+            Self::Completion { shell } => {
+                clap_complete::generate(shell, &mut Invocation::command(), "towline", &mut std::io::stdout());
+                Ok(ExitCode::from(OK))
+            }
+        }
+    }
+}
+
+/// Reads the command line. Help and version go to stdout with code 0, anything wrong to stderr with code 64.
+pub(crate) fn parse() -> Result<Invocation, ExitCode> {
+    Invocation::try_parse().map_err(|error| {
+        let code = if error.use_stderr() { USAGE } else { OK };
+        // Nobody is left to tell when the stream is gone.
+        drop(error.print());
+        ExitCode::from(code)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Invocation::command().debug_assert();
+    }
+}

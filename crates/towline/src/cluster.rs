@@ -1,0 +1,70 @@
+//! Finding a cluster: flag, `KUBECONFIG`, the running node of this machine, `~/.kube/config`.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::exit::hinted;
+
+/// Options of every command that talks to a cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// Kubeconfig file [default: $KUBECONFIG, the node that runs here, ~/.kube/config]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) context: Option<String>,
+    /// Namespace [default: that of the context, else "default"]
+    #[arg(short, long, value_name = "NAME", global = true)]
+    pub(crate) namespace: Option<String>,
+}
+
+/// A cluster to talk to.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    /// The kubeconfig that was used.
+    pub(crate) kubeconfig: PathBuf,
+}
+
+impl ClusterArgs {
+    fn file(&self) -> Option<PathBuf> {
+        if let Some(file) = &self.kubeconfig {
+            return Some(file.clone());
+        }
+        if let Some(list) = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
+            return std::env::split_paths(&list).find(|path| path.exists());
+        }
+        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+        let local = PathBuf::from(crate::cli::DEFAULT_DATA_DIR).join("kubeconfig");
+        [Some(local), home].into_iter().flatten().find(|path| path.exists())
+    }
+
+    /// Connects. Nothing is sent yet.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
+        let (config, kubeconfig) = self.read().await?;
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Cluster { client: Client::try_from(config)?, namespace, kubeconfig })
+    }
+
+    /// The configuration alone.
+    #[cfg(feature = "node")]
+    pub(crate) async fn config(&self) -> anyhow::Result<Config> {
+        Ok(self.read().await?.0)
+    }
+
+    async fn read(&self) -> anyhow::Result<(Config, PathBuf)> {
+        let file = self.file().ok_or_else(|| {
+            hinted("no cluster to talk to: there is no kubeconfig", "start a node with `towline up`, or give --kubeconfig FILE")
+        })?;
+        let kubeconfig = Kubeconfig::read_from(&file)
+            .map_err(|error| hinted(format!("cannot read the kubeconfig {}: {error}", file.display()), "give another with --kubeconfig FILE"))?;
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|error| hinted(format!("cannot use the kubeconfig {}: {error}", file.display()), "check its context, cluster and user"))?;
+        Ok((config, file))
+    }
+}

@@ -1,0 +1,61 @@
+//! `towline apiserver`: the API server alone.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use towline_apiserver::{Identity, Options, Service};
+
+use crate::exit::OK;
+use crate::output;
+
+/// Run the Kubernetes API server alone, over its own embedded store
+///
+/// Writes kubeconfigs for admin, scheduler, controllers and the nodes named into DIR/kubeconfigs.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where it keeps objects, certificates and kubeconfigs
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/apiserver")]
+    data_dir: PathBuf,
+    /// Where to listen; repeatable
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6443")]
+    listen: Vec<SocketAddr>,
+    /// Another name that its certificate holds; repeatable
+    #[arg(long, value_name = "NAME")]
+    server_name: Vec<String>,
+    /// Write a kubeconfig for the agent of this node; repeatable
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut options = Options::new(&args.data_dir, args.listen);
+    options.server_names.clone_from(&args.server_name);
+    let handle = Service::start(options).await.context("start the API server")?;
+    let folder = args.data_dir.join("kubeconfigs");
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let mut identities = vec![("admin".to_owned(), Identity::Admin), ("scheduler".to_owned(), Identity::Scheduler), ("controllers".to_owned(), Identity::Controllers)];
+    identities.extend(args.node.iter().map(|name| (format!("node-{name}"), Identity::Node(name.clone()))));
+    for (name, identity) in identities {
+        write(&folder.join(name), &handle.kubeconfig(&identity).context("make a kubeconfig")?)?;
+    }
+    output::note(format!("API server listens on {}; export KUBECONFIG={}", handle.url(), folder.join("admin").display()));
+    super::until_told().await?;
+    output::note("stopping");
+    handle.shutdown(Duration::from_secs(5)).await;
+    Ok(ExitCode::from(OK))
+}
+
+/// A kubeconfig holds a private key: for its owner alone.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let part = path.with_extension("part");
+    drop(std::fs::remove_file(&part));
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).with_context(|| format!("make {}", part.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", part.display()))?;
+    std::fs::rename(&part, path).with_context(|| format!("write {}", path.display()))
+}

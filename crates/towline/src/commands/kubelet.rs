@@ -1,0 +1,73 @@
+//! `towline kubelet`: the node agent alone, on any API server and any CRI runtime.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use towline_kubelet::{Kube, Options, Runtime, Service, Serving};
+
+use crate::exit::OK;
+use crate::output;
+
+/// Run the node agent alone: on any Kubernetes API server, over any CRI runtime (ours, containerd, CRI-O)
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kubeconfig with the node's rights (user system:node:NAME)
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Name of the node
+    #[arg(long, value_name = "NAME")]
+    node_name: String,
+    /// The runtime's socket
+    #[arg(long, value_name = "unix:///PATH", default_value = "unix:///run/containerd/containerd.sock")]
+    container_runtime_endpoint: String,
+    /// Where volumes and logs of pods lie
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/kubelet")]
+    root_dir: PathBuf,
+    /// Where the endpoint for logs listens
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10250")]
+    listen: SocketAddr,
+    /// The node's address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    node_ip: IpAddr,
+    /// Authority (PEM) of clients that may read logs: the API server's
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+    /// Most pulls at a time; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    max_parallel_image_pulls: u32,
+    /// The group in the cgroup tree below which pods go
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    cgroup_root: String,
+    /// Add nothing to what Kubernetes itself does: no annotation, no condition, no early attempts
+    #[arg(long)]
+    kubernetes_exact: bool,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    super::up::need_root("kubelet")?;
+    let runtime = Runtime::Endpoint(args.container_runtime_endpoint);
+    let mut options = Options::new(Kube::Kubeconfig(args.kubeconfig), runtime, args.node_name, args.root_dir);
+    options.listen = args.listen;
+    options.node_ip = args.node_ip;
+    options.cgroup_root = args.cgroup_root;
+    options.kubernetes_exact = args.kubernetes_exact;
+    options.max_parallel_image_pulls = Some(args.max_parallel_image_pulls).filter(|most| *most > 0);
+    if let Some(file) = &args.client_ca_file {
+        let pem = std::fs::read(file).with_context(|| format!("read the authority {}", file.display()))?;
+        options.serving = Serving { identity: None, client_ca: Some(pem) };
+    }
+    let handle = Service::start(options).await.context("start the kubelet")?;
+    output::note(format!("kubelet runs, its endpoint is https://{}", handle.address()));
+    let ended = tokio::select! {
+        told = super::until_told() => told.map(|()| None)?,
+        why = handle.stopped() => Some(why),
+    };
+    handle.shutdown(Duration::from_secs(5)).await;
+    match ended {
+        None => Ok(ExitCode::from(OK)),
+        Some(why) => Err(anyhow::anyhow!("the kubelet ended: {why}")),
+    }
+}

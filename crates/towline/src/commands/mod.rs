@@ -1,0 +1,41 @@
+//! One module a subcommand: its arguments, whose comments are its help, and what it does.
+
+#[cfg(feature = "node")]
+pub(crate) mod apiserver;
+pub(crate) mod apply;
+pub(crate) mod causes;
+pub(crate) mod check;
+#[cfg(feature = "node")]
+pub(crate) mod controllers;
+pub(crate) mod delete;
+#[cfg(feature = "node")]
+pub(crate) mod demo;
+pub(crate) mod describe;
+pub(crate) mod get;
+#[cfg(feature = "node")]
+pub(crate) mod images;
+#[cfg(feature = "node")]
+pub(crate) mod kubelet;
+#[cfg(feature = "node")]
+pub(crate) mod pull;
+pub(crate) mod registry;
+#[cfg(feature = "node")]
+pub(crate) mod runtime;
+#[cfg(feature = "node")]
+pub(crate) mod scheduler;
+#[cfg(feature = "node")]
+pub(crate) mod shim;
+#[cfg(feature = "node")]
+pub(crate) mod up;
+pub(crate) mod why;
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn until_told() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! `towline registry`: the registry alone.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use towline_registry::access::{Access, Rule, Users, Who};
+use towline_registry::{Options, Service, Tls};
+
+use crate::exit::{OK, Usage};
+use crate::output;
+
+/// Run a registry that skopeo, crane, podman, docker and containerd push to and pull from
+///
+/// Without --htpasswd everyone on this machine may do everything. Beyond loopback it wants a login, unless told otherwise.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+    /// The directory that it owns
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/registry")]
+    root: PathBuf,
+    /// Users and their bcrypt hashes, as `htpasswd -B` writes them: they may do everything, others nothing
+    #[arg(long, value_name = "FILE")]
+    htpasswd: Option<PathBuf>,
+    /// Repositories that anyone may pull although there is a login, such as `public/*`; repeatable
+    #[arg(long, value_name = "PATTERN", requires = "htpasswd")]
+    anonymous_pull: Vec<String>,
+    /// Certificate chain (PEM), to speak TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Listen beyond loopback although anyone may push
+    #[arg(long)]
+    open_beyond_loopback: bool,
+    /// Take no changes
+    #[arg(long)]
+    read_only: bool,
+    /// Append one JSON line for each request to this file
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
+}
+
+impl Args {
+    fn options(&self) -> anyhow::Result<Options> {
+        let mut options = Options::new(&self.root);
+        options.listen = vec![self.listen];
+        options.open_beyond_loopback = self.open_beyond_loopback;
+        options.read_only = self.read_only;
+        options.access_log.clone_from(&self.access_log);
+        if let Some(file) = &self.htpasswd {
+            options.access = access(file, &self.anonymous_pull)?;
+        }
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()));
+            options.tls = Some(Tls { certificate_pem: read(cert)?, key_pem: read(key)?.into() });
+        }
+        Ok(options)
+    }
+}
+
+fn access(file: &PathBuf, anonymous: &[String]) -> anyhow::Result<Access> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read the users of {}", file.display()))?;
+    let users = Users::from_htpasswd(&text).with_context(|| format!("read the users of {}", file.display()))?;
+    if users.is_empty() {
+        return Err(anyhow::Error::new(Usage(format!("{} names no user", file.display()))));
+    }
+    let mut access = Access::private(users);
+    let rules = anonymous.iter().map(|pattern| Rule::new(pattern, Who::Anyone, Who::AnyUser));
+    access.rules.splice(0..0, rules);
+    Ok(access)
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let handle = Service::start(args.options()?).await.context("start the registry")?;
+    let scheme = if handle.is_tls() { "https" } else { "http" };
+    output::note(format!("registry listens on {scheme}://{}, keeps its data in {}", handle.local_addr(), args.root.display()));
+    super::until_told().await?;
+    output::note("stopping");
+    handle.shutdown(Duration::from_secs(5)).await;
+    Ok(ExitCode::from(OK))
+}

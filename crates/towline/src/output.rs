@@ -1,0 +1,132 @@
+//! What the program writes, and where: data to stdout, the rest to stderr; colour only on a terminal.
+
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::exit::Hinted;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How a command prints its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Bold, for what to look at first.
+pub(crate) const BOLD: Style = Style::new().bold();
+/// Good.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// Bad.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+/// Aside.
+pub(crate) const DIM: Style = Style::new().dimmed();
+
+/// Sends log lines to stderr. Without `-v`, warnings only; `TOWLINE_LOG` overrides it.
+pub(crate) fn logging(format: LogFormat, verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info,hyper=warn,h2=warn,tower=warn",
+        _ => "debug,hyper=info,h2=info,tower=info",
+    };
+    let filter = std::env::var("TOWLINE_LOG").unwrap_or_else(|_| level.to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // A second call finds a subscriber in place, which is what is wanted.
+    drop(done);
+}
+
+/// A line of the answer.
+pub(crate) fn line(text: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(anstream::stdout().lock(), "{text}")
+}
+
+/// A line beside the answer: progress, hints, notes.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    // Nobody is left to tell when stderr is gone.
+    drop(writeln!(anstream::stderr().lock(), "{text}"));
+}
+
+/// Draws over the current line of stderr.
+pub(crate) fn redraw(text: &str) {
+    drop(write!(anstream::stderr().lock(), "\r\x1b[K{text}"));
+}
+
+/// A styled word.
+pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// An error: its line, what caused it, and what to do.
+pub(crate) fn error(error: &anyhow::Error) {
+    note(format!("{} {error}", styled(BAD.bold(), "error:")));
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let words = cause.to_string();
+        if !last.contains(&words) {
+            note(format!("  caused by: {words}"));
+        }
+        last = words;
+    }
+    for cause in error.chain() {
+        if let Some(hinted) = cause.downcast_ref::<Hinted>() {
+            note(format!("{} {}", styled(BOLD, "hint:"), hinted.hint));
+        }
+    }
+}
+
+/// Prints a value as JSON or YAML.
+pub(crate) fn document<T: serde::Serialize>(format: Format, value: &T) -> anyhow::Result<()> {
+    match format {
+        Format::Yaml => line(serde_saphyr::to_string(value)?.trim_end())?,
+        Format::Json | Format::Text => line(serde_json::to_string_pretty(value)?)?,
+    }
+    Ok(())
+}
+
+/// Wraps a text at white space to `width` columns, later lines indented by `indent` columns.
+pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut();
+        match last {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() + indent <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_fit_the_width() {
+        let text = wrapped("one two three four five", 12, 2);
+        assert_eq!(text, "one two\n  three four\n  five");
+    }
+}

@@ -1,0 +1,82 @@
+//! Options of every command that asks a registry, and the client they make.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use towline_distribution::{Client, Options, PlainHttp, Resolver};
+use towline_keyring::{Candidate, Credential, Origin};
+
+use crate::exit::Usage;
+
+/// How to reach and enter a registry.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RegistryArgs {
+    /// Speak plain HTTP to the registry (loopback registries do so anyway)
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Trust this certificate authority too (PEM); repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Vec<PathBuf>,
+    /// Name server to ask instead of the system's; repeatable
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) resolver: Vec<SocketAddr>,
+    /// User and password for the registry (the environment variable keeps it out of the process list)
+    #[arg(long, value_name = "USER:PASSWORD", env = "TOWLINE_CREDS", hide_env_values = true)]
+    pub(crate) creds: Option<String>,
+    /// Logins in the format of docker's config.json or podman's auth.json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// Takes over what the node beside this kubeconfig was told, where the command line says nothing: its name servers.
+    pub(crate) fn beside(mut self, kubeconfig: &Path) -> Self {
+        #[cfg(feature = "node")]
+        if self.resolver.is_empty()
+            && let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read)
+        {
+            self.resolver = facts.resolver;
+        }
+        #[cfg(not(feature = "node"))]
+        let _ = kubeconfig;
+        self
+    }
+
+    /// The options as the client wants them.
+    pub(crate) fn options(&self) -> anyhow::Result<Options> {
+        let mut options = Options::default();
+        if self.plain_http {
+            options.plain_http = PlainHttp::All;
+        }
+        if !self.resolver.is_empty() {
+            options.resolver = Resolver::Servers(self.resolver.clone());
+        }
+        for file in &self.ca {
+            let pem = std::fs::read(file).with_context(|| format!("read the certificate authority {}", file.display()))?;
+            options.extra_ca_pem.push(pem);
+        }
+        Ok(options)
+    }
+
+    /// A client with these options.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Client::new(self.options()?).context("make the registry client")
+    }
+
+    /// The credentials for an image: from the command line, else from the login file that was named.
+    pub(crate) fn candidates(&self, image: &str) -> anyhow::Result<Vec<Candidate>> {
+        if let Some(creds) = &self.creds {
+            let (user, password) =
+                creds.split_once(':').ok_or_else(|| anyhow::Error::new(Usage("--creds wants USER:PASSWORD".to_owned())))?;
+            return Ok(vec![Candidate { credential: Credential::basic(user, password), origin: Origin::CommandLine }]);
+        }
+        let Some(file) = &self.authfile else { return Ok(Vec::new()) };
+        let bytes = std::fs::read(file).with_context(|| format!("read the login file {}", file.display()))?;
+        let logins = towline_keyring::Logins::parse(&bytes).with_context(|| format!("read the login file {}", file.display()))?;
+        let Ok(reference) = towline_oci::Reference::parse(image) else { return Ok(Vec::new()) };
+        let mut ring = towline_keyring::Keyring::new();
+        ring.add(&logins.keys(), &towline_keyring::Source::AuthFile(file.clone()));
+        Ok(ring.lookup(&reference))
+    }
+}

@@ -1,0 +1,12 @@
+//! The program as a person uses it: the real binary, real registries, the real kubectl.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![cfg(feature = "node")]
+
+mod support;
+
+mod access;
+mod command_line;
+mod foreign;
+mod node;
+mod pulls;
+mod why;

@@ -1,0 +1,78 @@
+//! The real docker-registry, open or with a login, and images pushed to it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+use towline_lab::image::{self, Image};
+
+use super::eventually;
+use super::program::{Guard, free_port};
+
+/// A docker-registry on loopback.
+pub(crate) struct DockerRegistry {
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: TempDir,
+    _process: Guard,
+}
+
+/// The one user of a registry with a login.
+pub(crate) const LOGIN: (&str, &str) = ("alice", "s3cret-of-alice");
+
+impl DockerRegistry {
+    pub(crate) fn open() -> Self {
+        Self::start(false)
+    }
+
+    pub(crate) fn with_login() -> Self {
+        Self::start(true)
+    }
+
+    fn start(login: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let auth = if login { htpasswd(folder.path()) } else { String::new() };
+        let config = format!(
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: {address}}}\n{auth}",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("config.yml"), config).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let process = Guard::spawn(
+            Command::new("docker-registry")
+                .args(["serve", folder.path().join("config.yml").to_str().unwrap()])
+                .stdout(log.try_clone().unwrap())
+                .stderr(Stdio::from(log)),
+        );
+        eventually("docker-registry listens", 20, || std::net::TcpStream::connect(address).map_err(|error| error.to_string()));
+        Self { address, folder, _process: process }
+    }
+
+    /// Pushes an image; with a login where the registry wants one (it ignores one otherwise).
+    pub(crate) fn push(&self, image: &Image, repository: &str, tag: &str) {
+        push(image, self.address, repository, tag, Some(LOGIN));
+    }
+
+    /// Lines of the access log that ask for this path.
+    pub(crate) fn requests(&self, path: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+        log.lines().filter(|line| line.contains(path)).map(str::to_owned).collect()
+    }
+}
+
+fn htpasswd(folder: &Path) -> String {
+    let output = Command::new("htpasswd").args(["-nbB", LOGIN.0, LOGIN.1]).output().unwrap();
+    std::fs::write(folder.join("htpasswd"), output.stdout).unwrap();
+    format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", folder.display())
+}
+
+/// A small image that prints a line and waits.
+pub(crate) fn hello(text: &str) -> Image {
+    image::guest().cmd(["hello", text]).build()
+}
+
+pub(crate) fn push(image: &Image, registry: SocketAddr, repository: &str, tag: &str, login: Option<(&str, &str)>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(image.push(registry, repository, tag, login)).unwrap();
+}
