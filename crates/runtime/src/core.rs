@@ -15,6 +15,9 @@ use crate::layout::{ContainerDir, Layout, SandboxDir};
 use crate::network::PodNetwork;
 use crate::record::{self, ContainerRecord, SandboxRecord};
 
+/// Watchers end after the server: until then calls wait for what they see.
+pub(crate) const WATCH_STAGE: u8 = 1;
+
 /// A sandbox. The gate is held by whoever changes it.
 #[derive(Debug)]
 pub(crate) struct Sandbox {

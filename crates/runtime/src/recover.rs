@@ -79,25 +79,10 @@ async fn attach(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Status> 
         _ => None,
     };
     let Some(known) = known else {
-        for container in &containers {
-            match life::last_words(&sandbox.dir.shim(), &container.get().id) {
-                Some(state) if container.get().phase == Phase::Running => {
-                    life::finish(container, &state).await?;
-                }
-                _ => life::lost(container).await?,
-            }
-        }
         if record.ready {
             tracing::warn!(sandbox = %record.id, "the shim of a sandbox is gone");
-            sandbox::tear_down(core, &record, &sandbox.dir).await?;
-            core.release_address(&record);
-            let over = |r: &mut SandboxRecord| {
-                r.ready = false;
-                r.address = None;
-            };
-            sandbox.change(over).await?;
         }
-        return Ok(());
+        return sandbox::over(core, sandbox).await;
     };
     for container in containers {
         let record = container.get();
@@ -122,6 +107,7 @@ async fn attach(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Status> 
             (Phase::Created, None) | (Phase::Exited, _) => {}
         }
     }
+    sandbox::watch(core, sandbox);
     tracing::info!(sandbox = %record.id, "sandbox taken up again");
     Ok(())
 }

@@ -11,15 +11,15 @@ use towline_sys::cgroup::Cgroup;
 use towline_sys::fs;
 use towline_sys::mount;
 use towline_sys::ns::NetNs;
-use towline_sys::task;
+use towline_sys::task::{self, Kind};
 
 use crate::container;
 use crate::convert;
-use crate::core::{Core, Sandbox, sandbox_name};
+use crate::core::{Core, Sandbox, WATCH_STAGE, sandbox_name};
 use crate::fault::Doing as _;
 use crate::files::{self, Dns};
 use crate::layout::SandboxDir;
-use crate::record::{self, Mode, SandboxRecord};
+use crate::record::{self, Mode, Phase, SandboxRecord};
 use crate::shim;
 
 /// Size of a pod's `/dev/shm`, in bytes.
@@ -46,7 +46,9 @@ pub(crate) async fn run(
     match make(core, &config, &mut record, &dir).await {
         Ok(()) => {
             let id = record.id.clone();
-            core.insert_sandbox(Arc::new(Sandbox::new(record, dir)));
+            let sandbox = Arc::new(Sandbox::new(record, dir));
+            core.insert_sandbox(sandbox.clone());
+            watch(core, &sandbox);
             tracing::info!(sandbox = %id, pod = %name, "sandbox runs");
             Ok(id)
         }
@@ -275,18 +277,7 @@ async fn stop_locked(core: &Arc<Core>, sandbox: &Sandbox) -> Result<(), Status> 
     for container in core.containers_of(&before.id) {
         container::life::stop(core, &container, Duration::ZERO).await?;
     }
-    tear_down(core, &before, &sandbox.dir).await?;
-    core.release_address(&before);
-    sandbox
-        .change(|r| {
-            r.ready = false;
-            r.address = None;
-        })
-        .await?;
-    for container in core.containers_of(&before.id) {
-        container::life::lost(&container).await?;
-    }
-    Ok(())
+    over(core, sandbox).await
 }
 
 /// Removes a sandbox and its containers.
@@ -313,11 +304,7 @@ pub(crate) async fn tear_down(
     dir: &SandboxDir,
 ) -> Result<(), Status> {
     let doing = |what: &str| format!("{what} of sandbox {:?}", record.id);
-    if let Ok(connection) = shim::Connection::open(&dir.socket()).await
-        && let Err(error) = connection.shutdown(Duration::ZERO).await
-    {
-        tracing::warn!(sandbox = %record.id, error = %task::chain(&error), "the shim did not end in order");
-    }
+    end_shim(core, record, dir).await?;
     let (owned, cgroup) = (record.owns_cgroup, record.cgroup.clone());
     task::blocking("cgroup", move || end_cgroup(owned, &cgroup))
         .await
@@ -334,6 +321,74 @@ pub(crate) async fn tear_down(
     task::blocking("unmount", move || mount::unmount_under(&dir))
         .await
         .doing(|| doing("unmount the files"))?;
+    Ok(())
+}
+
+/// Ends the shim with all containers; what one that was killed has left goes too.
+async fn end_shim(core: &Core, record: &SandboxRecord, dir: &SandboxDir) -> Result<(), Status> {
+    if let Ok(connection) = shim::Connection::open(&dir.socket()).await {
+        match connection.shutdown(Duration::ZERO).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(sandbox = %record.id, error = %task::chain(&error), "the shim did not end in order");
+            }
+        }
+    }
+    if !dir.shim().join(towline_shim_api::CONFIG_FILE).exists() {
+        return Ok(());
+    }
+    shim::clean_up(&core.shim, &dir.shim())
+        .await
+        .doing(|| format!("clean up after the shim of sandbox {:?}", record.id))
+}
+
+/// Watches a sandbox's shim: when it is gone, the sandbox is over.
+pub(crate) fn watch(core: &Arc<Core>, sandbox: &Arc<Sandbox>) {
+    let (core, sandbox) = (core.clone(), sandbox.clone());
+    let token = core.supervisor.stage_token(WATCH_STAGE);
+    let name = format!("sandbox-{}", sandbox.get().id);
+    let supervisor = core.supervisor.clone();
+    supervisor.spawn_in(WATCH_STAGE, name, Kind::Background, async move {
+        let closed = async {
+            if let Ok(connection) = shim::Connection::open(&sandbox.dir.socket()).await {
+                connection.closed().await;
+            }
+        };
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = closed => {}
+        }
+        let _gate = sandbox.gate.lock().await;
+        let record = sandbox.get();
+        if record.ready && !token.is_cancelled() {
+            tracing::warn!(sandbox = %record.id, "the shim of a sandbox is gone");
+            if let Err(status) = over(&core, &sandbox).await {
+                tracing::warn!(sandbox = %record.id, error = %status.message(), "a sandbox whose shim is gone leaves something behind");
+            }
+        }
+    });
+}
+
+/// Takes down what is left of a sandbox whose shim is gone; its containers have ended.
+pub(crate) async fn over(core: &Arc<Core>, sandbox: &Sandbox) -> Result<(), Status> {
+    let record = sandbox.get();
+    let torn = tear_down(core, &record, &sandbox.dir).await;
+    for container in core.containers_of(&record.id) {
+        match container::life::last_words(&sandbox.dir.shim(), &container.get().id) {
+            Some(state) if container.get().phase == Phase::Running => {
+                container::life::finish(&container, &state).await?;
+            }
+            _ => container::life::lost(&container).await?,
+        }
+    }
+    torn?;
+    core.release_address(&record);
+    sandbox
+        .change(|r| {
+            r.ready = false;
+            r.address = None;
+        })
+        .await?;
     Ok(())
 }
 

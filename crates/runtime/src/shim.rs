@@ -89,6 +89,7 @@ pub(crate) async fn start(
     let errors = std::fs::File::create(log).map_err(spawn)?;
     let mut child = Command::new(program)
         .args(args)
+        .arg("start")
         .arg(directory)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -116,6 +117,31 @@ pub(crate) async fn start(
     }
     let said = fs::read_to_string_bounded(log, MAX_WORDS).unwrap_or_default();
     Err(ShimError::Ended(format!("{status}: {}", said.trim())))
+}
+
+/// Ends and removes what a shim that was killed left behind.
+pub(crate) async fn clean_up(command: &[OsString], directory: &Path) -> Result<(), ShimError> {
+    let (program, args) = command
+        .split_first()
+        .ok_or_else(|| ShimError::Ended("no shim program is configured".to_owned()))?;
+    let spawn = |e| ShimError::Spawn(program.to_string_lossy().into_owned(), e);
+    let run = Command::new(program)
+        .args(args)
+        .arg("cleanup")
+        .arg(directory)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(CALL_TIMEOUT, run)
+        .await
+        .map_err(|_| ShimError::Timeout("clean up", CALL_TIMEOUT))?
+        .map_err(spawn)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ShimError::Ended(said))
 }
 
 /// One connection to a shim.
@@ -230,6 +256,12 @@ impl Connection {
             Response::State(state) => Ok(state),
             _ => Err(ShimError::Unexpected),
         }
+    }
+
+    /// Waits until the shim is gone.
+    pub(crate) async fn closed(mut self) {
+        let mut byte = [0];
+        while matches!(self.stream.read(&mut byte).await, Ok(1..)) {}
     }
 
     /// All containers that the shim knows.

@@ -13,7 +13,7 @@ use towline_sys::task::{self, Kind};
 
 use super::create::{has_controller, remove_files};
 use super::signal;
-use crate::core::{Container, Core};
+use crate::core::{Container, Core, WATCH_STAGE};
 use crate::fault::Doing as _;
 use crate::record::{self, ContainerRecord, Phase};
 use crate::shim::{Connection, ShimError};
@@ -24,9 +24,6 @@ const KILL_WAIT: Duration = Duration::from_secs(30);
 
 /// How long one question about a container's end stays open.
 const WATCH: Duration = Duration::from_secs(600);
-
-/// Watchers end after the server: until then calls wait for what they see.
-const WATCH_STAGE: u8 = 1;
 
 /// The exit code of a container that could not be started.
 const START_FAILED: i32 = 128;
@@ -149,7 +146,8 @@ async fn watch_to_the_end(core: &Core, container: &Container) {
     };
     let finished = match ended {
         Some(state) => finish(container, &state).await,
-        None => lost(container).await,
+        // The sandbox's watcher sees it too, and may find how the container ended.
+        None => Ok(()),
     };
     if let Err(status) = finished {
         tracing::warn!(container = %record.id, error = %status.message(), "the end of a container is not remembered");
