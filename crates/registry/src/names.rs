@@ -116,7 +116,7 @@ mod tests {
             "0",
             "library/nginx",
             "blobs/uploads",
-            &"a/".repeat(127).trim_end_matches('/').to_owned(),
+            "a/".repeat(127).trim_end_matches('/'),
         ] {
             assert!(Repository::parse(good).is_ok(), "{good}");
         }

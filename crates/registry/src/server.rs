@@ -290,7 +290,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    drop(open.spawn(self.clone().connection(stream, peer, permit)))
+                    drop(open.spawn(self.clone().connection(stream, peer, permit)));
                 }
                 Err(error) => {
                     // Too many open files, for instance: what is open must first end.

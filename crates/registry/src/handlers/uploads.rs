@@ -167,7 +167,7 @@ impl Registry {
     ) -> Result<(Uuid, u64), Refusal> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let this = Arc::clone(self);
-        let writing = task::blocking("receive a blob", move || this.write(work, receiver));
+        let writing = task::blocking("receive a blob", move || this.write(&work, receiver));
         let feeding = feed(request.into_body(), sender, self.limits.body_patience);
         tokio::pin!(writing, feeding);
         let (written, fed) = tokio::select! {
@@ -179,7 +179,11 @@ impl Registry {
         written
     }
 
-    fn write(&self, work: Work, mut pieces: mpsc::Receiver<Piece>) -> Result<(Uuid, u64), Refusal> {
+    fn write(
+        &self,
+        work: &Work,
+        mut pieces: mpsc::Receiver<Piece>,
+    ) -> Result<(Uuid, u64), Refusal> {
         let mut session = match work.id {
             Some(id) => self.uploads.resume(&work.name, id)?,
             None => self.uploads.begin(&work.name)?,

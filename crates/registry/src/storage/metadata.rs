@@ -281,7 +281,7 @@ mod tests {
         assert!(store.has_blob(&a, &digest).unwrap());
         assert!(!store.has_blob(&b, &digest).unwrap());
         assert!(!store.exists(&b).unwrap());
-        assert_eq!(store.repositories().unwrap(), [a.clone()]);
+        assert_eq!(store.repositories().unwrap(), std::slice::from_ref(&a));
         assert!(store.unlink_blob(&a, &digest).unwrap());
         assert!(!store.unlink_blob(&a, &digest).unwrap());
     }
