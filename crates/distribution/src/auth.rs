@@ -99,6 +99,7 @@ mod tests {
     const BASIC: &str = r#"Basic realm="r""#;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn the_decision_table() {
         let user = Credential::basic("bob", "x");
         let nobody = Credential::Anonymous;

@@ -132,5 +132,6 @@ fn of_hyper(error: &hyper::Error) -> BodyFault {
         return BodyFault::Cut;
     }
     // An HTTP/2 stream or connection that the server ended early; its text names the reason and nothing else.
-    BodyFault::Other(error.to_string())
+    let beneath = std::error::Error::source(error).map_or_else(String::new, |e| format!(": {e}"));
+    BodyFault::Other(format!("{error}{beneath}"))
 }

@@ -137,9 +137,11 @@ fn of_kind(kind: ErrorKind) -> ConnectFault {
     match kind {
         ErrorKind::ConnectionRefused => ConnectFault::Refused,
         ErrorKind::TimedOut => ConnectFault::Timeout,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
-            ConnectFault::Unreachable
-        }
+        // Without an address of the family on any link the kernel finds no source address: that is no route, too.
+        ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::AddrNotAvailable => ConnectFault::Unreachable,
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => ConnectFault::Reset,
         kind => ConnectFault::Other(kind),
     }

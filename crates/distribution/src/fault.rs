@@ -46,7 +46,7 @@ pub(crate) fn of_send(fault: &SendFault, origin: &Origin, what: &str, step: Step
             ),
         )
         .or_else([Cause::RegistryError, Cause::PathMtu]),
-        SendFault::Closed | SendFault::Reset => Failure::new(
+        SendFault::Closed | SendFault::Reset | SendFault::Stream(_) => Failure::new(
             Cause::ConnectionReset,
             step,
             format!("{what}: {origin}: {fault}"),

@@ -43,7 +43,9 @@ pub(crate) fn of_fault(fault: &SendFault) -> Seen {
             _ => Seen::Final,
         },
         SendFault::HeadersTimeout(_) => Seen::Passing { most: 2 },
-        SendFault::Closed | SendFault::Reset => Seen::Passing { most: u32::MAX },
+        SendFault::Closed | SendFault::Reset | SendFault::Stream(_) => {
+            Seen::Passing { most: u32::MAX }
+        }
         SendFault::Forbidden(_)
         | SendFault::TlsOnPlain
         | SendFault::HeadersTooLarge

@@ -73,6 +73,8 @@ pub(crate) enum SendFault {
     Closed,
     #[error("the connection was reset before an answer")]
     Reset,
+    #[error("the HTTP/2 stream broke before an answer: {0}")]
+    Stream(String),
     #[error("the headers of the answer are larger than what is read")]
     HeadersTooLarge,
     #[error("the answer is not HTTP: {0}")]
@@ -114,7 +116,9 @@ impl Transport {
         if let Some(live) = self.pool.take(&key) {
             match self.exchange(live, &key, call, watch).await {
                 // The server closed an idle connection just as it was used again: that says nothing about the request.
-                Err(SendFault::Closed | SendFault::Reset) => self.pool.forget(&key),
+                Err(SendFault::Closed | SendFault::Reset | SendFault::Stream(_)) => {
+                    self.pool.forget(&key);
+                }
                 ended => return ended,
             }
         }
@@ -297,10 +301,17 @@ impl Transport {
                     sender.ready().await?;
                     sender.send_request(request).await
                 });
-                settle(sent.await, limit, &first).map(|answer| (answer, None))
+                match settle(sent.await, limit, &first) {
+                    Err(SendFault::Other(words)) => Err(SendFault::Stream(words)),
+                    settled => settled.map(|answer| (answer, None)),
+                }
             }
         };
-        let quiet = reused && matches!(ended, Err(SendFault::Closed | SendFault::Reset));
+        let quiet = reused
+            && matches!(
+                ended,
+                Err(SendFault::Closed | SendFault::Reset | SendFault::Stream(_))
+            );
         if !quiet {
             tell(call, &ended, watch, start);
         }
@@ -444,5 +455,6 @@ fn of_hyper(error: &hyper::Error, first: &First) -> SendFault {
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return SendFault::Closed;
     }
-    SendFault::Other(error.to_string())
+    let beneath = std::error::Error::source(error).map_or_else(String::new, |e| format!(": {e}"));
+    SendFault::Other(format!("{error}{beneath}"))
 }

@@ -10,8 +10,8 @@ use towline_oci::{Descriptor, Digest, media_type};
 
 use crate::stub::{Reply, Stub, bob, words};
 
-fn content() -> Arc<Vec<u8>> {
-    Arc::new((0..100_000_u32).flat_map(u32::to_le_bytes).collect())
+fn content() -> Arc<[u8]> {
+    (0..100_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
 fn descriptor(content: &[u8]) -> Descriptor {
@@ -54,13 +54,13 @@ async fn a_blob_comes_whole_and_from_an_offset() {
     let content = content();
     let served = content.clone();
     let stub = Stub::plain(move |seen| match seen.header("range") {
-        None => Reply::new(200).body(&*served),
+        None => Reply::new(200).body(&served),
         range => partial(&served, start(range)),
     })
     .await;
     let repository = stub.repository(Credential::Anonymous);
     let descriptor = descriptor(&content);
-    assert!(read(&repository, &descriptor, 0).await.unwrap() == *content);
+    assert!(read(&repository, &descriptor, 0).await.unwrap() == content[..]);
     assert!(read(&repository, &descriptor, 77_777).await.unwrap() == content[77_777..]);
     assert!(
         read(&repository, &descriptor, descriptor.size)
@@ -99,7 +99,7 @@ async fn a_cut_is_resumed_where_it_happened() {
     )
     .await
     .unwrap();
-    assert!(bytes == *content);
+    assert!(bytes == content[..]);
     assert_eq!(stub.seen().len(), 7, "progress is no reason to give up");
 }
 
@@ -111,7 +111,7 @@ async fn a_server_without_ranges_starts_again() {
         if seen.number == 1 {
             Reply::new(200).body(&served[..1000]).cut(served.len())
         } else {
-            Reply::new(200).body(&*served)
+            Reply::new(200).body(&served)
         }
     })
     .await;
@@ -199,7 +199,7 @@ async fn what_cannot_be_resumed_says_so() {
 #[tokio::test]
 async fn sizes_are_those_of_the_descriptor() {
     let content = content();
-    let longer = [content.as_slice(), b"more"].concat();
+    let longer = [&content[..], b"more"].concat();
     for (name, reply) in [
         ("announced longer", Reply::new(200).body(&longer)),
         ("announced shorter", Reply::new(200).body(&content[1..])),
@@ -207,7 +207,7 @@ async fn sizes_are_those_of_the_descriptor() {
             "encoded",
             Reply::new(200)
                 .header("Content-Encoding", "gzip")
-                .body(&*content),
+                .body(&content),
         ),
     ] {
         let stub = Stub::plain(move |_| reply.clone()).await;
@@ -268,7 +268,7 @@ async fn redirects_to_storage() {
         if seen.header("authorization").is_some() {
             return Reply::new(400).body("<Error><Code>InvalidArgument</Code></Error>");
         }
-        Reply::new(200).body(&*served)
+        Reply::new(200).body(&served)
     })
     .await;
     let location = format!(
@@ -283,7 +283,7 @@ async fn redirects_to_storage() {
     })
     .await;
     let repository = stub.repository(bob());
-    assert!(read(&repository, &descriptor(&content), 0).await.unwrap() == *content);
+    assert!(read(&repository, &descriptor(&content), 0).await.unwrap() == content[..]);
     let head = repository.head_blob(&Digest::of(&content)).await.unwrap();
     assert_eq!(head.endpoint, format!("http://{}", storage.address()));
     assert!(

@@ -3,8 +3,11 @@
 
 mod auth;
 mod blob;
+mod http2;
 mod leak;
 mod network;
+mod own;
 mod real;
 mod resolve;
 mod stub;
+mod unreachable;

@@ -44,6 +44,7 @@ async fn a_manifest_is_fetched_by_tag_and_by_digest() {
 /// The answer to the manifest, the answer to the list of tags, and what they mean for an anonymous client and for one with a login.
 type Row = (&'static str, Reply, Reply, Cause, Cause, Step);
 
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn table() -> Vec<Row> {
     let tags = || Reply::new(200).json(r#"{"name":"team/app","tags":["1.1","2.0"]}"#);
     let no_name = || Reply::error(404, "NAME_UNKNOWN", "repository name not known to registry");

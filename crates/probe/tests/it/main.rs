@@ -1,14 +1,16 @@
 //! Pulls replayed against a real registry, with faults in front of it.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use towline_cause::{Cause, Step};
 use towline_distribution::{Client, Options, Retries, Timeouts};
 use towline_keyring::{Candidate, Credential, Origin, Secret};
-use towline_lab::faults::{Fault, Proxy, Rule};
+use towline_lab::faults::{self, Fault, Proxy, Rule};
 use towline_lab::image::{Builder, Image, Index, Layer, Platform};
+use towline_lab::token;
 use towline_oci::media_type;
 use towline_probe::{Outcome, Report, Request, run};
 use towline_registry::access::{Access, Rule as AccessRule, Users, Who};
@@ -295,6 +297,63 @@ async fn platforms() {
     let report = run(&client(), request).await;
     check(&report);
     assert_eq!(cause(&report), None, "{:?}", report.failure);
+}
+
+#[tokio::test]
+async fn a_stale_login_breaks_what_is_public_where_a_token_is_asked_for() {
+    let registry = Registry::start().await;
+    registry.push("public/app", "1.0", &image("x")).await;
+    let tokens = token::Server::start(token::Options {
+        users: BTreeMap::from([("bob".to_owned(), "canary-password".to_owned())]),
+        public: vec!["public/*".to_owned()],
+        service: "lab".to_owned(),
+        ..token::Options::default()
+    })
+    .await
+    .unwrap();
+    let proxy = Proxy::start(faults::Options {
+        upstream: Some(registry.address()),
+        bearer: Some(tokens.issuer()),
+        ..faults::Options::default()
+    })
+    .await
+    .unwrap();
+    let image = format!("{}/public/app:1.0", proxy.local_addr());
+    let report = probe(image.clone(), vec![secret("stale", "bob", "canary-old")]).await;
+    assert_eq!(
+        cause(&report),
+        Some((Cause::WrongCredentials, Step::Authenticate)),
+        "{:?}",
+        report.failure
+    );
+    assert_eq!(report.anonymous, Some(true));
+    let step = report
+        .steps
+        .iter()
+        .find(|one| one.step == Step::Authenticate)
+        .unwrap();
+    assert_eq!(step.facts["anonymous"], "works");
+    assert_eq!(step.facts["realm"], tokens.issuer().realm());
+    let report = probe(image, vec![secret("good", "bob", "canary-password")]).await;
+    assert_eq!(cause(&report), None, "{:?}", report.failure);
+
+    tokens.set(token::Behaviour::Status { status: 500 });
+    let report = probe(format!("{}/public/app:1.0", proxy.local_addr()), vec![]).await;
+    assert_eq!(
+        cause(&report),
+        Some((Cause::RegistryError, Step::Authenticate)),
+        "{:?}",
+        report.failure
+    );
+    drop(tokens);
+    let report = probe(format!("{}/public/app:1.0", proxy.local_addr()), vec![]).await;
+    assert_eq!(
+        cause(&report),
+        Some((Cause::TokenServiceUnreachable, Step::Authenticate)),
+        "{:?}",
+        report.failure
+    );
+    assert_eq!(report.anonymous, None, "nobody said no");
 }
 
 /// A replay with faults between client and registry.
