@@ -36,6 +36,11 @@ pub struct SandboxConfig {
     /// is in them. Containers' specs must not have `linux.sysctl`.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// Longest that making a container or starting a command may take, in
+    /// milliseconds, before what is stuck in it is killed and the request
+    /// fails; `None` is half a minute.
+    #[serde(default)]
+    pub patience_ms: Option<u64>,
     /// Where to listen; `None` is [`SOCKET_FILE`](crate::SOCKET_FILE) in the
     /// state directory.
     #[serde(default)]

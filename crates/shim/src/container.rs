@@ -9,9 +9,10 @@ use towline_sys::cgroup::Cgroup;
 use towline_sys::proc::send_signal;
 
 use crate::log::{Log, Splitter, timestamp};
+use crate::oci::Library;
 use crate::paths::Paths;
 use crate::spec::ContainerSpec;
-use crate::{internal, oci, stats};
+use crate::{internal, stats};
 
 /// Bytes that are read at once from a pipe.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -42,7 +43,7 @@ struct Pipe {
 
 impl Container {
     /// Makes it; on failure nothing of it is left.
-    pub(crate) fn create(paths: &Paths, create: &Create) -> Result<Self, Failure> {
+    pub(crate) fn create(library: &Library, create: &Create) -> Result<Self, Failure> {
         let spec = ContainerSpec::load(&create.bundle)?;
         let cgroup = Cgroup::new(&spec.cgroup).map_err(|error| internal(&error))?;
         let log = match &create.log_path {
@@ -53,24 +54,27 @@ impl Container {
             None => None,
         };
         spec.make_working_directory();
-        let made = oci::create(paths, &create.id, &spec).and_then(|(pid, outputs)| {
-            let state = ContainerState {
-                version: VERSION,
-                id: create.id.clone(),
-                status: Status::Created,
-                pid,
-                bundle: create.bundle.clone(),
-                log_path: create.log_path.clone(),
-                cgroup: spec.cgroup.clone(),
-                created_at: crate::now(),
-                started_at: None,
-                exit: None,
-            };
-            paths
-                .save(&state)
-                .map_err(|error| crate::fail(towline_shim_api::FailureCode::Internal, error))?;
-            Ok((state, outputs))
-        });
+        let made = library
+            .create(&create.id, &spec)
+            .and_then(|(pid, outputs)| {
+                let state = ContainerState {
+                    version: VERSION,
+                    id: create.id.clone(),
+                    status: Status::Created,
+                    pid,
+                    bundle: create.bundle.clone(),
+                    log_path: create.log_path.clone(),
+                    cgroup: spec.cgroup.clone(),
+                    created_at: crate::now(),
+                    started_at: None,
+                    exit: None,
+                };
+                library
+                    .paths
+                    .save(&state)
+                    .map_err(|error| crate::fail(towline_shim_api::FailureCode::Internal, error))?;
+                Ok((state, outputs))
+            });
         match made {
             Ok((state, outputs)) => Ok(Self {
                 state,
@@ -83,18 +87,18 @@ impl Container {
             }),
             Err(failure) => {
                 // The failure is what matters; remains are logged.
-                remove(paths, &create.id, &cgroup);
+                remove(&library.paths, &create.id, &cgroup);
                 Err(failure)
             }
         }
     }
 
     /// Lets its program run.
-    pub(crate) fn start(&mut self, paths: &Paths) -> Result<(), Failure> {
-        oci::start(paths, &self.state.id)?;
+    pub(crate) fn start(&mut self, library: &Library) -> Result<(), Failure> {
+        library.start(&self.state.id)?;
         self.state.status = Status::Running;
         self.state.started_at = Some(crate::now());
-        self.save(paths);
+        self.save(&library.paths);
         Ok(())
     }
 

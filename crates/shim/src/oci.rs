@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use libcgroups::common::{CgroupConfig, CgroupManager as _, ControllerOpt};
 use libcontainer::container::Container;
@@ -56,67 +57,97 @@ fn pipes() -> io::Result<(Outputs, Inputs)> {
     Ok((ours, theirs))
 }
 
-/// Makes a container up to the point where its init waits to be started.
-/// Answers that process's id and the pipes.
-pub(crate) fn create(
-    paths: &Paths,
-    id: &str,
-    spec: &ContainerSpec,
-) -> Result<(i32, Outputs), Failure> {
-    let bundle = paths.bundles().join(id);
-    write_json(&bundle, "config.json", &spec.json)?;
-    let (ours, theirs) = pipes().map_err(|error| internal(&error))?;
-    let build = || -> Result<Container, LibcontainerError> {
-        ContainerBuilder::new(id.to_owned(), SyscallType::default())
-            .with_executor(Program::default())
-            .with_root_path(paths.oci())?
-            .with_stdin(theirs.stdin)
-            .with_stdout(theirs.stdout)
-            .with_stderr(theirs.stderr)
-            .as_init(&bundle)
-            .with_systemd(false)
-            .with_detach(true)
-            .build()
-    };
-    let container = with_words(paths, || with_oom_score(spec.oom_score_adj, build))?;
-    let pid = container
-        .pid()
-        .ok_or_else(|| fail(FailureCode::Internal, "the container has no process"))?;
-    Ok((pid.as_raw(), ours))
+/// Longer than any call takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The library, as it is called for one pod.
+#[derive(Debug, Clone)]
+pub(crate) struct Library {
+    pub(crate) paths: Paths,
+    /// How long a call may take.
+    patience: Duration,
 }
 
-/// Lets a created container's init go on to its program.
-pub(crate) fn start(paths: &Paths, id: &str) -> Result<(), Failure> {
-    with_words(paths, || {
-        Container::load(paths.oci().join(id))?.start()?;
-        Ok(())
-    })
-}
+impl Library {
+    pub(crate) fn new(paths: Paths, patience_ms: Option<u64>) -> Self {
+        Self {
+            paths,
+            patience: patience_ms.map_or(PATIENCE, Duration::from_millis),
+        }
+    }
 
-/// Starts a command in a running container.
-pub(crate) fn exec(
-    paths: &Paths,
-    spec: &ContainerSpec,
-    exec: &Exec,
-) -> Result<(i32, Outputs), Failure> {
-    let bundle = paths.bundles().join(&exec.id);
-    write_json(&bundle, "process.json", &spec.exec_process(exec))?;
-    let (ours, theirs) = pipes().map_err(|error| internal(&error))?;
-    let build = || {
-        ContainerBuilder::new(exec.id.clone(), SyscallType::default())
-            .with_executor(Program::default())
-            .with_root_path(paths.oci())?
-            .with_stdin(theirs.stdin)
-            .with_stdout(theirs.stdout)
-            .with_stderr(theirs.stderr)
-            .as_tenant()
-            .with_detach(true)
-            .with_process(Some(bundle.join("process.json")))
-            .build()
-    };
-    let started = with_words(paths, || with_oom_score(spec.oom_score_adj, build));
-    remove_notify_sockets(&paths.oci().join(&exec.id));
-    Ok((started?.as_raw(), ours))
+    /// Makes a container up to the point where its init waits to be started.
+    /// Answers that process's id and the pipes.
+    pub(crate) fn create(&self, id: &str, spec: &ContainerSpec) -> Result<(i32, Outputs), Failure> {
+        let bundle = self.paths.bundles().join(id);
+        write_json(&bundle, "config.json", &spec.json)?;
+        let (ours, theirs) = pipes().map_err(|error| internal(&error))?;
+        let build = || -> Result<Container, LibcontainerError> {
+            ContainerBuilder::new(id.to_owned(), SyscallType::default())
+                .with_executor(Program::default())
+                .with_root_path(self.paths.oci())?
+                .with_stdin(theirs.stdin)
+                .with_stdout(theirs.stdout)
+                .with_stderr(theirs.stderr)
+                .as_init(&bundle)
+                .with_systemd(false)
+                .with_detach(true)
+                .build()
+        };
+        let container = self.call(|| with_oom_score(spec.oom_score_adj, build))?;
+        let pid = container
+            .pid()
+            .ok_or_else(|| fail(FailureCode::Internal, "the container has no process"))?;
+        Ok((pid.as_raw(), ours))
+    }
+
+    /// Lets a created container's init go on to its program.
+    pub(crate) fn start(&self, id: &str) -> Result<(), Failure> {
+        self.call(|| {
+            Container::load(self.paths.oci().join(id))?.start()?;
+            Ok(())
+        })
+    }
+
+    /// Starts a command in a running container.
+    pub(crate) fn exec(
+        &self,
+        spec: &ContainerSpec,
+        exec: &Exec,
+    ) -> Result<(i32, Outputs), Failure> {
+        let bundle = self.paths.bundles().join(&exec.id);
+        write_json(&bundle, "process.json", &spec.exec_process(exec))?;
+        let (ours, theirs) = pipes().map_err(|error| internal(&error))?;
+        let build = || {
+            ContainerBuilder::new(exec.id.clone(), SyscallType::default())
+                .with_executor(Program::default())
+                .with_root_path(self.paths.oci())?
+                .with_stdin(theirs.stdin)
+                .with_stdout(theirs.stdout)
+                .with_stderr(theirs.stderr)
+                .as_tenant()
+                .with_detach(true)
+                .with_process(Some(bundle.join("process.json")))
+                .build()
+        };
+        let started = self.call(|| with_oom_score(spec.oom_score_adj, build));
+        remove_notify_sockets(&self.paths.oci().join(&exec.id));
+        Ok((started?.as_raw(), ours))
+    }
+
+    /// Calls the library; of a failure, what it logged is the only full account.
+    fn call<T>(&self, body: impl FnOnce() -> Result<T, LibcontainerError>) -> Result<T, Failure> {
+        let trace = self.paths.trace();
+        // The writer appends, so an emptied file starts at the beginning again.
+        drop(File::options().write(true).truncate(true).open(&trace));
+        // Without the guard everything else still works.
+        let _guard = Watchdog::start(self.patience);
+        // It leaves some sockets open when it fails.
+        towline_sys::proc::close_leaks_of_failure(body).map_err(|error| {
+            let words = fs::read_bounded(&trace, WORDS_LIMIT).unwrap_or_default();
+            explain(&chain(&error), &String::from_utf8_lossy(&words))
+        })
+    }
 }
 
 /// The library leaves the socket of each exec behind.
@@ -175,23 +206,6 @@ fn with_oom_score<T>(wanted: i32, body: impl FnOnce() -> T) -> T {
     let result = body();
     drop(std::fs::write(OOM_SCORE, before.trim()));
     result
-}
-
-/// Calls the library; of a failure, what it logged is the only full account.
-fn with_words<T>(
-    paths: &Paths,
-    body: impl FnOnce() -> Result<T, LibcontainerError>,
-) -> Result<T, Failure> {
-    let trace = paths.trace();
-    // The writer appends, so an emptied file starts at the beginning again.
-    drop(File::options().write(true).truncate(true).open(&trace));
-    // Without the guard everything else still works.
-    let _guard = Watchdog::start();
-    // It leaves some sockets open when it fails.
-    towline_sys::proc::close_leaks_of_failure(body).map_err(|error| {
-        let words = fs::read_bounded(&trace, WORDS_LIMIT).unwrap_or_default();
-        explain(&chain(&error), &String::from_utf8_lossy(&words))
-    })
 }
 
 /// The failure out of the library's error and its log.

@@ -10,12 +10,13 @@ use towline_sys::proc::{Fork, fork_single_threaded};
 
 use crate::exe;
 use crate::launch::Startup;
+use crate::oci::Library;
 use crate::paths::Paths;
 
 /// The pod as the shim holds it.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    pub(crate) paths: Paths,
+    pub(crate) library: Library,
     pub(crate) config: SandboxConfig,
     pub(crate) namespaces: Namespaces,
     /// Process 1 of the pod's pid namespace.
@@ -58,7 +59,7 @@ impl Sandbox {
         };
         let namespaces = namespaces(&config, init);
         Ok(Self {
-            paths,
+            library: Library::new(paths, config.patience_ms),
             config,
             namespaces,
             init,

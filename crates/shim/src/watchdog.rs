@@ -12,9 +12,6 @@ use nix::libc::SIGKILL;
 use towline_sys::fs;
 use towline_sys::proc::{Fork, fork_single_threaded, send_signal};
 
-/// Longer than any call takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How the library names its processes until they execute their program.
 const NAME: &str = "youki:[";
 
@@ -25,11 +22,8 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn start() -> io::Result<Self> {
-        Self::with(PATIENCE)
-    }
-
-    fn with(patience: Duration) -> io::Result<Self> {
+    /// Kills what is stuck after `patience`, again and again.
+    pub(crate) fn start(patience: Duration) -> io::Result<Self> {
         let guarded = std::process::id();
         match fork_single_threaded()? {
             Fork::Parent(pid) => Ok(Self { pid }),

@@ -75,7 +75,7 @@ impl Shim {
             .config
             .socket
             .clone()
-            .unwrap_or_else(|| sandbox.paths.root.join(SOCKET_FILE));
+            .unwrap_or_else(|| sandbox.library.paths.root.join(SOCKET_FILE));
         let listener =
             bind(&socket).map_err(|error| format!("listen on {}: {error}", socket.display()))?;
         let mut signals = SigSet::empty();
@@ -316,7 +316,7 @@ impl Shim {
     fn settle(&mut self) {
         let now = Instant::now();
         for container in self.containers.values_mut() {
-            container.settle(&self.sandbox.paths);
+            container.settle(&self.sandbox.library.paths);
         }
         self.settle_execs(now);
         let waiting: Vec<u64> = self
@@ -369,7 +369,7 @@ impl Shim {
             Some(Pending::Delete { id }) => match self.containers.get(&id) {
                 Some(container) if container.state.status != Status::Exited => None,
                 Some(container) => {
-                    container.remove(&self.sandbox.paths);
+                    container.remove(&self.sandbox.library.paths);
                     self.containers.remove(&id);
                     Some(Response::Done)
                 }
@@ -439,7 +439,7 @@ impl Shim {
     fn end(mut self) -> ExitCode {
         let mut code = ExitCode::SUCCESS;
         for container in self.containers.values() {
-            container.remove(&self.sandbox.paths);
+            container.remove(&self.sandbox.library.paths);
         }
         if let Some(pid) = self.sandbox.init {
             drop(send_signal(pid, nix::libc::SIGKILL));
@@ -451,8 +451,8 @@ impl Shim {
                 cleanup::remove_cgroup(cgroup)?;
             }
             fs::remove_file(&self.socket)?;
-            fs::remove_dir_all(self.sandbox.paths.oci())?;
-            fs::remove_dir_all(self.sandbox.paths.bundles())
+            fs::remove_dir_all(self.sandbox.library.paths.oci())?;
+            fs::remove_dir_all(self.sandbox.library.paths.bundles())
         };
         let answer = match tidy() {
             Ok(()) => Response::Done,

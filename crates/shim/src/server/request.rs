@@ -135,7 +135,7 @@ impl Shim {
             let text = "the pod takes no more containers";
             return Err(fail(FailureCode::WrongState, text));
         }
-        let container = Container::create(&self.sandbox.paths, create)?;
+        let container = Container::create(&self.sandbox.library, create)?;
         let state = container.state.clone();
         self.containers.insert(id.clone(), container);
         Ok(Response::State(state))
@@ -147,7 +147,7 @@ impl Shim {
             let text = format!("the container {id:?} is not waiting to be started");
             return Err(fail(FailureCode::WrongState, text));
         }
-        container.start(&self.sandbox.paths)?;
+        container.start(&self.sandbox.library)?;
         Ok(Response::State(container.state.clone()))
     }
 
@@ -198,7 +198,7 @@ impl Shim {
             let text = format!("{MAX_EXECS} commands are running already");
             return Err(fail(FailureCode::WrongState, text));
         }
-        let (pid, outputs) = oci::exec(&self.sandbox.paths, &container.spec, exec)?;
+        let (pid, outputs) = self.sandbox.library.exec(&container.spec, exec)?;
         self.execs
             .push(Running::new(connection, exec, pid, outputs));
         self.wait_for(connection, Pending::Exec);

@@ -221,3 +221,24 @@ fn a_killed_shim_is_tidied_up_after() {
     let again = crate::pod::launch("start", &pod.state_dir());
     assert!(again.status.success());
 }
+
+#[test]
+fn a_creation_that_is_stuck_is_given_up() {
+    let options = Options {
+        patience_ms: Some(500),
+        ..Options::default()
+    };
+    let Some(pod) = Pod::with(options) else {
+        return;
+    };
+    let Some(sleep) = towline_sys::testing::need_program("sleep") else {
+        return;
+    };
+    let mut spec = pod.spec("a", &["true"]);
+    // Stands for whatever in an image makes the library's process wait.
+    spec["hooks"] = json!({"createContainer": [{"path": sleep, "args": ["sleep", "1000"]}]});
+    assert!(pod.client().create(pod.bundle("a", &spec)).is_err());
+    assert!(pod.processes().is_empty());
+    assert_eq!(pod.run_to_end("b", &["true"]).exit.unwrap().code, 0);
+    pod.shut_down();
+}

@@ -31,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) ipc: IpcMode,
     pub(crate) host_network: bool,
     pub(crate) sysctls: BTreeMap<String, String>,
+    pub(crate) patience_ms: Option<u64>,
     /// The program, and what is put before it on the command line.
     pub(crate) shim: Vec<PathBuf>,
 }
@@ -42,6 +43,7 @@ impl Default for Options {
             ipc: IpcMode::Pod,
             host_network: false,
             sysctls: BTreeMap::new(),
+            patience_ms: None,
             shim: vec![SHIM.into()],
         }
     }
@@ -88,6 +90,7 @@ impl Pod {
             pid: options.pid,
             cgroup: Some(cgroup.clone()),
             sysctls: options.sysctls,
+            patience_ms: options.patience_ms,
             socket: None,
         };
         let json = serde_json::to_vec(&config).unwrap();

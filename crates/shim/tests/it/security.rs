@@ -269,3 +269,38 @@ fn a_score_that_cannot_be_lowered_stays() {
     assert_eq!(pod.log("high"), ["stdout F 500"]);
     pod.shut_down();
 }
+
+#[test]
+fn fifos_of_the_image_do_not_stop_the_shim() {
+    let Some(pod) = Pod::new() else { return };
+    let fifo = |id: &str, path: &str| {
+        let path = pod.rootfs(id).join(path);
+        drop(std::fs::remove_file(&path));
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        nix::unistd::mkfifo(&path, mode).unwrap();
+    };
+    let ended = |id: &str, spec: &serde_json::Value| {
+        if pod.client().create(pod.bundle(id, spec)).is_ok() {
+            pod.client().start(id).unwrap();
+            pod.wait(id);
+        }
+        assert!(pod.client().list().is_ok());
+    };
+    let source = pod.dir.path().join("source");
+    std::fs::write(&source, "volume").unwrap();
+    let mut spec = pod.spec("a", &["true"]);
+    fifo("a", "home/file");
+    spec["mounts"].as_array_mut().unwrap().push(json!(
+        {"destination": "/home/file", "type": "bind", "source": source, "options": ["bind", "ro"]}
+    ));
+    ended("a", &spec);
+    // No mount hides the image's own device.
+    let mut spec = pod.spec("b", &["true"]);
+    fifo("b", "dev/null");
+    spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| mount["destination"] != "/dev");
+    ended("b", &spec);
+    pod.shut_down();
+}
