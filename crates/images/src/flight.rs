@@ -174,6 +174,9 @@ impl Waiter {
                 biased;
                 landed = outcome.wait_for(Option::is_some) => {
                     let result = landed.ok().and_then(|outcome| outcome.clone());
+                    if let Some(report) = &report {
+                        report.send_replace(self.progress.borrow().clone());
+                    }
                     return result.map_or_else(
                         || Err(lost()),
                         |result| result.map_err(|failure| copy(&failure)),

@@ -47,14 +47,6 @@ pub enum StoreError {
         /// Bytes that came.
         actual: u64,
     },
-    /// More bytes than are accepted.
-    #[error("the content has at least {actual} bytes, at most {limit} are accepted")]
-    TooLarge {
-        /// Bytes that are accepted.
-        limit: u64,
-        /// Bytes that came.
-        actual: u64,
-    },
     /// Another download writes the same spool.
     #[error("{0} is being downloaded already")]
     Busy(Digest),
@@ -110,7 +102,6 @@ impl StoreError {
             Self::Mismatch { .. } | Self::Size { .. } => Cause::DigestMismatch,
             Self::Gone { .. } | Self::NoImage(_) => Cause::ImageCollected,
             Self::InUse { .. } | Self::Format(_) | Self::Owner(_) => Cause::RuntimeMisconfigured,
-            Self::TooLarge { .. } => Cause::ImageTooLarge,
             Self::Busy(_) => Cause::PullStalled,
             Self::Damaged { .. } | Self::Config { .. } => Cause::ContentStoreCorrupt,
             Self::Fs(error) => io_cause(&error.source).unwrap_or(Cause::DiskError),

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! FORMAT  lock  records.redb
-//! blobs/<algorithm>/<hex>         manifests and configs (a registry: everything)
+//! blobs/<algorithm>/<hex>         manifests and configs
 //! layers/<algorithm>/<hex>/fs     an unpacked layer, in overlayfs' form
 //! layers/<algorithm>/<hex>/layer.json
 //! leases/<owner>                  what a container holds
@@ -29,7 +29,6 @@ mod spool;
 mod state;
 mod store;
 mod tree;
-mod upload;
 mod verify;
 
 pub use blob::BlobWriter;
@@ -40,5 +39,4 @@ pub use lease::Lease;
 pub use record::ImageRecord;
 pub use spool::Spool;
 pub use store::{Options, Store, Usage};
-pub use upload::Upload;
 pub use verify::Damage;

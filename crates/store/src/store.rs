@@ -18,7 +18,7 @@ use crate::lock::Lock;
 use crate::records::Records;
 use crate::state::{Inner, State};
 use crate::tree::remove_tree;
-use crate::{BlobWriter, Damage, ImageRecord, Spool, StoreError, Upload, spool, verify};
+use crate::{BlobWriter, Damage, ImageRecord, Spool, StoreError, spool, verify};
 
 const FORMAT: FormatVersion = FormatVersion::new("towline-store", 1);
 
@@ -133,11 +133,6 @@ impl Store {
         writer.commit()
     }
 
-    /// Begins a blob of at most `limit` bytes whose digest is told at its end.
-    pub fn upload(&self, limit: u64) -> Result<Upload, StoreError> {
-        Upload::new(Arc::clone(&self.inner), limit)
-    }
-
     /// Whether this blob is here.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_size(digest).is_some()
@@ -166,13 +161,6 @@ impl Store {
     /// Every blob, in no order.
     pub fn blobs(&self) -> Result<Vec<Digest>, StoreError> {
         Ok(digests_in(&self.inner.layout.blobs())?)
-    }
-
-    /// Removes a blob, whatever uses it: for owners that keep records of their own. True where it was here.
-    pub fn remove_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
-        let was = self.has_blob(digest);
-        fs::remove_file(self.inner.layout.blob(digest))?;
-        Ok(was)
     }
 
     // ---- spool

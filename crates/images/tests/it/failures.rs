@@ -1,0 +1,290 @@
+//! Pulls that fail, each with its cause, and what they leave behind.
+
+use towline_cause::{Cause, Failure, Step};
+use towline_images::{Ceilings, Options};
+use towline_lab::faults::{Fault, Rule};
+use towline_lab::image::{Builder, Compression, Index, Layer, Platform};
+use towline_oci::Digest;
+
+use crate::support::{Node, Registry, noise};
+
+async fn fails(builder: &Builder, change: impl FnOnce(&mut Options)) -> (Failure, Node) {
+    let registry = Registry::start().await;
+    let reference = registry.push(&builder.build(), "bad").await;
+    let node = Node::with(change);
+    let failure = node.try_pull(&reference).await.expect_err("the pull fails");
+    node.assert_clean();
+    assert!(node.images.list().is_empty());
+    (failure, node)
+}
+
+fn ends_with(failure: &Failure, cause: Cause, step: Step, words: &str) {
+    let chain = failure.chain();
+    assert_eq!((failure.cause(), failure.step()), (cause, step), "{chain}");
+    assert!(chain.contains(words), "{words:?} is not in {chain:?}");
+}
+
+#[tokio::test]
+async fn a_diff_id_that_is_not_the_layers_is_a_mismatch() {
+    let builder = Builder::new()
+        .layer(Layer::new().file("a", "b"))
+        .diff_ids([Digest::of(b"something else").to_string()]);
+    let (failure, _) = fails(&builder, |_| {}).await;
+    ends_with(
+        &failure,
+        Cause::DigestMismatch,
+        Step::Verify,
+        "the unpacked layer has digest",
+    );
+}
+
+#[tokio::test]
+async fn a_byte_that_changes_on_the_way_is_a_mismatch_however_it_breaks_the_layer() {
+    let registry = Registry::start().await;
+    let layer = Layer::new().file("a", noise(400_000, 5));
+    for (name, layer) in [
+        ("gzip", layer.clone()),
+        ("zstd", layer.clone().compression(Compression::Zstd)),
+        ("plain", layer.clone().compression(Compression::None)),
+    ] {
+        let built = Builder::new().layer(layer).build();
+        let reference = registry.push(&built, name).await;
+        let path = format!("*/blobs/{}", built.blobs[0].digest);
+        // In a tar header, in the middle, at the end.
+        for at in [20, 200_000, built.blobs[0].bytes.len() as u64 - 3] {
+            registry.break_by(vec![Rule::on(&path, Fault::Corrupt { at }).method("GET")]);
+            let node = Node::new();
+            let failure = node.try_pull(&reference).await.expect_err("the pull fails");
+            assert_eq!(
+                failure.cause(),
+                Cause::DigestMismatch,
+                "{name} {at}: {}",
+                failure.chain()
+            );
+            assert_eq!(failure.step(), Step::Verify);
+            node.assert_clean();
+            assert_eq!(
+                node.spooled(),
+                Vec::<u64>::new(),
+                "poisoned bytes are dropped"
+            );
+            registry.break_by(Vec::new());
+            node.pull(&reference).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_is_broken_as_pushed_is_not_the_networks_fault() {
+    for (what, bytes) in [
+        ("random bytes", noise(5_000, 9)),
+        (
+            "half an archive",
+            Layer::new().file("a", noise(9_000, 1)).archive()[..6_000].to_vec(),
+        ),
+    ] {
+        let builder = Builder::new().layer(Layer::from_archive(bytes));
+        let (failure, _) = fails(&builder, |_| {}).await;
+        assert_eq!(
+            failure.cause(),
+            Cause::LayerExtractFailed,
+            "{what}: {}",
+            failure.chain()
+        );
+        assert_eq!(failure.step(), Step::Unpack);
+    }
+    let whole = Layer::new().file("a", noise(90_000, 2));
+    let cut = whole.compressed()[..50_000].to_vec();
+    let builder = Builder::new()
+        .layer(Layer::from_archive(cut).compression(Compression::None))
+        .diff_ids([Digest::of(&whole.archive()).to_string()]);
+    let (failure, _) = fails(&builder, |_| {}).await;
+    ends_with(
+        &failure,
+        Cause::LayerExtractFailed,
+        Step::Unpack,
+        "decompressed",
+    );
+}
+
+#[tokio::test]
+async fn another_platform_alone_is_named_with_what_there_is() {
+    let registry = Registry::start().await;
+    let of = |architecture| {
+        Builder::new()
+            .layer(Layer::new().file("a", architecture))
+            .platform(Platform::linux(architecture))
+            .build()
+    };
+    let index = Index::new().image(of("s390x")).image(of("riscv64")).build();
+    let node = Node::new();
+    for (image, name, words) in [
+        (&index, "index", "linux/s390x, linux/riscv64"),
+        (&of("s390x"), "single", "linux/s390x"),
+    ] {
+        let reference = registry.push(image, name).await;
+        let failure = node.try_pull(&reference).await.expect_err("the pull fails");
+        ends_with(&failure, Cause::PlatformMismatch, Step::Platform, words);
+    }
+    assert!(registry.blobs_asked().len() <= 1, "no layer is asked for");
+}
+
+#[tokio::test]
+async fn a_config_that_does_not_describe_the_layers_is_no_image() {
+    let builder = Builder::new()
+        .layer(Layer::new().file("a", "a"))
+        .diff_ids(Vec::<String>::new());
+    let (failure, _) = fails(&builder, |_| {}).await;
+    ends_with(&failure, Cause::NotAnImage, Step::Resolve, "describes 0");
+    let builder = Builder::new()
+        .layer(Layer::new().file("a", "a"))
+        .raw_config(&b"{\"not\": \"a config\"}"[..]);
+    let (failure, _) = fails(&builder, |_| {}).await;
+    ends_with(&failure, Cause::NotAnImage, Step::Resolve, "config");
+}
+
+#[tokio::test]
+async fn a_missing_layer_and_a_missing_tag_keep_the_clients_cause() {
+    let registry = Registry::start().await;
+    let built = Builder::new().layer(Layer::new().file("a", "a")).build();
+    let reference = registry.push(&built, "gone").await;
+    let node = Node::new();
+    let failure = node.try_pull(&reference.with_tag("nope").unwrap()).await;
+    assert_eq!(
+        failure.expect_err("no such tag").cause(),
+        Cause::TagNotFound
+    );
+    let fault = Fault::Error {
+        status: 404,
+        code: "BLOB_UNKNOWN".to_owned(),
+        message: "blob unknown to registry".to_owned(),
+    };
+    let path = format!("*/blobs/{}", built.blobs[0].digest);
+    registry.break_by(vec![Rule::on(&path, fault)]);
+    let failure = node
+        .try_pull(&reference)
+        .await
+        .expect_err("the layer is gone");
+    assert_eq!(failure.cause(), Cause::BlobMissing, "{}", failure.chain());
+    node.assert_clean();
+}
+
+#[tokio::test]
+async fn each_ceiling_has_its_error() {
+    let small = Ceilings {
+        image_bytes: 10_000,
+        layers: 2,
+        entries: 20,
+        layer_bytes: 100_000,
+        ratio: 20,
+        ratio_floor: 30_000,
+        path_bytes: 60,
+        name_bytes: 40,
+        path_depth: 10,
+        header_bytes: 2_000,
+        xattrs: 3,
+        zstd_window_log: 20,
+    };
+    let many = (0..30).fold(Layer::new(), |layer, n| layer.file(&format!("f{n}"), ""));
+    let attributes = (0..4).fold(Layer::new().file("f", ""), |layer, n| {
+        layer.xattr(&format!("user.x{n}"), b"")
+    });
+    let long = Layer::new().file("f", "").xattr("user.x", &noise(3_000, 4));
+    for (what, layers, words) in [
+        (
+            "image",
+            vec![Layer::new().file("f", noise(20_000, 1))],
+            "10000 are accepted",
+        ),
+        ("layers", vec![Layer::new(); 3], "2 can be stacked"),
+        ("entries", vec![many], "number of entries"),
+        (
+            "bytes",
+            vec![Layer::new().file("f", b"0123456789".repeat(12_000))],
+            "ceiling of",
+        ),
+        (
+            "ratio",
+            vec![Layer::new().file("f", vec![0; 60_000])],
+            "ceiling of 20",
+        ),
+        (
+            "path",
+            vec![Layer::new().file(&format!("{}f", "abcdefg/".repeat(8)), "")],
+            "ceiling of 60",
+        ),
+        (
+            "name",
+            vec![Layer::new().file(&"n".repeat(41), "")],
+            "ceiling of 40",
+        ),
+        (
+            "depth",
+            vec![Layer::new().file("a/b/c/d/e/f/g/h/i/j/k", "")],
+            "ceiling of 10",
+        ),
+        ("xattrs", vec![attributes], "3 extended attributes"),
+        ("header", vec![long], "an extended header"),
+    ] {
+        let builder = layers.into_iter().fold(Builder::new(), Builder::layer);
+        let (failure, _) = fails(&builder, |options| options.ceilings = small).await;
+        let chain = failure.chain();
+        assert!(chain.contains(words), "{what}: {chain}");
+        let cause = match what {
+            "layers" => Cause::TooManyLayers,
+            "xattrs" => Cause::LayerExtractFailed,
+            _ => Cause::ImageTooLarge,
+        };
+        assert_eq!(failure.cause(), cause, "{what}: {chain}");
+    }
+}
+
+#[tokio::test]
+async fn bombs_end_early() {
+    // 64 MiB of zeros in 64 KiB, of which no more than a little over the floor is written.
+    let bomb = Layer::new().file("zeros", vec![0; 64 << 20]);
+    for layer in [bomb.clone(), bomb.compression(Compression::Zstd)] {
+        let builder = Builder::new().layer(layer);
+        let (failure, node) = fails(&builder, |options| {
+            options.ceilings.ratio_floor = 4 << 20;
+        })
+        .await;
+        ends_with(
+            &failure,
+            Cause::ImageTooLarge,
+            Step::Unpack,
+            "for each compressed byte",
+        );
+        assert_eq!(node.images.usage().await.unwrap().layers, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_zstd_window_over_the_ceiling_is_refused() {
+    let archive = Layer::new().file("f", noise(3 << 20, 8)).archive();
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(24).unwrap();
+    std::io::Write::write_all(&mut encoder, &archive).unwrap();
+    let bytes = encoder.finish().unwrap();
+    let builder = Builder::new()
+        .layer(Layer::from_archive(bytes).compression(Compression::None))
+        .diff_ids([Digest::of(&archive).to_string()]);
+    let (failure, _) = fails(&builder, |options| options.ceilings.zstd_window_log = 20).await;
+    ends_with(
+        &failure,
+        Cause::UnsupportedLayer,
+        Step::Unpack,
+        "zstd window",
+    );
+}
+
+#[tokio::test]
+async fn a_store_in_use_names_its_holder() {
+    let node = Node::new();
+    let client = towline_distribution::Client::new(towline_distribution::Options::default());
+    let options = Options::new(node.root(), client.unwrap(), towline_oci::Platform::host());
+    let failure = towline_images::Images::open(options).expect_err("it is in use");
+    let chain = failure.chain();
+    assert!(chain.contains(&std::process::id().to_string()), "{chain}");
+    assert!(chain.contains(node.root().to_str().unwrap()), "{chain}");
+}

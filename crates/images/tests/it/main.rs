@@ -1,0 +1,16 @@
+//! Pulls from a real registry over loopback, hostile layers, crashes, full disks.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test may panic as the test does"
+)]
+
+mod crash;
+mod differential;
+mod evil;
+mod failures;
+mod overlay;
+mod pull;
+mod resume;
+mod space;
+mod support;
+mod waiters;
