@@ -216,6 +216,7 @@ fn shim_config(
             .map(|l| convert::map(&l.sysctls))
             .unwrap_or_default(),
         socket: None,
+        patience_ms: None,
     }
 }
 

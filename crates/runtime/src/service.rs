@@ -130,7 +130,8 @@ fn serve(core: &Arc<Core>, metrics: &Arc<Metrics>, options: &Options, socket: So
     core.supervisor.spawn("cri", Kind::Critical, server);
 }
 
-/// How others ask and stop the runtime. Clones are the same.
+/// How others ask and stop the runtime. Clones are the same; the last one gives the image store up, so that it can be
+/// opened again.
 #[derive(Debug, Clone)]
 pub struct Handle(Arc<Inner>);
 

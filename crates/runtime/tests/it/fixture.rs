@@ -128,7 +128,7 @@ async fn serve(
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) directory: tempfile::TempDir,
-    pub(crate) handle: Handle,
+    handle: Option<Handle>,
     pub(crate) cgroup: String,
     pub(crate) bridge: String,
     pub(crate) runtime: RuntimeServiceClient<Channel>,
@@ -164,7 +164,7 @@ impl Node {
             .unwrap();
         Self {
             directory,
-            handle,
+            handle: Some(handle),
             cgroup,
             bridge,
             runtime: towline_cri::client::runtime(channel.clone()),
@@ -172,12 +172,27 @@ impl Node {
         }
     }
 
-    /// Starts the runtime again after [`Handle::shutdown`].
+    /// The runtime's handle, while it runs.
+    pub(crate) fn handle(&self) -> &Handle {
+        self.handle.as_ref().unwrap()
+    }
+
+    /// Stops the runtime alone; pods go on.
+    pub(crate) async fn shutdown(&mut self) {
+        let handle = self.handle.take().unwrap();
+        let socket = handle.socket().to_owned();
+        let outcome = handle.shutdown(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(outcome.unfinished, Vec::<String>::new());
+        assert!(!socket.exists(), "it still listens");
+    }
+
+    /// Starts the runtime again after [`Node::shutdown`].
     pub(crate) async fn restart(&mut self) {
-        self.handle = Service::start(self.options()).await.unwrap();
-        let channel = towline_cri::client::connect(&self.handle.endpoint())
+        let handle = Service::start(self.options()).await.unwrap();
+        let channel = towline_cri::client::connect(&handle.endpoint())
             .await
             .unwrap();
+        self.handle = Some(handle);
         self.runtime = towline_cri::client::runtime(channel.clone());
         self.images = towline_cri::client::images(channel);
     }
@@ -230,7 +245,9 @@ impl Drop for Node {
             return;
         }
         // On a thread of its own: this may run inside the async runtime.
-        let handle = self.handle.clone();
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
         let cleanup = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             drop(runtime.block_on(handle.stop_all(Duration::from_secs(5))));

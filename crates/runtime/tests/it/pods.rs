@@ -165,7 +165,10 @@ impl Node {
     }
 
     async fn finish(self) {
-        self.handle.stop_all(Duration::from_secs(20)).await.unwrap();
+        self.handle()
+            .stop_all(Duration::from_secs(20))
+            .await
+            .unwrap();
         self.assert_nothing_left();
     }
 }
@@ -286,7 +289,7 @@ async fn the_node_reaches_a_pod_and_measures_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // A pod reaches the node at the gateway, and another pod at its address.
-    let gateway = node.handle.gateway().unwrap().to_string();
+    let gateway = node.handle().gateway().unwrap().to_string();
     let listener = tokio::net::TcpListener::bind((gateway.as_str(), 0))
         .await
         .unwrap();
@@ -396,9 +399,7 @@ async fn pods_outlive_the_runtime_and_are_taken_up_again() {
     let short = node
         .run(&sandbox, container("short", &image, &["/bin/sleep", "1"]))
         .await;
-    node.handle.shutdown(Duration::from_secs(5)).await.unwrap();
-    let again = tokio::net::UnixStream::connect(node.handle.socket()).await;
-    assert!(again.is_err(), "it still listens");
+    node.shutdown().await;
     assert!(!node.processes().is_empty(), "the shim is gone");
     tokio::time::sleep(Duration::from_millis(1200)).await;
 

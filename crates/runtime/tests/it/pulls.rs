@@ -82,7 +82,10 @@ async fn an_image_has_one_identity_and_goes_with_all_its_names() {
             .image
             .is_none()
     );
-    node.handle.stop_all(Duration::from_secs(10)).await.unwrap();
+    node.handle()
+        .stop_all(Duration::from_secs(10))
+        .await
+        .unwrap();
     node.assert_nothing_left();
 }
 
@@ -130,11 +133,14 @@ async fn a_failure_tells_its_cause_in_every_form() {
         ),
         "{status}"
     );
-    let metrics = node.handle.metrics();
+    let metrics = node.handle().metrics();
     assert!(
         metrics.contains("towline_runtime_pulls_total{cause=\"TagNotFound\",step=\"resolve\"} 1"),
         "{metrics}"
     );
-    node.handle.stop_all(Duration::from_secs(10)).await.unwrap();
+    node.handle()
+        .stop_all(Duration::from_secs(10))
+        .await
+        .unwrap();
     node.assert_nothing_left();
 }
