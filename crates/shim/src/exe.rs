@@ -46,19 +46,20 @@ fn is_sealed() -> io::Result<bool> {
     Ok(seals.contains(SealFlags::WRITE))
 }
 
-/// Executes this program again, sealed; comes back only with an error.
-pub(crate) fn execute_sealed(empty: &Path, args: &[OsString]) -> io::Error {
+/// Executes this program again, sealed, with `args` in place of `own`, the
+/// arguments that [`crate::main`] was given; comes back only with an error.
+pub(crate) fn execute_sealed(empty: &Path, own: usize, args: &[OsString]) -> io::Error {
     let program = towline_sys::proc::close_on_exec().and_then(|()| program(empty));
     match program {
-        Ok(program) => execute(&program, args),
+        Ok(program) => execute(&program, own, args),
         Err(error) => error,
     }
 }
 
-/// Executes the program that already runs; comes back only with an error.
-pub(crate) fn execute_again(args: &[OsString]) -> io::Error {
+/// As [`execute_sealed`] from what is sealed already.
+pub(crate) fn execute_again(own: usize, args: &[OsString]) -> io::Error {
     match rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(program) => execute(&program, args),
+        Ok(program) => execute(&program, own, args),
         Err(error) => error.into(),
     }
 }
@@ -72,10 +73,12 @@ fn program(empty: &Path) -> io::Result<OwnedFd> {
     view(empty).or_else(|_| copy())
 }
 
-fn execute(program: &OwnedFd, args: &[OsString]) -> io::Error {
-    let name = OsString::from("towline shim");
-    let args: Result<Vec<_>, _> = std::iter::once(&name)
-        .chain(args)
+fn execute(program: &OwnedFd, own: usize, args: &[OsString]) -> io::Error {
+    // What comes before (the program's name, `shim`) leads back to us.
+    let before = std::env::args_os().count().saturating_sub(own).max(1);
+    let args: Result<Vec<_>, _> = std::env::args_os()
+        .take(before)
+        .chain(args.iter().cloned())
         .map(|arg| CString::new(arg.as_bytes()))
         .collect();
     let Ok(args) = args else {

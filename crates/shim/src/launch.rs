@@ -60,7 +60,7 @@ fn start(dir: &Path, args: &[OsString]) -> Startup<ExitCode> {
         .create()
         .map_err(|error| towline_sys::task::chain(&error))?;
     if !exe::is_executed_sealed().map_err(|error| format!("look at the program: {error}"))? {
-        let error = exe::execute_sealed(&paths.empty(), args);
+        let error = exe::execute_sealed(&paths.empty(), args.len(), args);
         return Err(format!("seal the program: {error}"));
     }
     let (reader, writer) = io::pipe().map_err(|error| format!("make a pipe: {error}"))?;

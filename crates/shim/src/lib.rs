@@ -30,8 +30,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// The program: `start DIR`, `cleanup DIR`, or (of its own accord) `init`.
-/// `args` come without the program's name. Must be called while the process
-/// has one thread.
+/// `args` are the last of the process's own arguments: the shim executes itself
+/// again with what came before them (`towline shim`). Must be called while the
+/// process has one thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     launch::main(&args.into_iter().collect::<Vec<_>>())
 }

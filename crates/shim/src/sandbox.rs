@@ -13,6 +13,9 @@ use crate::launch::Startup;
 use crate::oci::Library;
 use crate::paths::Paths;
 
+/// `start DIR`, with which this process was started.
+const START_ARGS: usize = 2;
+
 /// The pod as the shim holds it.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -99,7 +102,7 @@ fn start_init() -> Startup<i32> {
             if rustix::process::set_parent_process_death_signal(kill).is_err() {
                 std::process::abort();
             }
-            let error = exe::execute_again(&["init".into()]);
+            let error = exe::execute_again(START_ARGS, &["init".into()]);
             tracing::error!(%error, "cannot execute the pod's first process");
             std::process::abort();
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use towline_shim_api::{ClientError, FailureCode, IpcMode, PidMode, Request, Response, frame};
 
 use crate::pod::{Options, Pod, launch};
@@ -42,6 +43,7 @@ fn containers_share_the_pods_namespaces_and_not_the_hosts() {
 fn a_shared_pid_namespace_has_the_shims_process_as_its_first() {
     let options = Options {
         pid: PidMode::Pod,
+        shim: vec![crate::pod::SHIM.into(), "shim".into()],
         ..Options::default()
     };
     let Some(pod) = Pod::with(options) else {
@@ -54,7 +56,7 @@ fn a_shared_pid_namespace_has_the_shims_process_as_its_first() {
         listing.contains("sleep 1111") && listing.contains("sleep 2222"),
         "{listing}"
     );
-    assert!(listing.contains("towline shim init"), "{listing}");
+    assert!(listing.contains("shim init"), "{listing}");
     // The end of one container does not touch the other.
     pod.client().kill("a", 9).unwrap();
     pod.wait("a");
@@ -198,4 +200,119 @@ fn it_works_where_all_cgroups_are_of_version_two() {
         pod.client().delete("a", true).unwrap();
         pod.shut_down();
     });
+}
+
+/// With all that a kubelet and containerd put into a container's spec.
+fn kubernetes_spec(pod: &Pod, args: &[&str]) -> serde_json::Value {
+    let mut spec = pod.spec("a", args);
+    std::os::unix::fs::symlink("busybox", pod.rootfs("a").join("bin/touch")).unwrap();
+    let hosts = pod.dir.path().join("hosts");
+    std::fs::write(&hosts, "1.2.3.4 hosts\n").unwrap();
+    spec["root"]["readonly"] = json!(true);
+    spec["process"]["user"] = json!({"uid": 1000, "gid": 0, "additionalGids": [0, 5]});
+    let safe = ["nosuid", "noexec", "nodev"];
+    let with = |more: &[&'static str]| [&safe[..], more].concat();
+    spec["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": safe},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": safe},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+         "options": with(&["mode=1777", "size=65536k"])},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": with(&["ro"])},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+         "options": with(&["relatime", "ro"])},
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},
+        {"destination": "/etc/hosts", "type": "bind", "source": hosts,
+         "options": ["rbind", "rprivate", "rw"]},
+    ]);
+    let names = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    ];
+    let names = names.map(|name| format!("CAP_{name}"));
+    spec["process"]["capabilities"] =
+        json!({"bounding": names, "effective": names, "permitted": names});
+    spec["process"]["noNewPrivileges"] = json!(false);
+    spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]);
+    spec["linux"]["maskedPaths"] = json!([
+        "/proc/asound",
+        "/proc/acpi",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap"
+    ]);
+    spec["linux"]["readonlyPaths"] = json!([
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger"
+    ]);
+    spec["linux"]["resources"] = json!({
+        "devices": [{"allow": false, "access": "rwm"}],
+        "memory": {"limit": 64 << 20},
+        "cpu": {"shares": 102, "quota": 50_000, "period": 100_000},
+        "pids": {"limit": 100},
+    });
+    spec
+}
+
+#[test]
+fn a_spec_as_kubernetes_asks_for_runs() {
+    for host_network in [false, true] {
+        let options = Options {
+            host_network,
+            ..Options::default()
+        };
+        let Some(pod) = Pod::with(options) else {
+            return;
+        };
+        let script = "id; ls /dev; cat /etc/hosts; cat /sys/kernel/mm/transparent_hugepage/enabled \
+                      >/dev/null && echo sys; touch /x || echo read-only; touch /tmp/x && echo tmp; \
+                      echo x > /dev/null && echo null; cat /proc/self/cgroup >/dev/null && echo cgroup; \
+                      ls /proc/sys/kernel >/dev/null && echo proc; cat /proc/keys; ls /dev/shm && echo shm";
+        let spec = kubernetes_spec(&pod, &["sh", "-c", script]);
+        pod.run_spec("a", &spec);
+        let exit = pod.wait("a").exit.unwrap();
+        let log = pod.log("a").join("\n");
+        assert_eq!(exit.code, 0, "{log}");
+        for want in [
+            "uid=1000 gid=0",
+            "1.2.3.4 hosts",
+            "F sys",
+            "F read-only",
+            "F tmp",
+            "F null",
+            "F cgroup",
+            "F proc",
+            "F shm",
+            "F urandom",
+            "F ptmx",
+            "F mqueue",
+        ] {
+            assert!(log.contains(want), "{want}: {log}");
+        }
+        pod.shut_down();
+    }
 }
