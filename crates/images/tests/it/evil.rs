@@ -325,7 +325,7 @@ fn global() -> Layer {
         &mut archive,
         b'g',
         "pax_global_header",
-        b"15 path=../evil\n",
+        b"16 path=../evil\n",
     );
     append(&mut archive, b'0', "file", b"");
     Layer::from_archive(archive.into_inner().unwrap())

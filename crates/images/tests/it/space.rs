@@ -1,1 +1,110 @@
-//! Later.
+//! A disk that is full, and one that became read-only.
+
+use std::path::Path;
+
+use rustix::mount::MountFlags;
+use towline_cause::{Cause, Step};
+use towline_lab::image::{Builder, Compression, Layer};
+use towline_sys::mount::tmpfs;
+use towline_sys::testing::{in_mount_namespace, need_root};
+
+use crate::support::{Node, Registry, noise};
+
+/// Runs a test on a node whose store has a tmpfs of `size` bytes of its own.
+fn on_a_small_disk<F: Future<Output = ()>>(
+    size: u64,
+    body: impl FnOnce(Registry, Node) -> F + Send,
+) {
+    in_mount_namespace(|| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let registry = Registry::start().await;
+            let dir = tempfile::tempdir().unwrap();
+            let disk = dir.path().join("store");
+            std::fs::create_dir(&disk).unwrap();
+            tmpfs(&disk, size).unwrap();
+            let images = crate::support::open(&disk, |_| {});
+            body(registry, Node { images, dir }).await;
+            towline_sys::mount::unmount(&disk).unwrap();
+        });
+    });
+}
+
+fn remount(disk: &Path, flags: MountFlags, options: &std::ffi::CStr) {
+    rustix::mount::mount_remount(disk, flags, options).unwrap();
+}
+
+fn image(compression: Compression) -> Builder {
+    let files = (0..8).fold(Layer::new(), |layer, n| {
+        layer.file(&format!("f{n}"), noise(1 << 20, n + 1))
+    });
+    Builder::new().layer(files.compression(compression))
+}
+
+#[test]
+fn a_full_disk_is_named_and_a_freed_one_goes_on() {
+    if !need_root() {
+        return;
+    }
+    on_a_small_disk(12 << 20, |registry, node| async move {
+        let built = image(Compression::Gzip).build();
+        let reference = registry.push(&built, "large").await;
+        let failure = node
+            .try_pull(&reference)
+            .await
+            .expect_err("it does not fit");
+        let chain = failure.chain();
+        assert_eq!(failure.cause(), Cause::NoSpaceLeft, "{chain}");
+        assert!(
+            matches!(failure.step(), Step::Fetch | Step::Unpack),
+            "{chain}"
+        );
+        assert!(chain.contains(node.root().to_str().unwrap()), "{chain}");
+        node.assert_clean();
+        assert!(node.images.list().is_empty());
+        let kept: u64 = node.spooled().iter().sum();
+        assert!(kept > 1 << 20, "{kept}");
+
+        remount(&node.root(), MountFlags::empty(), c"size=64m");
+        node.pull(&reference).await;
+        let asked = registry.blobs_asked();
+        let ranges: Vec<_> = asked
+            .iter()
+            .filter_map(|(_, range)| range.as_ref())
+            .collect();
+        assert!(
+            ranges
+                .iter()
+                .any(|range| range.starts_with(&format!("bytes={kept}-"))),
+            "{asked:?}"
+        );
+    });
+}
+
+#[test]
+fn a_read_only_disk_is_named() {
+    if !need_root() {
+        return;
+    }
+    on_a_small_disk(64 << 20, |registry, node| async move {
+        let built = image(Compression::Zstd).build();
+        let reference = registry.push(&built, "read-only").await;
+        // The database has its file open for writing, which forbids the remount of the file system; of the mount it does not.
+        let disk = node.root();
+        rustix::mount::mount_bind(&disk, &disk).unwrap();
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        remount(&disk, flags, c"");
+        let failure = node
+            .try_pull(&reference)
+            .await
+            .expect_err("nothing can be written");
+        assert_eq!(
+            failure.cause(),
+            Cause::FilesystemReadOnly,
+            "{}",
+            failure.chain()
+        );
+        towline_sys::mount::unmount(&disk).unwrap();
+        node.pull(&reference).await;
+    });
+}
