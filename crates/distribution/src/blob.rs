@@ -87,8 +87,17 @@ impl Transfer {
 
     async fn piece(&mut self) -> Result<Bytes, Failure> {
         loop {
-            if self.body.is_none() {
-                self.connect().await?;
+            if self.body.is_none()
+                && let Err(failure) = self.connect().await
+            {
+                // Whatever cut the connection may take a moment to pass; what is final stays so.
+                let is_final =
+                    matches!(failure.cause(), Cause::DigestMismatch | Cause::RateLimited);
+                if is_final || !failure.cause().transient() {
+                    return Err(failure);
+                }
+                self.again(failure).await?;
+                continue;
             }
             let Some((body, origin)) = &mut self.body else {
                 continue;

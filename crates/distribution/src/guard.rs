@@ -26,12 +26,13 @@ pub(crate) fn is_forbidden(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a URL that `from` named is refused, and why. Loopback registries may point anywhere: whoever runs them runs this machine.
-pub(crate) fn refuse(from: &Origin, to: &Url) -> Option<String> {
+/// Whether a URL that `from` named is refused, and why. A registry on this machine (`local`) may point anywhere: whoever runs it runs
+/// this machine.
+pub(crate) fn refuse(from: &Origin, local: bool, to: &Url) -> Option<String> {
     if from.scheme == Scheme::Https && to.origin.scheme == Scheme::Http {
         return Some(format!("{} is plain HTTP and {from} is not", to.origin));
     }
-    if !is_guarded(from, &to.origin) {
+    if !is_guarded(from, local, &to.origin) {
         return None;
     }
     let name_of_self = to.origin.is_loopback();
@@ -45,8 +46,8 @@ pub(crate) fn refuse(from: &Origin, to: &Url) -> Option<String> {
 }
 
 /// Whether addresses are restricted when `from` names `to`.
-pub(crate) fn is_guarded(from: &Origin, to: &Origin) -> bool {
-    !from.is_loopback() && from.host != to.host
+pub(crate) fn is_guarded(from: &Origin, local: bool, to: &Origin) -> bool {
+    !local && from.host != to.host
 }
 
 /// Whether a token service at `realm` may be given the credential of a registry at `registry`.
@@ -54,16 +55,20 @@ pub(crate) fn may_have_credential(registry: &Origin, realm: &Origin, trusted: &[
     if registry.host == realm.host || (registry.is_loopback() && realm.is_loopback()) {
         return true;
     }
-    if trusted
-        .iter()
-        .any(|host| host.eq_ignore_ascii_case(&realm.host))
-    {
+    if is_trusted(realm, trusted) {
         return true;
     }
     match (site(registry), site(realm)) {
         (Some(registry), Some(realm)) => registry == realm,
         _ => false,
     }
+}
+
+/// Whether a token service was named as one to trust.
+pub(crate) fn is_trusted(realm: &Origin, trusted: &[String]) -> bool {
+    trusted
+        .iter()
+        .any(|host| host.eq_ignore_ascii_case(&realm.host))
 }
 
 /// The registrable domain of a host; `None` for addresses, single names, and hosts below a suffix under which anyone can have one.
@@ -194,7 +199,12 @@ mod tests {
             ("http://r.example", "http://s3.example/", false),
             ("http://127.0.0.1:5000", "http://127.0.0.1:5001/", false),
         ] {
-            let found = refuse(&origin(from), &Url::parse(to).unwrap());
+            let from_origin = origin(from);
+            let found = refuse(
+                &from_origin,
+                from_origin.is_loopback(),
+                &Url::parse(to).unwrap(),
+            );
             assert_eq!(found.is_some(), refused, "{from} {to} {found:?}");
         }
     }

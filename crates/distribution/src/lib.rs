@@ -19,6 +19,7 @@ mod fault;
 mod guard;
 mod manifest;
 mod options;
+mod ping;
 mod pool;
 mod push;
 mod refused;

@@ -70,6 +70,11 @@ fn meaning(
     let code = status.as_u16();
     let plain = |cause, why: &str| (cause, vec![], why.to_owned());
     match code {
+        401 => (
+            Cause::NoCredentials,
+            target.hidden(),
+            "the place that the registry redirects to wants a login of its own".to_owned(),
+        ),
         403 => forbidden(target, said),
         404 => absent(target, asking, said),
         402 => plain(Cause::QuotaExceeded, "the registry wants payment"),

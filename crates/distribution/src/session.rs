@@ -10,7 +10,7 @@ use towline_oci::Reference;
 
 use crate::auth::{self, Carried, Next};
 use crate::challenge::{self, Challenge};
-use crate::client::{Ping, Shared};
+use crate::client::Shared;
 use crate::facts::Fact;
 use crate::options::Retries;
 use crate::resend::resend;
@@ -153,14 +153,16 @@ impl Session {
             url.query.clone_from(&asking.query);
         }
         let mut registry = origin;
+        let mut local = false;
         let mut left = url.origin != registry;
         for _ in 0..=MOST_HOPS {
             let answer = if left {
-                Box::pin(self.bare(asking, &url, &registry)).await?
+                Box::pin(self.bare(asking, &url, &registry, local)).await?
             } else {
                 // On the heap: callers hold many of these at once.
                 let answer = Box::pin(self.authorised(asking, &url)).await?;
                 registry = answer.url.origin.clone();
+                local = answer.local;
                 url = answer.url.clone();
                 answer
             };
@@ -170,7 +172,7 @@ impl Session {
                     elsewhere: left,
                 });
             }
-            let next = redirect(asking, &answer, &registry)?;
+            let next = redirect(asking, &answer, &registry, local)?;
             // Once another origin was involved, no later hop is authorised, even back at the registry.
             left = left || next.origin != registry;
             self.watch.tell(|| Fact::Redirect {
@@ -193,28 +195,75 @@ impl Session {
     }
 
     /// A request to another origin than the registry: without any credential.
-    async fn bare(&self, asking: &Asking, url: &Url, registry: &Origin) -> Result<Answer, Failure> {
+    async fn bare(
+        &self,
+        asking: &Asking,
+        url: &Url,
+        registry: &Origin,
+        local: bool,
+    ) -> Result<Answer, Failure> {
         let mut call = self.call(asking, url, HeaderMap::new(), "nothing");
-        call.guarded = guard::is_guarded(registry, &url.origin);
-        self.send(asking, &call).await.map_err(|fault| {
-            let beneath = fault::of_send(&fault, &url.origin, &asking.what, asking.step);
-            if asking.step != Step::Fetch {
-                return beneath;
-            }
-            Failure::new(
-                Cause::BlobHostUnreachable,
-                Step::Fetch,
-                format!(
-                    "{}: {registry} answers and has its blobs fetched from {}, which cannot be reached: {}",
-                    asking.what,
-                    url.origin,
-                    beneath.detail()
-                ),
+        call.guarded = guard::is_guarded(registry, local, &url.origin);
+        let unreached = |fault| unreached(fault, asking, url, registry);
+        let answer = self.send(asking, &call).await.map_err(unreached)?;
+        // Some registries are only a sign to another one, which hands its manifests to anyone with a token for anyone.
+        if answer.status != StatusCode::UNAUTHORIZED || asking.step != Step::Resolve {
+            return Ok(answer);
+        }
+        let Some(token) = self.token_for_anyone(&answer).await? else {
+            return Ok(answer);
+        };
+        call.headers
+            .insert(header::AUTHORIZATION, bearer(&token.value));
+        "a token for anonymous".clone_into(&mut call.credential);
+        self.send(asking, &call).await.map_err(unreached)
+    }
+
+    /// A token of the place that a registry redirected to: never for the login, which is the registry's alone.
+    async fn token_for_anyone(&self, answer: &Answer) -> Result<Option<Token>, Failure> {
+        let from = &answer.url.origin;
+        let challenges = challenge::read(&answer.headers);
+        self.tell_challenges(from, &challenges);
+        let nobody = Credential::Anonymous;
+        let Next::Token(challenge) =
+            auth::decide(Carried::Nothing, &challenges, &nobody, None, true)
+        else {
+            return Ok(None);
+        };
+        let Ok(realm) = Url::parse(challenge.get("realm").unwrap_or_default()) else {
+            return Ok(None);
+        };
+        if let Some(why) = guard::refuse(from, answer.local, &realm) {
+            return Err(denied::of_realm(from, &why));
+        }
+        let ask = Ask {
+            scope: auth::scope(&challenge, self.target.repository(), "pull"),
+            service: challenge.get("service").map(str::to_owned),
+            guarded: guard::is_guarded(from, answer.local, &realm.origin),
+            realm,
+        };
+        let shared = &self.shared;
+        let got = shared
+            .tokens
+            .get(
+                &shared.transport,
+                &ask,
+                &nobody,
+                None,
+                &self.retries,
+                &self.watch,
             )
-            .at(url.origin.to_string())
-            .with_others(vec![beneath])
-            .because(fault)
-        })
+            .await;
+        match got {
+            Ok((token, _)) => Ok(Some(token)),
+            Err(fault) => {
+                let target = Target {
+                    reference: self.target.reference.clone(),
+                    credential: nobody,
+                };
+                Err(denied::of_token(&target, from, &ask, fault))
+            }
+        }
     }
 
     /// A request to the registry itself, with whatever login it asks for.
@@ -263,7 +312,7 @@ impl Session {
             }
             match next {
                 Next::Token(challenge) => {
-                    let ask = self.token_ask(&url.origin, &challenge, asking.push)?;
+                    let ask = self.token_ask(&answer, &challenge, asking.push)?;
                     self.set_mode(asking.push, Mode::Token(ask)).await;
                     fresh = true;
                     stale = None;
@@ -314,6 +363,10 @@ impl Session {
         let limit = shared.transport.limits.error;
         let time = shared.transport.timeouts.idle;
         let answer = if asking.method == Method::HEAD {
+            // The login is for the registry alone, and a place that it redirects to has its URL signed for one method.
+            if self.origin().ok().as_ref() != Some(&answer.url.origin) {
+                return Said::default();
+            }
             let mut again = asking.clone();
             again.method = Method::GET;
             again
@@ -339,47 +392,6 @@ impl Session {
         let mut said = Said::read(&content_type, &body);
         said.hide_credential(&self.target.credential);
         said
-    }
-
-    /// Servers that speak TLS tell a plain HTTP request so with a 400. `None` when the scheme was changed.
-    async fn unless_tls_wanted(
-        &self,
-        answer: Answer,
-        asking: &Asking,
-    ) -> Result<Option<Answer>, Failure> {
-        if answer.status != StatusCode::BAD_REQUEST || answer.url.origin.scheme != Scheme::Http {
-            return Ok(Some(answer));
-        }
-        let origin = answer.url.origin.clone();
-        let said = self.said(answer, asking).await;
-        let words = said.message.to_ascii_lowercase();
-        if !(words.contains("http request") && words.contains("https")) {
-            return Err(crate::refused::of_status(
-                &self.target,
-                &origin,
-                asking,
-                StatusCode::BAD_REQUEST,
-                &said,
-                None,
-            ));
-        }
-        if self
-            .shared
-            .schemes
-            .turn_to_tls(&self.target.reference, &self.watch)
-        {
-            return Ok(None);
-        }
-        Err(Failure::new(
-            Cause::HttpsRegistryOverHttp,
-            Step::Connect,
-            format!(
-                "{}: {origin} was asked over plain HTTP and wants HTTPS: it answered {}",
-                asking.what,
-                said.with_status(StatusCode::BAD_REQUEST)
-            ),
-        )
-        .at(origin.to_string()))
     }
 
     fn mode(&self, push: bool) -> &tokio::sync::RwLock<Mode> {
@@ -445,128 +457,35 @@ impl Session {
     /// What to ask a token service for, if it may be asked at all.
     fn token_ask(
         &self,
-        registry: &Origin,
+        answer: &Answer,
         challenge: &Challenge,
         push: bool,
     ) -> Result<Ask, Failure> {
+        let registry = &answer.url.origin;
+        let trusted = &self.shared.options.trusted_realms;
         let realm = Url::parse(challenge.get("realm").unwrap_or_default())
             .map_err(|why| denied::of_realm(registry, &format!("the realm is no URL: {why}")))?;
-        if let Some(why) = guard::refuse(registry, &realm) {
+        // A realm that was trusted by name is trusted wherever it is.
+        let anywhere = answer.local || guard::is_trusted(&realm.origin, trusted);
+        if let Some(why) = guard::refuse(registry, anywhere, &realm) {
             return Err(denied::of_realm(registry, &why));
         }
         let actions = if push { "pull,push" } else { "pull" };
         let ask = Ask {
             scope: auth::scope(challenge, self.target.repository(), actions),
             service: challenge.get("service").map(str::to_owned),
-            guarded: guard::is_guarded(registry, &realm.origin),
+            guarded: guard::is_guarded(registry, anywhere, &realm.origin),
             realm,
         };
         if self.target.is_anonymous() {
             return Ok(ask);
         }
-        let trusted = &self.shared.options.trusted_realms;
         let clear_text = ask.realm.origin.scheme == Scheme::Http
             && !self.shared.schemes.may_be_plain(&ask.realm.origin);
         if clear_text || !guard::may_have_credential(registry, &ask.realm.origin, trusted) {
             return Err(denied::of_foreign_realm(registry, &ask, &self.target));
         }
         Ok(ask)
-    }
-
-    /// Asks `/v2/` without any credential.
-    pub(crate) async fn ping(&self) -> Result<Ping, Failure> {
-        let asking = Asking::new(
-            Method::GET,
-            "/v2/".to_owned(),
-            "GET /v2/".to_owned(),
-            Step::Resolve,
-        );
-        for _ in 0..2 {
-            let origin = self.origin()?;
-            let call = self.call(
-                &asking,
-                &Url::new(origin.clone(), "/v2/"),
-                HeaderMap::new(),
-                "nothing",
-            );
-            let answer = match self.send(&asking, &call).await {
-                Ok(answer) => answer,
-                Err(SendFault::TlsOnPlain)
-                    if self
-                        .shared
-                        .schemes
-                        .turn_to_tls(&self.target.reference, &self.watch) =>
-                {
-                    continue;
-                }
-                Err(fault) => return Err(unanswered(&fault, &origin, &asking)),
-            };
-            let Some(answer) = self.unless_tls_wanted(answer, &asking).await? else {
-                continue;
-            };
-            let challenges = challenge::read(&answer.headers);
-            if answer.status != StatusCode::OK && answer.status != StatusCode::UNAUTHORIZED {
-                let got = Got {
-                    answer,
-                    elsewhere: false,
-                };
-                return Err(crate::refused::of_answer(self, &asking, got).await);
-            }
-            let is_page = answer
-                .header("content-type")
-                .is_some_and(|kind| kind.starts_with("text/html"));
-            if answer.status == StatusCode::OK && is_page {
-                let said = self.said(answer, &asking).await;
-                return Err(Failure::new(
-                    Cause::NotARegistry,
-                    Step::Resolve,
-                    format!(
-                        "GET /v2/ at {origin} gives a web page {:?}, not a registry's answer",
-                        said.message
-                    ),
-                )
-                .at(origin.to_string()));
-            }
-            if answer.status == StatusCode::UNAUTHORIZED {
-                self.tell_challenges(&origin, &challenges);
-            }
-            return Ok(Ping {
-                status: answer.status.as_u16(),
-                endpoint: origin.to_string(),
-                challenges: challenges.iter().map(Challenge::fact).collect(),
-            });
-        }
-        let origin = self.origin()?;
-        Err(unanswered(&SendFault::TlsOnPlain, &origin, &asking))
-    }
-
-    async fn ping_challenges(&self, origin: &Origin) -> Result<Vec<Challenge>, Failure> {
-        let asking = Asking::new(
-            Method::GET,
-            "/v2/".to_owned(),
-            "GET /v2/".to_owned(),
-            Step::Authenticate,
-        );
-        let call = self.call(
-            &asking,
-            &Url::new(origin.clone(), "/v2/"),
-            HeaderMap::new(),
-            "nothing",
-        );
-        let answer = self
-            .send(&asking, &call)
-            .await
-            .map_err(|fault| unanswered(&fault, origin, &asking))?;
-        let challenges = challenge::read(&answer.headers);
-        self.tell_challenges(origin, &challenges);
-        Ok(challenges)
-    }
-
-    pub(crate) fn tell_challenges(&self, origin: &Origin, challenges: &[Challenge]) {
-        self.watch.tell(|| Fact::Challenge {
-            endpoint: origin.to_string(),
-            challenges: challenges.iter().map(Challenge::fact).collect(),
-        });
     }
 
     pub(crate) fn call(
@@ -605,7 +524,12 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn redirect(asking: &Asking, answer: &Answer, registry: &Origin) -> Result<Url, Failure> {
+fn redirect(
+    asking: &Asking,
+    answer: &Answer,
+    registry: &Origin,
+    local: bool,
+) -> Result<Url, Failure> {
     let from = &answer.url;
     let refused = |why: String| {
         Failure::new(
@@ -626,14 +550,35 @@ fn redirect(asking: &Asking, answer: &Answer, registry: &Origin) -> Result<Url, 
     let next = from
         .join(location)
         .map_err(|why| refused(why.to_string()))?;
-    for origin in [registry, &from.origin] {
-        if let Some(why) = guard::refuse(origin, &next) {
+    for (origin, local) in [(registry, local), (&from.origin, answer.local)] {
+        if let Some(why) = guard::refuse(origin, local, &next) {
             return Err(refused(why));
         }
     }
     Ok(next)
 }
 
-fn unanswered(fault: &SendFault, origin: &Origin, asking: &Asking) -> Failure {
+pub(crate) fn unanswered(fault: &SendFault, origin: &Origin, asking: &Asking) -> Failure {
     fault::of_send(fault, origin, &asking.what, asking.step).because(fault.clone())
+}
+
+/// A place that the registry redirected to and that cannot be reached.
+fn unreached(fault: SendFault, asking: &Asking, url: &Url, registry: &Origin) -> Failure {
+    let beneath = fault::of_send(&fault, &url.origin, &asking.what, asking.step);
+    if asking.step != Step::Fetch {
+        return beneath.because(fault);
+    }
+    Failure::new(
+        Cause::BlobHostUnreachable,
+        Step::Fetch,
+        format!(
+            "{}: {registry} answers and has its blobs fetched from {}, which cannot be reached: {}",
+            asking.what,
+            url.origin,
+            beneath.detail()
+        ),
+    )
+    .at(url.origin.to_string())
+    .with_others(vec![beneath])
+    .because(fault)
 }

@@ -8,13 +8,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const KEPT: usize = 16;
 
-/// The first bytes of a connection.
+/// How a connection began: its first bytes, and whether the peer is this machine.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct First(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct First {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Whether the peer's address is loopback.
+    pub(crate) local: bool,
+}
 
 impl First {
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.0
+        self.bytes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -35,10 +39,13 @@ pub(crate) struct Sniffed<S> {
 }
 
 impl<S> Sniffed<S> {
-    pub(crate) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S, local: bool) -> Self {
         Self {
             stream,
-            first: First::default(),
+            first: First {
+                local,
+                ..First::default()
+            },
             full: false,
         }
     }
@@ -58,7 +65,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sniffed<S> {
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if !self.full && matches!(polled, Poll::Ready(Ok(()))) {
             let read = &buffer.filled()[before..];
-            let mut kept = self.first.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self
+                .first
+                .bytes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let room = KEPT - kept.len();
             kept.extend_from_slice(&read[..read.len().min(room)]);
             let full = kept.len() == KEPT;

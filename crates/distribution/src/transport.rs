@@ -42,6 +42,8 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     pub(crate) url: Url,
+    /// Whether this machine itself answered.
+    pub(crate) local: bool,
 }
 
 impl Answer {
@@ -183,7 +185,8 @@ impl Transport {
             });
         })
         .await?;
-        let stream = Sniffed::new(stream);
+        let local = stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+        let stream = Sniffed::new(stream, local);
         let first = stream.first();
         match origin.scheme {
             Scheme::Http => self.http1(stream, first).await,
@@ -317,6 +320,7 @@ impl Transport {
         }
         let (answer, sender) = ended?;
         let (parts, incoming) = answer.into_parts();
+        let local = first.local;
         let body = Body::new(
             incoming,
             self.pool.clone(),
@@ -328,6 +332,7 @@ impl Transport {
             headers: parts.headers,
             body,
             url: call.url.clone(),
+            local,
         })
     }
 

@@ -104,6 +104,21 @@ async fn a_cut_is_resumed_where_it_happened() {
 }
 
 #[tokio::test]
+async fn a_server_that_fails_for_a_moment_is_asked_again() {
+    let content = content();
+    let served = content.clone();
+    let stub = Stub::plain(move |seen| match seen.number {
+        1 => Reply::new(200).body(&served[..1000]).cut(served.len()),
+        2..=4 => Reply::new(502),
+        _ => partial(&served, start(seen.header("range"))),
+    })
+    .await;
+    let repository = stub.repository(Credential::Anonymous);
+    assert!(read(&repository, &descriptor(&content), 0).await.unwrap() == content[..]);
+    assert_eq!(stub.seen().len(), 5);
+}
+
+#[tokio::test]
 async fn a_server_without_ranges_starts_again() {
     let content = content();
     let served = content.clone();

@@ -67,6 +67,10 @@ fn answer(
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "the server that it needs is part of the story"
+)]
 async fn a_blob_is_resumed_after_its_stream_was_reset() {
     let content: Bytes = (0..300_000_u32)
         .flat_map(u32::to_le_bytes)

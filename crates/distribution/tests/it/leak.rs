@@ -11,7 +11,9 @@ use towline_lab::tls::{Ca, Flaw};
 use towline_oci::{Descriptor, Digest, media_type};
 
 use crate::network::names;
-use crate::stub::{Reply, Stub, bob, client, manifest, manifest_reply, options, repository, words};
+use crate::stub::{
+    AWAY, Reply, Stub, bob, client, elsewhere, manifest, manifest_reply, options, repository, words,
+};
 
 fn chain(failure: &Failure) -> String {
     let mut text = words(failure);
@@ -158,45 +160,82 @@ async fn https_never_leads_to_http() {
     assert!(plain.seen().is_empty());
 }
 
-#[tokio::test]
-async fn a_registry_does_not_send_this_machine_to_itself() {
-    let inner = Stub::plain(|_| Reply::new(200).body("x")).await;
-    let port = inner.port();
-    let (_server, told) = names(
-        Table::new()
-            .with(
-                "registry.test",
-                Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]),
-            )
-            .with(
-                "rebound.test",
-                Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]),
-            ),
-    )
-    .await;
-    let client = client(Options {
-        plain_http: PlainHttp::All,
-        ..told
+fn another_machine() -> Table {
+    Table::new()
+        .with(
+            "registry.test",
+            Answer::Addresses(vec![AWAY.parse().unwrap()]),
+        )
+        .with(
+            "rebound.test",
+            Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]),
+        )
+}
+
+#[test]
+fn a_registry_does_not_send_this_machine_to_itself() {
+    elsewhere(|| async {
+        let inner = Stub::plain(|_| Reply::new(200).body("x")).await;
+        let port = inner.port();
+        let (_server, told) = names(another_machine()).await;
+        let client = client(Options {
+            plain_http: PlainHttp::All,
+            ..told
+        });
+        for host in ["127.0.0.1", "localhost", "rebound.test", "169.254.169.254"] {
+            let location = format!("http://{host}:{port}/latest");
+            let realm = format!("Bearer realm=\"{location}\",service=s");
+            let stub = Stub::plain_at(AWAY, move |seen| {
+                if seen.path().contains("/blobs/") {
+                    Reply::new(307).header("Location", &location)
+                } else {
+                    Reply::new(401).header("WWW-Authenticate", &realm)
+                }
+            })
+            .await;
+            let image = format!("registry.test:{}/team/app:1", stub.port());
+            let repository = repository(&client, &image, Credential::Anonymous);
+            let blob = repository
+                .blob(&Descriptor::of(media_type::OCI_LAYER, b"x"), 0)
+                .await
+                .unwrap_err();
+            let manifest = repository.resolve().await.unwrap_err();
+            for failure in [blob, manifest] {
+                assert!(
+                    failure.chain().contains("must not"),
+                    "{host}: {}",
+                    failure.chain()
+                );
+            }
+        }
+        assert!(inner.seen().is_empty());
     });
-    for host in [
-        "127.0.0.1",
-        "localhost",
-        "[::1]",
-        "rebound.test",
-        "169.254.169.254",
-    ] {
-        let stub = Stub::plain(move |_| {
-            Reply::new(307).header("Location", &format!("http://{host}:{port}/latest"))
+}
+
+#[test]
+fn a_realm_that_was_trusted_by_name_is_asked_wherever_it_is() {
+    elsewhere(|| async {
+        let service = Stub::plain(|_| Reply::new(200).json(r#"{"token":"t1"}"#)).await;
+        let realm = format!(
+            "Bearer realm=\"http://rebound.test:{}/token\",service=s",
+            service.port()
+        );
+        let bytes = manifest(b"x");
+        let stub = Stub::plain_at(AWAY, move |seen| match seen.header("authorization") {
+            None => Reply::new(401).header("WWW-Authenticate", &realm),
+            Some(_) => manifest_reply(&bytes),
         })
         .await;
+        let (_server, told) = names(another_machine()).await;
+        let client = client(Options {
+            plain_http: PlainHttp::All,
+            trusted_realms: vec!["rebound.test".to_owned()],
+            ..told
+        });
         let image = format!("registry.test:{}/team/app:1", stub.port());
-        let repository = repository(&client, &image, Credential::Anonymous);
-        repository
-            .blob(&Descriptor::of(media_type::OCI_LAYER, b"x"), 0)
-            .await
-            .unwrap_err();
-    }
-    assert!(inner.seen().is_empty());
+        repository(&client, &image, bob()).resolve().await.unwrap();
+        assert_eq!(service.seen().len(), 1);
+    });
 }
 
 #[tokio::test]

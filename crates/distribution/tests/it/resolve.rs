@@ -464,6 +464,39 @@ async fn a_server_without_head() {
 }
 
 #[tokio::test]
+async fn a_registry_that_is_only_a_sign_to_another() {
+    let bytes = manifest(b"x");
+    let service = Stub::plain(|_| Reply::new(200).json(r#"{"token":"for-anyone"}"#)).await;
+    let realm = format!(
+        r#"Bearer realm="http://{}/token",service=s"#,
+        service.address()
+    );
+    let behind = Stub::plain(move |seen| match seen.header("authorization") {
+        None => Reply::new(401).header("WWW-Authenticate", &realm),
+        Some(_) => manifest_reply(&bytes),
+    })
+    .await;
+    let location = format!("http://{}/v2/real/app/manifests/1.0", behind.address());
+    let sign = Stub::plain(move |seen| match seen.header("authorization") {
+        None => Reply::new(401).header("WWW-Authenticate", "Basic realm=r"),
+        Some(_) => Reply::new(307).header("Location", &location),
+    })
+    .await;
+    let resolved = sign.repository(bob()).resolve().await.unwrap();
+    assert_eq!(resolved.endpoint, format!("http://{}", behind.address()));
+    assert_eq!(
+        behind.seen()[1].header("authorization"),
+        Some("Bearer for-anyone")
+    );
+    assert!(
+        !service
+            .everything()
+            .to_lowercase()
+            .contains("authorization")
+    );
+}
+
+#[tokio::test]
 async fn tags_come_in_pages_and_never_in_circles() {
     let stub = Stub::plain(|seen| {
         let reply = |tags: &str, next: &str| {

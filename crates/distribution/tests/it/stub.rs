@@ -117,18 +117,25 @@ pub(crate) struct Stub {
 
 impl Stub {
     pub(crate) async fn plain(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start(None, Arc::new(handler)).await
+        Self::start("127.0.0.1", None, Arc::new(handler)).await
+    }
+
+    pub(crate) async fn plain_at(
+        ip: &str,
+        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(ip, None, Arc::new(handler)).await
     }
 
     pub(crate) async fn tls(
         config: Arc<rustls::ServerConfig>,
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start(Some(config), Arc::new(handler)).await
+        Self::start("127.0.0.1", Some(config), Arc::new(handler)).await
     }
 
-    async fn start(tls: Option<Arc<rustls::ServerConfig>>, handler: Handler) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn start(ip: &str, tls: Option<Arc<rustls::ServerConfig>>, handler: Handler) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
@@ -329,4 +336,30 @@ pub(crate) fn manifest_reply(bytes: &[u8]) -> Reply {
 /// A failure with everything that it prints anywhere, for checks on its words.
 pub(crate) fn words(failure: &Failure) -> String {
     format!("{failure} | {} | {failure:?}", failure.chain())
+}
+
+/// An address of [`elsewhere`] that is not loopback.
+pub(crate) const AWAY: &str = "10.99.0.1";
+
+/// Runs a test in a network namespace of its own that has [`AWAY`] besides loopback. Does nothing without root.
+pub(crate) fn elsewhere<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    use towline_sys::testing::{in_network_namespace, need_program, need_root};
+    if !need_root() {
+        return;
+    }
+    let Some(ip) = need_program("ip") else { return };
+    in_network_namespace(|| {
+        for words in ["link set lo up", "address add 10.99.0.1/32 dev lo"] {
+            let status = std::process::Command::new(&ip)
+                .args(words.split(' '))
+                .status()
+                .unwrap();
+            assert!(status.success(), "ip {words}");
+        }
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(test());
+    });
 }
