@@ -73,15 +73,11 @@ impl Pleg {
         *self.relisted.borrow()
     }
 
-    /// Waits for a listing that began at or after `than`.
+    /// Waits for a listing that began after `than`.
     pub(crate) async fn newer(&self, than: Instant) {
         let mut relisted = self.relisted.subscribe();
         // The sender lives as long as self.
-        drop(
-            relisted
-                .wait_for(|at| at.is_some_and(|at| at >= than))
-                .await,
-        );
+        drop(relisted.wait_for(|at| at.is_some_and(|at| at > than)).await);
     }
 
     /// What a pod has in the runtime.

@@ -150,7 +150,7 @@ impl Parts {
             !options.kubernetes_exact,
         );
         let (changes_sender, changes) = mpsc::channel(QUEUE);
-        let sources = Sources::Api {
+        let sources = Sources {
             secrets: Arc::new(Objects::new(
                 client.clone(),
                 changes_sender.clone(),

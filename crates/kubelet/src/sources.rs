@@ -1,6 +1,6 @@
 //! Secrets and config maps as a container or a volume asks for them: with Kubernetes' words where one is missing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -9,20 +9,11 @@ use crate::credentials;
 use crate::objects::{Id, Objects};
 use crate::view;
 
-/// Where secrets and config maps come from.
+/// Where secrets and config maps come from: the API server, by watch.
 #[derive(Clone)]
-pub(crate) enum Sources {
-    /// The API server, by watch.
-    Api {
-        secrets: Arc<Objects<Secret>>,
-        config_maps: Arc<Objects<ConfigMap>>,
-    },
-    /// Given ones, for tests.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests only"))]
-    Fixed {
-        secrets: Arc<BTreeMap<Id, Arc<Secret>>>,
-        config_maps: Arc<BTreeMap<Id, Arc<ConfigMap>>>,
-    },
+pub(crate) struct Sources {
+    pub(crate) secrets: Arc<Objects<Secret>>,
+    pub(crate) config_maps: Arc<Objects<ConfigMap>>,
 }
 
 impl Sources {
@@ -33,15 +24,11 @@ impl Sources {
         name: &str,
         optional: bool,
     ) -> Result<Option<Arc<Secret>>, String> {
-        let found = match self {
-            Self::Api { secrets, .. } => secrets
-                .get(namespace, name)
-                .await
-                .map_err(|e| e.to_string())?,
-            Self::Fixed { secrets, .. } => secrets
-                .get(&(namespace.to_owned(), name.to_owned()))
-                .cloned(),
-        };
+        let found = self
+            .secrets
+            .get(namespace, name)
+            .await
+            .map_err(|e| e.to_string())?;
         present(found, optional, "secret", name)
     }
 
@@ -52,41 +39,25 @@ impl Sources {
         name: &str,
         optional: bool,
     ) -> Result<Option<Arc<ConfigMap>>, String> {
-        let found = match self {
-            Self::Api { config_maps, .. } => config_maps
-                .get(namespace, name)
-                .await
-                .map_err(|e| e.to_string())?,
-            Self::Fixed { config_maps, .. } => config_maps
-                .get(&(namespace.to_owned(), name.to_owned()))
-                .cloned(),
-        };
+        let found = self
+            .config_maps
+            .get(namespace, name)
+            .await
+            .map_err(|e| e.to_string())?;
         present(found, optional, "configmap", name)
     }
 
     /// Watches what the pod names from now on.
     pub(crate) fn register(&self, pod: &Pod) {
-        if let Self::Api {
-            secrets,
-            config_maps,
-        } = self
-        {
-            let (named_secrets, named_maps) = named(pod);
-            secrets.register(view::uid(pod), &named_secrets);
-            config_maps.register(view::uid(pod), &named_maps);
-        }
+        let (secrets, maps) = named(pod);
+        self.secrets.register(view::uid(pod), &secrets);
+        self.config_maps.register(view::uid(pod), &maps);
     }
 
     /// Stops watching for a pod.
     pub(crate) fn unregister(&self, uid: &str) {
-        if let Self::Api {
-            secrets,
-            config_maps,
-        } = self
-        {
-            secrets.register(uid, &HashSet::new());
-            config_maps.register(uid, &HashSet::new());
-        }
+        self.secrets.register(uid, &HashSet::new());
+        self.config_maps.register(uid, &HashSet::new());
     }
 }
 

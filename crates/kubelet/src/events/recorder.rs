@@ -1,5 +1,6 @@
 //! Writes events, in the order in which they happened, from one task.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::{Kind, reference};
 use crate::bucket::Bucket;
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 
 /// Events that wait to be written; more are dropped, as the client library does.
 const QUEUE: usize = 1000;
@@ -36,6 +37,8 @@ pub(crate) struct Happening {
 pub(crate) struct Recorder {
     sender: mpsc::Sender<Happening>,
     clock: Clock,
+    /// The time of the last event: an event's name holds its time, so no two have the same.
+    last: Arc<Mutex<Timestamp>>,
 }
 
 /// The task behind a [`Recorder`].
@@ -55,7 +58,14 @@ pub(crate) fn recorder(client: kube::Client, host: String, clock: Clock) -> (Rec
         host,
         clock,
     };
-    (Recorder { sender, clock }, writer)
+    (
+        Recorder {
+            sender,
+            clock,
+            last: Arc::default(),
+        },
+        writer,
+    )
 }
 
 impl Recorder {
@@ -92,13 +102,19 @@ impl Recorder {
         }
     }
 
+    fn time(&self) -> Timestamp {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = self.clock.now().max(after(*last, Duration::from_nanos(1)));
+        *last
+    }
+
     /// Records what happened to `about`.
     pub(crate) fn record(&self, about: ObjectReference, text: EventText) {
         let reason = text.reason.clone();
         let happening = Happening {
             about,
             text,
-            time: self.clock.now(),
+            time: self.time(),
         };
         if let Err(error) = self.sender.try_send(happening) {
             warn!(%error, %reason, "event dropped");
@@ -233,11 +249,4 @@ impl Writer {
             ..Event::default()
         }
     }
-}
-
-/// A recorder whose happenings a test reads.
-#[cfg(test)]
-pub(crate) fn for_test(clock: Clock) -> (Recorder, mpsc::Receiver<Happening>) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (Recorder { sender, clock }, receiver)
 }

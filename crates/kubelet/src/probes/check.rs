@@ -198,9 +198,14 @@ where
         drop(Limited::new(answer.into_body(), MAX_BODY).collect().await);
         Ok(status)
     };
+    tokio::pin!(exchange);
     tokio::select! {
-        status = exchange => status,
-        ended = connection => Err(ended.err().map_or_else(|| "EOF".to_owned(), |e| e.to_string())),
+        status = &mut exchange => status,
+        // The peer may close as soon as its answer is out.
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 

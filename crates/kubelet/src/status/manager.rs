@@ -22,6 +22,7 @@ use crate::view;
 
 const CONFLICTS: u32 = 5;
 const RETRY: Duration = Duration::from_secs(1);
+const FLUSH: Duration = Duration::from_secs(1);
 /// Fields of a pod's status that others write.
 const FOREIGN: [&str; 5] = [
     "nominatedNodeName",
@@ -40,12 +41,15 @@ pub(crate) struct StatusManager {
     extended: bool,
     state: Mutex<State>,
     work: Notify,
+    written: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pods: HashMap<String, Entry>,
     dirty: BTreeSet<String>,
+    /// The pod that is being written.
+    writing: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +75,7 @@ impl StatusManager {
             extended,
             state: Mutex::default(),
             work: Notify::new(),
+            written: Notify::new(),
         })
     }
 
@@ -128,6 +133,25 @@ impl StatusManager {
         self.mark(uid);
     }
 
+    /// Waits until the last status of a pod is written, for a second at most.
+    pub(crate) async fn flush(&self, uid: &str) {
+        let flushed = async {
+            loop {
+                let written = self.written.notified();
+                let waiting = {
+                    let state = self.state();
+                    state.dirty.contains(uid) || state.writing.as_deref() == Some(uid)
+                };
+                if !waiting {
+                    return;
+                }
+                written.await;
+            }
+        };
+        // Later is no harm: the next status holds what this one did.
+        drop(tokio::time::timeout(FLUSH, flushed).await);
+    }
+
     /// Forgets a pod that is gone from the API.
     pub(crate) fn forget(&self, uid: &str) {
         let mut state = self.state();
@@ -138,7 +162,7 @@ impl StatusManager {
     /// Writes until `stop`; what is waiting then is written once more.
     pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
-            let next = self.state().dirty.pop_first();
+            let next = self.take();
             let Some(uid) = next else {
                 tokio::select! {
                     () = self.work.notified() => continue,
@@ -146,8 +170,14 @@ impl StatusManager {
                 }
             };
             let entry = self.state().pods.get(&uid).cloned();
-            let Some(entry) = entry else { continue };
-            if let Err(error) = self.write(&entry).await {
+            let Some(entry) = entry else {
+                self.state().writing = None;
+                continue;
+            };
+            let wrote = self.write(&entry).await;
+            self.state().writing = None;
+            self.written.notify_waiters();
+            if let Err(error) = wrote {
                 warn!(pod = view::full_name(&entry.pod), %error, "status not written, will try again");
                 self.state().dirty.insert(uid);
                 tokio::select! {
@@ -156,6 +186,14 @@ impl StatusManager {
                 }
             }
         }
+    }
+
+    /// The next pod to write; from here on it counts as being written.
+    fn take(&self) -> Option<String> {
+        let mut state = self.state();
+        let next = state.dirty.pop_first();
+        state.writing.clone_from(&next);
+        next
     }
 
     async fn write(&self, entry: &Entry) -> Result<(), kube::Error> {

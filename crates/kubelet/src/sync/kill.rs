@@ -158,6 +158,7 @@ pub(crate) async fn terminate(agent: &Agent, pod: &Arc<Pod>) -> Result<(), CriEr
     agent
         .status
         .set(pod, agent.make_status(pod, &view, false, agent.clock.now()));
+    agent.status.flush(uid).await;
     agent.pleg.newer(tokio::time::Instant::now()).await;
     let view = agent.pleg.view(uid);
     self::pod(agent, pod, &view, grace(pod)).await?;
@@ -174,6 +175,7 @@ pub(crate) async fn terminate(agent: &Agent, pod: &Arc<Pod>) -> Result<(), CriEr
 pub(crate) async fn clean_up(agent: &Agent, pod: &Arc<Pod>, delete: bool) -> Result<(), String> {
     let uid = view::uid(pod);
     let view = agent.pleg.view(uid);
+    agent.status.flush(uid).await;
     if delete {
         remove(agent, &view)
             .await

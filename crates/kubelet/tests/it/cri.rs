@@ -19,6 +19,8 @@ pub(crate) struct Script {
     pub(crate) takes: Duration,
     /// `repo@digest` once it is there.
     pub(crate) image_ref: String,
+    /// The name in container statuses; empty for the one that was asked for.
+    pub(crate) name: String,
     pub(crate) size: u64,
     pub(crate) present: bool,
 }
@@ -212,7 +214,9 @@ impl RuntimeService {
         let mut state = self.state.lock().unwrap();
         let id = fresh_id(&mut state, "c");
         let user_image = config.image.as_ref().unwrap().user_specified_image.clone();
-        let image_ref = state.scripts.get(&user_image).map(|s| s.image_ref.clone()).unwrap_or_default();
+        let script = state.scripts.get(&user_image).cloned().unwrap_or_default();
+        let image_ref = script.image_ref;
+        let user_image = if script.name.is_empty() { user_image } else { script.name };
         let status = v1::ContainerStatus {
             id: id.clone(),
             metadata: config.metadata,

@@ -40,11 +40,15 @@ fn script(bench: &Bench, golden: &Value) {
     let statuses = golden["status"].as_array().unwrap();
     for container in &containers {
         let image = container["image"].as_str().unwrap();
-        let image_ref = statuses.iter().rev().find_map(|status| {
-            status["containers"][container["name"].as_str().unwrap()]["imageID"]
-                .as_str()
-                .filter(|id| !id.is_empty())
-        });
+        let last = statuses
+            .iter()
+            .rev()
+            .map(|status| &status["containers"][container["name"].as_str().unwrap()]);
+        let last = last
+            .into_iter()
+            .find(|status| status["imageID"].as_str().is_some_and(|id| !id.is_empty()));
+        let image_ref = last.and_then(|status| status["imageID"].as_str());
+        let name = last.and_then(|status| status["image"].as_str());
         let errors: Vec<(Code, String)> = golden["errors"]
             .as_array()
             .unwrap()
@@ -73,6 +77,7 @@ fn script(bench: &Bench, golden: &Value) {
                 takes: Duration::from_millis(golden["tookMillis"].as_u64().unwrap()),
                 image_ref: image_ref.unwrap_or_default().to_owned(),
                 size: size.unwrap_or(1),
+                name: name.unwrap_or_default().to_owned(),
                 present: fine,
             },
         );
@@ -153,6 +158,14 @@ fn statuses(bench: &Bench, pod: &str) -> Vec<Value> {
     condensed
 }
 
+/// `in 242ms (245ms including` differs from run to run.
+fn forget_durations(text: &str) -> String {
+    match (text.find(" in "), text.find(" including waiting")) {
+        (Some(start), Some(end)) if start < end => format!("{}{}", &text[..start], &text[end..]),
+        _ => text.to_owned(),
+    }
+}
+
 /// Plays one pod and compares.
 async fn play(pod: &str) {
     let golden = golden(pod);
@@ -172,13 +185,25 @@ async fn play(pod: &str) {
     let mut wanted: Vec<Value> = golden["status"].as_array().unwrap().clone();
     wanted.iter_mut().for_each(forget_times);
     let shown = statuses(&bench, pod);
+    // The recorder of the goldens may have missed one that was soon replaced; nothing that it saw may be missing or out of order.
+    let mut rest = shown.iter();
     for (index, wanted) in wanted.iter().enumerate().take(6) {
-        let shown = shown.get(index).unwrap_or(&Value::Null);
-        assert_eq!(shown, wanted, "{pod}: status {index}");
+        assert!(
+            rest.any(|shown| shown == wanted),
+            "{pod}: status {index} {wanted} in {}",
+            json!(shown)
+        );
     }
+    let events = |events: &[Value]| {
+        events
+            .iter()
+            .map(|event| forget_durations(&event.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let wanted = golden["events"].as_array().unwrap();
     assert_eq!(
-        json!(bench.distinct_events(pod)),
-        golden["events"],
+        events(&bench.distinct_events(pod)),
+        events(wanted),
         "{pod}: events"
     );
     bench.stop().await;

@@ -39,9 +39,15 @@ async fn a_container_that_ends_starts_at_once_and_then_backs_off() {
     assert_eq!(first["lastState"]["terminated"]["exitCode"], 1);
     assert!(first["state"]["running"].is_object(), "{first}");
     bench.cri.exit("app", 1);
-    bench.after(5).await;
-    let waiting = status(&bench);
-    assert_eq!(waiting["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    bench.after(30).await;
+    let history = bench.api.history("p");
+    let shown = history
+        .iter()
+        .map(|pod| &pod["status"]["containerStatuses"][0]);
+    let waiting = shown
+        .into_iter()
+        .rfind(|status| status["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .unwrap();
     assert_eq!(
         waiting["state"]["waiting"]["message"],
         "back-off 10s restarting failed container=app pod=p_default(uid-p)"
@@ -50,7 +56,13 @@ async fn a_container_that_ends_starts_at_once_and_then_backs_off() {
         bench.api.get("pods", "p").unwrap()["status"]["phase"],
         "Running"
     );
-    bench.after(30).await;
+    let told = json!([
+        "Warning",
+        "BackOff",
+        "Back-off restarting failed container app in pod p_default(uid-p)",
+        "spec.containers{app}"
+    ]);
+    assert!(bench.distinct_events("p").contains(&told));
     assert_eq!(status(&bench)["restartCount"], 2);
     bench.stop().await;
 }

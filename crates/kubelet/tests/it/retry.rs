@@ -157,7 +157,13 @@ async fn a_secret_that_comes_is_tried_at_once_and_the_count_stays() {
     let attempts = bench.cri.pulls();
     assert_eq!(attempts.len(), before + 1, "one attempt out of turn");
     assert!(attempts[before].at.duration_since(made) <= Duration::from_secs(3));
-    assert_eq!(attempts[before].user.as_deref(), Some("bob"));
+    assert_eq!(
+        (
+            attempts[before].image.as_str(),
+            attempts[before].user.as_deref()
+        ),
+        (IMAGE, Some("bob"))
+    );
     let told = bench.distinct_events("p");
     let wanted = json!([
         "Normal",
