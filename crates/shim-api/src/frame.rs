@@ -1,6 +1,6 @@
 //! Frames: four bytes of length, big endian, then that many bytes of JSON.
 //!
-//! [`write`] and [`read`] are for blocking streams; [`encode`] and [`Decoder`]
+//! [`write()`] and [`read()`] are for blocking streams; [`encode`] and [`Decoder`]
 //! are for those who move the bytes themselves.
 
 use std::io::{self, Read, Write};

@@ -4,10 +4,10 @@
 //! [`main`] is entered before the process has any thread, and never starts
 //! one: the OCI runtime library runs Rust code in a cloned child, which is only
 //! sound in a process with a single thread. Everything is one loop over
-//! `poll` ([`server`]); only making a container and starting an exec block it,
+//! `poll`; only making a container and starting an exec block it,
 //! for some milliseconds.
 //!
-//! The protocol is in `towline-shim-api`. See [`launch`] for how it starts.
+//! The protocol is in `towline-shim-api`. How it starts is told in `launch`.
 #![forbid(unsafe_code)]
 
 mod cleanup;

@@ -219,6 +219,11 @@ fn explain(error: &str, words: &str) -> Failure {
         };
         return fail(code, text);
     }
+    if error.contains(FOREIGN) {
+        // The kernel alone knows, and says so only when it is executed.
+        let text = error.trim_matches(['\0', '\n', ' ']);
+        return fail(FailureCode::ExecutableUnusable, text);
+    }
     let first = words.lines().find(|line| !line.trim().is_empty());
     let code = match first {
         Some(line) if line.contains("to chdir") || line.contains("verify cwd") => {
@@ -231,6 +236,9 @@ fn explain(error: &str, words: &str) -> Failure {
         None => fail(code, error),
     }
 }
+
+/// How a program for another machine is refused.
+const FOREIGN: &str = "exec format error";
 
 /// Our executor's own words within the library's.
 fn exec_text(error: &str) -> Option<&str> {
@@ -261,6 +269,11 @@ mod tests {
                 FailureCode::WorkingDirectory,
             ),
             ("failed", "\nmount x: EPERM\n", FailureCode::Internal),
+            (
+                "exec /x: exec format error\0\0",
+                "",
+                FailureCode::ExecutableUnusable,
+            ),
         ];
         for (error, words, code) in cases {
             let failure = explain(error, words);

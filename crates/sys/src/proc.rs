@@ -199,6 +199,30 @@ mod tests {
     }
 
     #[test]
+    fn a_program_with_threads_is_not_forked() {
+        std::thread::scope(|scope| {
+            let (done, wait) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || wait.recv());
+            assert!(fork_single_threaded().is_err());
+            drop(done);
+        });
+    }
+
+    #[test]
+    fn signals_of_any_number_are_sent_and_a_missing_process_is_no_error() {
+        let mut child = ChildGuard::spawn(Command::new("sleep").arg("100")).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        send_signal(pid, 40).unwrap();
+        let status = child
+            .wait_timeout(Duration::from_secs(60))
+            .unwrap()
+            .unwrap();
+        assert_eq!(status.signal(), Some(40));
+        send_signal(pid, 9).unwrap();
+        assert!(send_signal(1, 999).is_err());
+    }
+
+    #[test]
     fn terminate_is_asked_before_it_is_forced() {
         let mut child = ChildGuard::spawn(Command::new("sleep").arg("100")).unwrap();
         assert!(

@@ -49,6 +49,10 @@ fn failures_say_what_kind_they_are() {
     let Some(pod) = Pod::new() else { return };
     pod.run("a", &["sleep", "1000"]);
     std::fs::write(pod.rootfs("a").join("bin/plain"), "x").unwrap();
+    let foreign = pod.rootfs("a").join("bin/foreign");
+    std::fs::write(&foreign, b"\x7fELF\x02\x01\x01\0nonsense").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&foreign, mode).unwrap();
     let cases = [
         (
             "nosuch",
@@ -69,6 +73,11 @@ fn failures_say_what_kind_they_are() {
             "/bin",
             FailureCode::ExecutableUnusable,
             "exec: \"/bin\": is a directory",
+        ),
+        (
+            "/bin/foreign",
+            FailureCode::ExecutableUnusable,
+            "exec /bin/foreign: exec format error",
         ),
     ];
     for (program, code, message) in cases {

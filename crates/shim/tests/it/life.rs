@@ -142,3 +142,30 @@ fn shutdown_ends_what_runs_and_term_does_too() {
             .exists()
     );
 }
+
+#[test]
+#[ignore = "figures for people"]
+fn figures() {
+    let Some(pod) = Pod::new() else { return };
+    let begun = std::time::Instant::now();
+    for round in 0..20 {
+        let id = format!("c{round}");
+        pod.run_to_end(&id, &["true"]);
+        pod.client().delete(&id, false).unwrap();
+    }
+    eprintln!("a container's whole life: {:?}", begun.elapsed() / 20);
+    pod.run("a", &["sleep", "1000"]);
+    let begun = std::time::Instant::now();
+    for _ in 0..20 {
+        pod.exec("a", &["true"]);
+    }
+    eprintln!("an exec: {:?}", begun.elapsed() / 20);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pod.ready.pid)).unwrap();
+    for line in status
+        .lines()
+        .filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon"))
+    {
+        eprintln!("{line}");
+    }
+    pod.shut_down();
+}
