@@ -28,6 +28,10 @@ const SHM_SIZE: u64 = 64 << 20;
 /// Most that is read of the node's `resolv.conf`, in bytes.
 const MAX_RESOLV_CONF: u64 = 1 << 20;
 
+/// How long a shim that was killed may seem to be alive, and how often it is looked at.
+const CLEAN_UP_WAIT: Duration = Duration::from_secs(5);
+const CLEAN_UP_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long a pod's cgroup may take to become empty after its processes were killed.
 const CGROUP_WAIT: Duration = Duration::from_secs(5);
 
@@ -338,9 +342,17 @@ async fn end_shim(core: &Core, record: &SandboxRecord, dir: &SandboxDir) -> Resu
     if !dir.shim().join(towline_shim_api::CONFIG_FILE).exists() {
         return Ok(());
     }
-    shim::clean_up(&core.shim, &dir.shim())
-        .await
-        .doing(|| format!("clean up after the shim of sandbox {:?}", record.id))
+    // The kernel closes what a killed process had open one after the other: it may still seem to be alive.
+    let end = tokio::time::Instant::now() + CLEAN_UP_WAIT;
+    let cleaned = loop {
+        match shim::clean_up(&core.shim, &dir.shim()).await {
+            Err(_) if tokio::time::Instant::now() < end => {
+                tokio::time::sleep(CLEAN_UP_PAUSE).await;
+            }
+            cleaned => break cleaned,
+        }
+    };
+    cleaned.doing(|| format!("clean up after the shim of sandbox {:?}", record.id))
 }
 
 /// Watches a sandbox's shim: when it is gone, the sandbox is over.
@@ -382,15 +394,17 @@ pub(crate) async fn over(core: &Arc<Core>, sandbox: &Sandbox) -> Result<(), Stat
             _ => container::life::lost(&container).await?,
         }
     }
-    torn?;
-    core.release_address(&record);
-    sandbox
-        .change(|r| {
-            r.ready = false;
-            r.address = None;
-        })
-        .await?;
-    Ok(())
+    // What could not be taken down keeps its address, so that nobody else gets it; stopping it again tries again.
+    let gone = torn.is_ok();
+    if gone {
+        core.release_address(&record);
+    }
+    let changed = sandbox.change(|r| {
+        r.ready = false;
+        r.address = r.address.filter(|_| !gone);
+    });
+    changed.await?;
+    torn
 }
 
 fn end_cgroup(owned: bool, name: &str) -> Result<(), fs::FsError> {

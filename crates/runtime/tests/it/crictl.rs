@@ -34,7 +34,7 @@ async fn crictl(program: &Path, node: &Node, args: &[&str]) -> String {
     text
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn crictl_drives_a_pod_through_its_life() {
     let (true, Some(program)) = (towline_sys::testing::need_root(), program()) else {
         return;

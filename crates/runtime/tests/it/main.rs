@@ -5,3 +5,4 @@ mod crictl;
 mod fixture;
 mod pods;
 mod pulls;
+mod security;

@@ -11,7 +11,7 @@ use crate::fixture::{Node, PATIENCE, Registry, spec};
 type Change = fn(&mut v1::ContainerConfig);
 
 /// A pod's config, with its log directory inside the node's directory.
-fn pod(node: &Node, name: &str) -> v1::PodSandboxConfig {
+pub(crate) fn pod(node: &Node, name: &str) -> v1::PodSandboxConfig {
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: name.to_owned(),
@@ -40,11 +40,11 @@ fn pod(node: &Node, name: &str) -> v1::PodSandboxConfig {
     }
 }
 
-fn logs(node: &Node, name: &str) -> PathBuf {
+pub(crate) fn logs(node: &Node, name: &str) -> PathBuf {
     node.directory.path().join("logs").join(name)
 }
 
-fn container(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {
+pub(crate) fn container(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata {
             name: name.to_owned(),
@@ -73,7 +73,7 @@ fn container(name: &str, image: &str, command: &[&str]) -> v1::ContainerConfig {
 }
 
 impl Node {
-    async fn run_pod(&mut self, config: &v1::PodSandboxConfig) -> String {
+    pub(crate) async fn run_pod(&mut self, config: &v1::PodSandboxConfig) -> String {
         let request = v1::RunPodSandboxRequest {
             config: Some(config.clone()),
             runtime_handler: String::new(),
@@ -82,7 +82,7 @@ impl Node {
         answer.unwrap().into_inner().pod_sandbox_id
     }
 
-    async fn address(&mut self, pod: &str) -> String {
+    pub(crate) async fn address(&mut self, pod: &str) -> String {
         let request = v1::PodSandboxStatusRequest {
             pod_sandbox_id: pod.to_owned(),
             verbose: false,
@@ -92,7 +92,7 @@ impl Node {
         status.network.unwrap().ip
     }
 
-    async fn create(
+    pub(crate) async fn create(
         &mut self,
         pod: &str,
         config: v1::ContainerConfig,
@@ -106,20 +106,20 @@ impl Node {
         Ok(answer.into_inner().container_id)
     }
 
-    async fn start_container(&mut self, id: &str) -> Result<(), tonic::Status> {
+    pub(crate) async fn start_container(&mut self, id: &str) -> Result<(), tonic::Status> {
         let request = v1::StartContainerRequest {
             container_id: id.to_owned(),
         };
         self.runtime.start_container(request).await.map(drop)
     }
 
-    async fn run(&mut self, pod: &str, config: v1::ContainerConfig) -> String {
+    pub(crate) async fn run(&mut self, pod: &str, config: v1::ContainerConfig) -> String {
         let id = self.create(pod, config).await.unwrap();
         self.start_container(&id).await.unwrap();
         id
     }
 
-    async fn status(&mut self, id: &str) -> v1::ContainerStatus {
+    pub(crate) async fn status(&mut self, id: &str) -> v1::ContainerStatus {
         let request = v1::ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: false,
@@ -128,7 +128,7 @@ impl Node {
         answer.unwrap().into_inner().status.unwrap()
     }
 
-    async fn ended(&mut self, id: &str) -> v1::ContainerStatus {
+    pub(crate) async fn ended(&mut self, id: &str) -> v1::ContainerStatus {
         let end = Instant::now() + PATIENCE;
         loop {
             let status = self.status(id).await;
@@ -140,7 +140,7 @@ impl Node {
         }
     }
 
-    async fn exec(&mut self, id: &str, command: &[&str]) -> (i32, String) {
+    pub(crate) async fn exec(&mut self, id: &str, command: &[&str]) -> (i32, String) {
         let request = v1::ExecSyncRequest {
             container_id: id.to_owned(),
             cmd: command.iter().map(|c| (*c).to_owned()).collect(),
@@ -151,7 +151,7 @@ impl Node {
         (answer.exit_code, String::from_utf8(text).unwrap())
     }
 
-    async fn log_has(&self, pod: &str, name: &str, text: &str) {
+    pub(crate) async fn log_has(&self, pod: &str, name: &str, text: &str) {
         let path = logs(self, pod).join(name).join("0.log");
         let end = Instant::now() + PATIENCE;
         loop {
@@ -164,7 +164,7 @@ impl Node {
         }
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.handle()
             .stop_all(Duration::from_secs(20))
             .await
@@ -173,7 +173,7 @@ impl Node {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_runs_and_leaves_nothing() {
     if !towline_sys::testing::need_root() {
         return;
@@ -228,7 +228,7 @@ async fn a_pod_runs_and_leaves_nothing() {
     node.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_sees_what_its_pod_says() {
     if !towline_sys::testing::need_root() {
         return;
@@ -265,7 +265,7 @@ async fn a_container_sees_what_its_pod_says() {
     node.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_node_reaches_a_pod_and_measures_it() {
     if !towline_sys::testing::need_root() {
         return;
@@ -318,7 +318,7 @@ async fn the_node_reaches_a_pod_and_measures_it() {
     node.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn ends_are_told_apart() {
     if !towline_sys::testing::need_root() {
         return;
@@ -384,7 +384,7 @@ async fn ends_are_told_apart() {
     node.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn pods_outlive_the_runtime_and_are_taken_up_again() {
     if !towline_sys::testing::need_root() {
         return;
@@ -451,7 +451,7 @@ async fn pods_outlive_the_runtime_and_are_taken_up_again() {
     node.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_kept_is_refused_and_leaves_nothing() {
     if !towline_sys::testing::need_root() {
         return;

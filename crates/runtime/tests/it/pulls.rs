@@ -7,7 +7,7 @@ use towline_cri::v1;
 
 use crate::fixture::{Node, Registry, spec};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_has_one_identity_and_goes_with_all_its_names() {
     if !towline_sys::testing::need_root() {
         return;
@@ -89,7 +89,7 @@ async fn an_image_has_one_identity_and_goes_with_all_its_names() {
     node.assert_nothing_left();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_tells_its_cause_in_every_form() {
     if !towline_sys::testing::need_root() {
         return;
