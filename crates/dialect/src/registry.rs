@@ -10,6 +10,20 @@ use crate::verdict::{Verdict, likely, open, stated};
 /// One link: error codes and sentences of registries.
 pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
+    // Some clients tell the status by its words alone.
+    let failed = [
+        "internal server error",
+        "bad gateway",
+        "service unavailable",
+        "gateway timeout",
+    ];
+    if context.request && failed.contains(&plain) {
+        return Some(stated(Cause::RegistryError));
+    }
+    // Old releases of containerd have no more words than these.
+    if plain == "authorization failed" && chain.before(at) == "insufficient_scope" {
+        return Some(crate::docker::hidden(context));
+    }
     sentence(plain)
         .or_else(|| absent(chain, at, context))
         .or_else(|| login(chain, at, context))

@@ -244,3 +244,52 @@ fn no_character_in_no_place_is_too_odd() {
         }
     }
 }
+
+#[test]
+fn other_speakers() {
+    let cases = [
+        (
+            "pinging container registry r.io: Get \"https://r.io/v2/\": Internal Server Error",
+            RegistryError,
+        ),
+        (
+            "ctr: failed to resolve reference \"r.io/a/b:1\": server message: insufficient_scope: authorization failed",
+            NoCredentials,
+        ),
+        (
+            "FATA[0480] pulling image failed: rpc error: code = Unknown desc = pinging docker registry returned: Get http://r.io/v2/: dial tcp 10.1.1.1:80: i/o timeout",
+            ConnectionTimeout,
+        ),
+        (
+            "Error reading manifest latest in r.io/a/b: errors: denied: requested access to the resource is denied unauthorized: authentication required",
+            NoCredentials,
+        ),
+        (
+            "rpc error: code = NotFound desc = manifest unknown: v2.1",
+            TagNotFound,
+        ),
+        (
+            "Error response from daemon: manifest for a/b:1 not found: manifest unknown: manifest unknown",
+            TagNotFound,
+        ),
+        (
+            "initializing source docker://r.io/a:1: reading manifest 1 in r.io/a: manifest unknown",
+            TagNotFound,
+        ),
+        (
+            "GET https://r.io/v2/a/manifests/1: NAME_UNKNOWN: repository name not known to registry",
+            RepositoryNotFound,
+        ),
+        (
+            "choosing image instance: no image found in manifest list for architecture \"arm64\", variant \"\", OS \"linux\"",
+            PlatformMismatch,
+        ),
+        (
+            "Source image rejected: A signature was required, but no signature exists",
+            SignatureRejected,
+        ),
+    ];
+    for (text, cause) in cases {
+        assert_eq!(towline_dialect::read(text).cause, cause, "{text}");
+    }
+}
