@@ -272,6 +272,29 @@ mod tests {
     }
 
     #[test]
+    fn any_mixture_of_the_grammars_parts_is_read_within_bounds() {
+        const PARTS: [&str; 16] = [
+            "Bearer", "basic", " ", ",", "=", "\"", "\\", "realm", "\t", "x", "/", "a=b", "\"c\"",
+            "ü", "==", "-",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let text: String = (0..random.usize(0..40))
+                .map(|_| *random.choice(&PARTS).unwrap_or(&""))
+                .collect();
+            let mut found = Vec::new();
+            read_one(&text, &mut found);
+            assert!(found.len() <= MOST_CHALLENGES, "{text}");
+            for challenge in found {
+                assert!(
+                    !challenge.scheme.is_empty() && challenge.parameters.len() <= MOST_PARAMETERS,
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn facts_hold_no_query() {
         let mut headers = HeaderMap::new();
         headers.insert(

@@ -336,6 +336,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_joined_reads_back_and_stays_clean() {
+        const PARTS: [&str; 18] = [
+            "http", "https", "://", "//", "/", "a", ".", "..", ":", "80", "?", "#", "@", "[", "]",
+            "::1", "%2f", "\r\n",
+        ];
+        let base = Url::parse("https://r.example/v2/a/b?c=d").unwrap();
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut read = 0;
+        for _ in 0..50_000 {
+            let text: String = (0..random.usize(0..8))
+                .map(|_| *random.choice(&PARTS).unwrap_or(&""))
+                .collect();
+            let Ok(url) = base.join(&text) else { continue };
+            read += 1;
+            let whole = format!("{}{}", url.origin, url.target());
+            assert!(
+                whole.bytes().all(|b| b.is_ascii_graphic()),
+                "{text:?} {whole}"
+            );
+            assert_eq!(Url::parse(&whole), Ok(url.clone()), "{text:?} {whole}");
+            assert!(
+                url.path.starts_with('/') && whole.parse::<http::Uri>().is_ok(),
+                "{text:?} {whole}"
+            );
+        }
+        assert!(read > 1000, "{read}");
+    }
+
+    #[test]
     fn printing_leaves_the_query_out() {
         let url = Url::parse("https://s3.example/b?X-Amz-Signature=canary").unwrap();
         assert_eq!(

@@ -446,3 +446,63 @@ async fn realms_that_are_no_place_to_go() {
         assert!(failure.to_string().contains(word), "{failure}");
     }
 }
+
+/// Docker Hub as it answers for a repository that is missing or private: a token that allows nothing, and then no.
+#[test]
+fn docker_hub_hides_what_is_missing() {
+    crate::stub::elsewhere(|| async {
+        let stub = Stub::plain_on_port_80(|seen| match (seen.path(), seen.header("authorization")) {
+            ("/token", _) => Reply::new(200).json(r#"{"token":"t1","access_token":"t1","expires_in":300}"#),
+            (_, None) => Reply::new(401).header(
+                "WWW-Authenticate",
+                r#"Bearer realm="http://auth.docker.io/token",service="registry.docker.io",scope="repository:library/shop:pull""#,
+            ),
+            (_, Some(_)) => Reply::error(401, "UNAUTHORIZED", "authentication required").header(
+                "WWW-Authenticate",
+                r#"Bearer realm="http://auth.docker.io/token",service="registry.docker.io",scope="repository:library/shop:pull",error="insufficient_scope""#,
+            ),
+        })
+        .await;
+        let here = || towline_lab::dns::Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]);
+        let table = towline_lab::dns::Table::new()
+            .with("registry-1.docker.io", here())
+            .with("auth.docker.io", here());
+        let (_server, told) = crate::network::names(table).await;
+        let client = client(Options {
+            plain_http: towline_distribution::PlainHttp::All,
+            ..told
+        });
+        for (image, credential, cause, prefix) in [
+            ("shop:1", Credential::Anonymous, Cause::NoCredentials, true),
+            (
+                "docker.io/library/shop:1",
+                Credential::Anonymous,
+                Cause::NoCredentials,
+                false,
+            ),
+            ("shop:1", bob(), Cause::InsufficientPermission, true),
+        ] {
+            let failure = repository(&client, image, credential)
+                .resolve()
+                .await
+                .unwrap_err();
+            assert_eq!(
+                (failure.cause(), failure.step()),
+                (cause, Step::Authenticate),
+                "{failure}"
+            );
+            assert_eq!(failure.endpoint(), Some("http://registry-1.docker.io"));
+            let open = failure.alternatives();
+            assert!(open.contains(&Cause::RepositoryNotFound), "{open:?}");
+            assert_eq!(
+                open.contains(&Cause::RegistryPrefixMissing),
+                prefix,
+                "{image} {open:?}"
+            );
+        }
+        assert!(
+            stub.asked()
+                .contains(&"GET /v2/library/shop/manifests/1".to_owned())
+        );
+    });
+}

@@ -117,25 +117,36 @@ pub(crate) struct Stub {
 
 impl Stub {
     pub(crate) async fn plain(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start("127.0.0.1", None, Arc::new(handler)).await
+        Self::start(("127.0.0.1", 0), None, Arc::new(handler)).await
+    }
+
+    /// On port 80 of loopback: in a namespace of its own alone.
+    pub(crate) async fn plain_on_port_80(
+        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(("127.0.0.1", 80), None, Arc::new(handler)).await
     }
 
     pub(crate) async fn plain_at(
         ip: &str,
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start(ip, None, Arc::new(handler)).await
+        Self::start((ip, 0), None, Arc::new(handler)).await
     }
 
     pub(crate) async fn tls(
         config: Arc<rustls::ServerConfig>,
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start("127.0.0.1", Some(config), Arc::new(handler)).await
+        Self::start(("127.0.0.1", 0), Some(config), Arc::new(handler)).await
     }
 
-    async fn start(ip: &str, tls: Option<Arc<rustls::ServerConfig>>, handler: Handler) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    async fn start(
+        place: (&str, u16),
+        tls: Option<Arc<rustls::ServerConfig>>,
+        handler: Handler,
+    ) -> Self {
+        let listener = TcpListener::bind(place).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();

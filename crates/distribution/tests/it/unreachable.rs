@@ -61,3 +61,18 @@ fn no_ipv6() {
     );
     assert_eq!(failure.alternatives(), [Cause::HostUnreachable]);
 }
+
+#[test]
+fn no_way_to_a_name_server() {
+    if !need_root() {
+        return;
+    }
+    // Whatever /etc/resolv.conf names, or if it names nothing: there is no way there.
+    let failure = without_a_network("registry.test:5000/a:1");
+    assert_eq!(
+        (failure.cause(), failure.step()),
+        (Cause::DnsFailed, Step::Dns),
+        "{}",
+        words(&failure)
+    );
+}
