@@ -165,8 +165,7 @@ async fn make(
             )
         })?;
         record.address = Some(core.take_address(network)?);
-        // What is made from here on is found again after a crash.
-        record::write(&dir.record(), record).doing(|| doing("remember the sandbox"))?;
+        remember(record, dir)?;
         let path = dir.netns();
         let netns = task::blocking("netns", move || NetNs::create(path))
             .await
@@ -178,6 +177,7 @@ async fn make(
                 .doing(|| doing("connect the network"))?;
         }
     }
+    remember(record, dir)?;
     write_files(config, record, dir)?;
     let ready = shim::start(
         &core.shim,
@@ -188,7 +188,12 @@ async fn make(
     .await
     .doing(|| doing("start the shim"))?;
     record.shim_pid = ready.pid;
-    record::write(&dir.record(), record).doing(|| doing("remember the sandbox"))
+    remember(record, dir)
+}
+
+/// Writes the record before anything is made, so that it is found again after a crash in the middle.
+fn remember(record: &SandboxRecord, dir: &SandboxDir) -> Result<(), Status> {
+    record::write(&dir.record(), record).doing(|| format!("remember sandbox {:?}", record.id))
 }
 
 fn shim_config(

@@ -62,6 +62,11 @@ pub(crate) async fn prepare(
             }
             None => (host_path(&mount.host_path)?, String::new()),
         };
+        if !mounts::may_cover(&destination, &source) {
+            return Err(Status::invalid_argument(format!(
+                "nothing can be mounted at {destination:?}, inside /proc"
+            )));
+        }
         let propagation = convert::propagation(mount.propagation);
         records.push(MountRecord {
             container_path: mount.container_path.clone(),

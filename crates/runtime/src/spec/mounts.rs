@@ -182,6 +182,29 @@ pub(crate) fn destination(path: &str) -> Option<String> {
     (!parts.is_empty() && !parts.contains(&"..")).then(|| format!("/{}", parts.join("/")))
 }
 
+/// Files of `/proc` that programs such as lxcfs replace, and that protect nothing.
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// Whether something may be mounted there: over `/proc` it could fake what protects the host, such as the files through
+/// which the OCI runtime sets a process's security label. The node's own `/proc` may take its place.
+pub(crate) fn may_cover(destination: &str, source: &Path) -> bool {
+    if destination == "/proc" {
+        return source == Path::new("/proc");
+    }
+    !destination.starts_with("/proc/") || PROC_FILES.contains(&destination)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +253,24 @@ mod tests {
             let mounts = all(&files(), &[], privileged, false);
             let sys = mounts.iter().find(|m| m.destination == "/sys").unwrap();
             assert!(sys.options.iter().any(|o| o == option));
+        }
+    }
+
+    #[test]
+    fn nothing_covers_proc() {
+        for (destination, source, may) in [
+            ("/proc", "/proc", true),
+            ("/proc", "/tmp", false),
+            ("/proc/self/attr", "/tmp", false),
+            ("/proc/meminfo", "/var/lib/lxcfs/proc/meminfo", true),
+            ("/procs", "/tmp", true),
+            ("/data", "/proc", true),
+        ] {
+            assert_eq!(
+                may_cover(destination, Path::new(source)),
+                may,
+                "{destination}"
+            );
         }
     }
 
