@@ -385,7 +385,7 @@ fn uses(pod: &Pod, change: &Changed) -> bool {
 mod tests {
     use super::*;
 
-    fn pod(annotations: serde_json::Value, phase: &str) -> Pod {
+    fn pod(annotations: &serde_json::Value, phase: &str) -> Pod {
         serde_json::from_value(serde_json::json!({
             "metadata": {"name": "p", "uid": "u", "annotations": annotations},
             "spec": {"containers": []}, "status": {"phase": phase},
@@ -395,13 +395,16 @@ mod tests {
 
     #[test]
     fn status_and_our_own_annotation_wake_nobody() {
-        let before = pod(serde_json::json!({}), "Pending");
-        assert!(!differs(&before, &pod(serde_json::json!({}), "Running")));
+        let before = pod(&serde_json::json!({}), "Pending");
+        assert!(!differs(&before, &pod(&serde_json::json!({}), "Running")));
         assert!(!differs(
             &before,
-            &pod(serde_json::json!({"towline.dev/pulls": "{}"}), "Pending")
+            &pod(&serde_json::json!({"towline.dev/pulls": "{}"}), "Pending")
         ));
-        let asked = pod(serde_json::json!({"towline.dev/retry-now": "1"}), "Pending");
+        let asked = pod(
+            &serde_json::json!({"towline.dev/retry-now": "1"}),
+            "Pending",
+        );
         assert!(differs(&before, &asked) && retry_asked(&before, &asked));
         assert!(!retry_asked(&asked, &asked));
     }

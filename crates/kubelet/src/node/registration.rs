@@ -82,7 +82,7 @@ impl Registration {
                 Ok(()) => last = Some((status, now)),
                 Err(kube::Error::Api(error)) if error.code == 404 => registered = false,
                 Err(error) => {
-                    warn!(node = self.identity.name, %error, "the node's status cannot be written")
+                    warn!(node = self.identity.name, %error, "the node's status cannot be written");
                 }
             }
         }

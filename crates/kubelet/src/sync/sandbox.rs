@@ -274,7 +274,7 @@ fn resolver(text: &str) -> DnsConfig {
 mod tests {
     use super::*;
 
-    fn pod(spec: serde_json::Value) -> Pod {
+    fn pod(spec: &serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec,
         }))
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn names_and_places() {
         let config = config(
-            &pod(serde_json::json!({"containers": []})),
+            &pod(&serde_json::json!({"containers": []})),
             2,
             &defaults(&[]),
         );
@@ -316,7 +316,7 @@ mod tests {
     fn dns_by_policy() {
         let cluster = ["10.96.0.10".to_owned()];
         let dns = |spec, cluster: &[String]| {
-            config(&pod(spec), 0, &defaults(cluster))
+            config(&pod(&spec), 0, &defaults(cluster))
                 .dns_config
                 .unwrap()
         };

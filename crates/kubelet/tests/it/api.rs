@@ -142,7 +142,7 @@ impl FakeApi {
             }
             (Method::POST, None) => {
                 let name = body["metadata"]["name"].as_str().unwrap().to_owned();
-                let key = (kind.clone(), namespace, name.clone());
+                let key = (kind.clone(), namespace, name);
                 if self.state.lock().unwrap().objects.contains_key(&key) {
                     return failure(StatusCode::CONFLICT, "AlreadyExists");
                 }
@@ -242,7 +242,7 @@ fn route(path: &str) -> (String, String, Option<String>) {
     parts.drain(..if parts[0] == "api" { 2 } else { 3 });
     let mut namespace = String::new();
     if parts.len() > 2 && parts[0] == "namespaces" {
-        namespace = parts[1].to_owned();
+        parts[1].clone_into(&mut namespace);
         parts.drain(..2);
     }
     (

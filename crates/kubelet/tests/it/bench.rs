@@ -43,7 +43,7 @@ impl Bench {
         spec["restartPolicy"] = spec
             .get("restartPolicy")
             .cloned()
-            .unwrap_or(json!("Always"));
+            .unwrap_or_else(|| json!("Always"));
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}"), "generation": 1 },
