@@ -1,0 +1,67 @@
+//! Layers.
+
+use towline_oci::Digest;
+use towline_store::Damage;
+
+use crate::support::{info, is_empty, layer, store};
+
+#[test]
+fn a_layer_is_visible_only_under_its_own_diff_id() {
+    let (dir, store) = store();
+    let diff_id = Digest::of(b"right");
+    let staged = store.begin_layer(&diff_id).unwrap();
+    std::fs::write(staged.path().join("file"), "x").unwrap();
+    assert!(store.layer_path(&diff_id).is_none());
+    assert!(staged.commit(&Digest::of(b"wrong"), &info(1)).is_err());
+    assert!(store.layer_path(&diff_id).is_none());
+    assert!(is_empty(&dir.path().join("store/staging")));
+
+    let staged = store.begin_layer(&diff_id).unwrap();
+    drop(staged);
+    assert!(is_empty(&dir.path().join("store/staging")));
+    layer(&store, "right");
+    let path = store.layer_path(&diff_id).unwrap();
+    assert_eq!(std::fs::read(path.join("file")).unwrap(), b"right");
+    assert_eq!(store.layer_info(&diff_id).unwrap().size, 5);
+}
+
+#[test]
+fn the_same_layer_twice_is_one_layer() {
+    let (dir, store) = store();
+    let diff_id = Digest::of(b"same");
+    let (one, two) = (
+        store.begin_layer(&diff_id).unwrap(),
+        store.begin_layer(&diff_id).unwrap(),
+    );
+    std::fs::write(one.path().join("file"), "one").unwrap();
+    one.commit(&diff_id, &info(3)).unwrap();
+    two.commit(&diff_id, &info(0)).unwrap();
+    let path = store.layer_path(&diff_id).unwrap();
+    assert_eq!(std::fs::read(path.join("file")).unwrap(), b"one");
+    assert_eq!(store.usage().unwrap().layer_count, 1);
+    assert!(is_empty(&dir.path().join("store/staging")));
+}
+
+#[test]
+fn half_a_layer_is_removed_at_the_next_open() {
+    let (dir, store) = store();
+    let root = dir.path().join("store");
+    let whole = layer(&store, "whole");
+    let half = Digest::of(b"half");
+    drop(store);
+    // As a tool, or a file system after a power cut, might leave it.
+    std::fs::create_dir_all(root.join("layers/sha256").join(half.hex()).join("fs")).unwrap();
+    std::fs::create_dir_all(root.join("staging/layer-0/fs/deep")).unwrap();
+    std::fs::write(root.join("staging/blob-1"), "x").unwrap();
+    let store = towline_store::Store::open(&root).unwrap();
+    assert!(store.layer_path(&half).is_none());
+    assert!(store.layer_path(&whole).is_some());
+    assert!(is_empty(&root.join("staging")));
+    std::fs::remove_file(
+        root.join("layers/sha256")
+            .join(whole.hex())
+            .join("layer.json"),
+    )
+    .unwrap();
+    assert_eq!(store.verify().unwrap(), [Damage::Layer(whole)]);
+}
