@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tonic::Status;
-use towline_shim_api::Status as Stage;
+use towline_shim_api::{Request, Status as Stage};
 use towline_sys::fs;
 use towline_sys::task;
 
@@ -74,11 +74,14 @@ async fn clean_away(core: &Core) -> Result<(), Status> {
 async fn attach(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
     let record = sandbox.get();
     let containers = core.containers_of(&record.id);
-    let known = match Connection::open(&sandbox.dir.socket()).await {
-        Ok(mut connection) if record.ready => connection.list().await.ok(),
+    let lives = match Connection::open(&sandbox.dir.socket()).await {
+        Ok(mut connection) if record.ready => {
+            let known = connection.list().await.ok();
+            known.map(|known| (connection, known))
+        }
         _ => None,
     };
-    let Some(known) = known else {
+    let Some((mut connection, known)) = lives else {
         if record.ready {
             tracing::warn!(sandbox = %record.id, "the shim of a sandbox is gone");
         }
@@ -93,6 +96,17 @@ async fn attach(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Status> 
                 life::finish(&container, state).await?;
             }
             (Phase::Running, Some(_)) => life::watch(core, &container),
+            // The runtime ended in the middle of its start: what was made is dropped, so that it can be started again.
+            (Phase::Created, Some(state)) if state.status == Stage::Created => {
+                let delete = Request::Delete {
+                    id: record.id.clone(),
+                    force: true,
+                };
+                connection
+                    .done(&delete)
+                    .await
+                    .doing(|| format!("drop the half-started container {:?}", record.id))?;
+            }
             // It was started, and the runtime ended before it wrote that down.
             (Phase::Created, Some(state)) => {
                 let started = state.started_at.unwrap_or_else(record::now);

@@ -72,6 +72,19 @@ pub(crate) fn container(name: &str, image: &str, command: &[&str]) -> v1::Contai
     }
 }
 
+/// Does what a runtime has done of a start when it is killed in the middle.
+fn start_by_half(node: &Node, sandbox: &str, id: &str) {
+    let state = node.directory.path().join("state");
+    let socket = state.join("sandboxes").join(sandbox).join("shim/shim.sock");
+    let create = towline_shim_api::Create {
+        id: id.to_owned(),
+        bundle: state.join("containers").join(id).join("bundle"),
+        log_path: None,
+    };
+    let mut shim = towline_shim_api::Client::connect(socket).unwrap();
+    shim.create(create).unwrap();
+}
+
 impl Node {
     pub(crate) async fn run_pod(&mut self, config: &v1::PodSandboxConfig) -> String {
         let request = v1::RunPodSandboxRequest {
@@ -399,6 +412,11 @@ async fn pods_outlive_the_runtime_and_are_taken_up_again() {
     let short = node
         .run(&sandbox, container("short", &image, &["/bin/sleep", "1"]))
         .await;
+    let half = node
+        .create(&sandbox, container("half", &image, &[]))
+        .await
+        .unwrap();
+    start_by_half(&node, &sandbox, &half);
     node.shutdown().await;
     assert!(!node.processes().is_empty(), "the shim is gone");
     tokio::time::sleep(Duration::from_millis(1200)).await;
@@ -411,6 +429,7 @@ async fn pods_outlive_the_runtime_and_are_taken_up_again() {
     assert_eq!(node.exec(&id, &["/bin/hostname"]).await.1, "stays\n");
     let status = node.ended(&short).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
+    node.start_container(&half).await.unwrap();
     let taken = node.runtime.run_pod_sandbox(v1::RunPodSandboxRequest {
         config: Some(config.clone()),
         runtime_handler: String::new(),
