@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, Taint, Toleration};
 use towline_pod::quantity;
 
+use crate::affinity;
+
 /// A node and what the pods bound to it ask for.
 #[derive(Debug, Clone)]
 pub struct Candidate<'a> {
@@ -83,7 +85,7 @@ fn misfit(pod: &Pod, candidate: &Candidate<'_>) -> Option<String> {
     if !is_ready(node) {
         return Some("node(s) were not ready".to_owned());
     }
-    if !selected(spec.node_selector.as_ref(), node) {
+    if !affinity::wanted(spec, node) {
         return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
     }
     if ports_taken(pod, candidate) {
@@ -123,14 +125,6 @@ fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
                 || toleration.value.as_deref().unwrap_or_default()
                     == taint.value.as_deref().unwrap_or_default())
     })
-}
-
-fn selected(selector: Option<&BTreeMap<String, String>>, node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    selector
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
 fn ports_taken(pod: &Pod, candidate: &Candidate<'_>) -> bool {

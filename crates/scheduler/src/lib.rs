@@ -3,6 +3,7 @@
 //! [`decide`] is the whole decision as a plain function; the rest watches, binds and says why not.
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod bind;
 pub mod decide;
 mod service;

@@ -16,6 +16,8 @@ use crate::state::State;
 
 /// A pod that found no node is looked at again at least this often.
 const AGAIN: Duration = Duration::from_secs(60);
+/// After a request that failed all are looked at again this soon.
+const SOON: Duration = Duration::from_secs(1);
 /// Changes that come close together are looked at once.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -101,9 +103,9 @@ async fn run(client: Client, name: String, stop: CancellationToken) {
                 Ok(event) => state.node(event),
                 Err(error) => tracing::warn!(%error, "cannot watch nodes"),
             },
-            () = tokio::time::sleep_until(due) => {
-                schedule(&client, &name, &mut state, &mut told).await;
-                due = Instant::now() + AGAIN;
+            () = tokio::time::sleep_until(due), if state.whole() => {
+                let good = schedule(&client, &name, &mut state, &mut told).await;
+                due = Instant::now() + if good { AGAIN } else { SOON };
                 continue;
             }
         }
@@ -111,13 +113,14 @@ async fn run(client: Client, name: String, stop: CancellationToken) {
     }
 }
 
-/// Goes through the pods that wait. What was said of a pod is said again only when it changes.
+/// Goes through the pods that wait; false when a request failed. What was said of a pod is said again only when it changes.
 async fn schedule(
     client: &Client,
     name: &str,
     state: &mut State,
     told: &mut BTreeMap<String, String>,
-) {
+) -> bool {
+    let mut good = true;
     let waiting = state.waiting(name);
     told.retain(|uid, _| {
         waiting
@@ -140,12 +143,16 @@ async fn schedule(
                     continue;
                 }
                 let said = bind::unschedulable(client, name, &pod, &why).await;
-                told.insert(uid, why);
+                if said.is_ok() {
+                    told.insert(uid, why);
+                }
                 said
             }
         };
         if let Err(error) = result {
             tracing::warn!(pod = pod.name_any(), %error, "cannot schedule");
+            good = false;
         }
     }
+    good
 }

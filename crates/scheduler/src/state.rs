@@ -13,6 +13,9 @@ use crate::decide::Candidate;
 pub(crate) struct State {
     pods: BTreeMap<(String, String), Pod>,
     nodes: BTreeMap<String, Node>,
+    /// Whether the lists of pods and of nodes are whole: nothing may be concluded from what is absent before.
+    pods_whole: bool,
+    nodes_whole: bool,
 }
 
 impl State {
@@ -21,8 +24,11 @@ impl State {
         match event {
             Event::Apply(pod) | Event::InitApply(pod) => drop(self.pods.insert(key(&pod), pod)),
             Event::Delete(pod) => drop(self.pods.remove(&key(&pod))),
-            Event::Init => self.pods.clear(),
-            Event::InitDone => {}
+            Event::Init => {
+                self.pods.clear();
+                self.pods_whole = false;
+            }
+            Event::InitDone => self.pods_whole = true,
         }
     }
 
@@ -32,9 +38,17 @@ impl State {
                 drop(self.nodes.insert(node.name_any(), node));
             }
             Event::Delete(node) => drop(self.nodes.remove(&node.name_any())),
-            Event::Init => self.nodes.clear(),
-            Event::InitDone => {}
+            Event::Init => {
+                self.nodes.clear();
+                self.nodes_whole = false;
+            }
+            Event::InitDone => self.nodes_whole = true,
         }
+    }
+
+    /// Whether both lists are whole.
+    pub(crate) fn whole(&self) -> bool {
+        self.pods_whole && self.nodes_whole
     }
 
     /// Pods that wait for a node from this scheduler, oldest first.
