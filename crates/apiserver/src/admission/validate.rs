@@ -97,22 +97,6 @@ fn metadata(object: &Value, causes: &mut Vec<FieldCause>) {
     }
 }
 
-fn reason_of(message: &str) -> &'static str {
-    for (start, reason) in [
-        ("Required value", "FieldValueRequired"),
-        ("Forbidden", "FieldValueForbidden"),
-        ("Duplicate value", "FieldValueDuplicate"),
-        ("Unsupported value", "FieldValueNotSupported"),
-        ("Not found", "FieldValueNotFound"),
-        ("Too long", "FieldValueTooLong"),
-    ] {
-        if message.starts_with(start) {
-            return reason;
-        }
-    }
-    "FieldValueInvalid"
-}
-
 fn pod(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
     let parse = |value: &Value| serde_json::from_value::<Pod>(value.clone()).ok();
     let Some(new) = parse(object) else { return };
@@ -123,7 +107,7 @@ fn pod(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
         None => towline_pod::validate::pod(&new),
     };
     causes.extend(errors.into_iter().map(|error| FieldCause {
-        reason: reason_of(&error.message),
+        reason: error.kind,
         field: error.field,
         message: error.message,
     }));
@@ -185,7 +169,7 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
             towline_pod::validate::pod(&pod)
                 .into_iter()
                 .map(|error| FieldCause {
-                    reason: reason_of(&error.message),
+                    reason: error.kind,
                     field: format!("spec.template.{}", error.field),
                     message: error.message,
                 }),

@@ -6,10 +6,10 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::list::Filter;
+use super::list::{self, Filter};
 use super::{Context, decode, reply, write};
 use crate::error::{ApiError, ApiResult};
-use crate::kinds::Kind;
+use crate::kinds::{KINDS, Kind};
 use crate::storage::{Expect, Stored, WriteError};
 
 /// What a deletion asks for, from body and query.
@@ -95,23 +95,6 @@ enum Step {
 fn decide(kind: &Kind, current: &Value, options: &Options, now: jiff::Timestamp) -> Step {
     let mut next = current.clone();
     let deleting = current["metadata"]["deletionTimestamp"].is_string();
-    if !deleting {
-        let finalizer = match options.propagation.as_deref() {
-            Some("Foreground") => Some("foregroundDeletion"),
-            Some("Orphan") => Some("orphan"),
-            _ => None,
-        };
-        if let Some(finalizer) = finalizer {
-            let mut list = next["metadata"]["finalizers"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            if !list.contains(&json!(finalizer)) {
-                list.push(json!(finalizer));
-            }
-            next["metadata"]["finalizers"] = json!(list);
-        }
-    }
     let held = next["metadata"]["finalizers"]
         .as_array()
         .is_some_and(|list| !list.is_empty())
@@ -220,6 +203,50 @@ pub(super) async fn remove(
     Err(ApiError::modified(kind, name))
 }
 
+/// Takes an owner's name off everything that it owns in its namespace, so that nothing follows it.
+async fn orphan(context: &Context, owner: &Value) -> ApiResult<()> {
+    let store = &context.app.store;
+    let uid = &owner["metadata"]["uid"];
+    for kind in KINDS
+        .iter()
+        .filter(|kind| kind.namespaced && !kind.presents())
+    {
+        let prefix = kind.prefix(Some(context.namespace()));
+        let Ok((objects, _)) = store.list(&prefix, None) else {
+            continue;
+        };
+        for (key, mut stored) in objects {
+            loop {
+                let references = stored.value["metadata"]["ownerReferences"].as_array();
+                let Some(references) =
+                    references.filter(|list| list.iter().any(|one| one["uid"] == *uid))
+                else {
+                    break;
+                };
+                let kept: Vec<Value> = references
+                    .iter()
+                    .filter(|one| one["uid"] != *uid)
+                    .cloned()
+                    .collect();
+                let mut next = Value::clone(&stored.value);
+                next["metadata"]["ownerReferences"] = json!(kept);
+                match store
+                    .put(Arc::clone(&key), Expect::Revision(stored.revision), next)
+                    .await
+                {
+                    Ok(_) => break,
+                    Err(WriteError::Conflict) => match store.get(&key) {
+                        Some(newer) => stored = newer,
+                        None => break,
+                    },
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `DELETE` of an object.
 pub(super) async fn one(context: &Context) -> ApiResult<Response> {
     let kind = context.target.kind;
@@ -233,6 +260,9 @@ pub(super) async fn one(context: &Context) -> ApiResult<Response> {
         ));
     }
     let options = Options::of(context)?;
+    if options.propagation.as_deref() == Some("Orphan") && !options.dry_run {
+        orphan(context, &list::current(context)?.value).await?;
+    }
     let (last, gone) = remove(context, context.namespace(), name, &options).await?;
     if gone && kind.plural != "pods" {
         let mut details =
@@ -241,7 +271,12 @@ pub(super) async fn one(context: &Context) -> ApiResult<Response> {
             details["group"] = json!(kind.group);
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-        return Ok(reply::json(StatusCode::OK, &status));
+        let mut response = reply::json(StatusCode::OK, &status);
+        if options.propagation.as_deref() == Some("Foreground") {
+            let warning = "dependents are deleted in the background, the deletion of the owner does not wait for them";
+            reply::warn(&mut response, &[warning.to_owned()]);
+        }
+        return Ok(response);
     }
     reply::object(
         kind,
@@ -354,17 +389,6 @@ mod tests {
             decide(secrets, &held, &Options::default(), now),
             Step::Mark(_)
         ));
-        let foreground = Options {
-            propagation: Some("Foreground".to_owned()),
-            ..Options::default()
-        };
-        let Step::Mark(marked) = decide(secrets, &json!({"metadata": {}}), &foreground, now) else {
-            panic!()
-        };
-        assert_eq!(
-            marked["metadata"]["finalizers"],
-            json!(["foregroundDeletion"])
-        );
         let namespaces = Kind::named("", "namespaces");
         let namespace = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}});
         let Step::Mark(marked) = decide(namespaces, &namespace, &Options::default(), now) else {

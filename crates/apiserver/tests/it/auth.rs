@@ -271,34 +271,7 @@ async fn a_pods_token_reads_nothing_and_dies_with_the_pod() {
         .await
         .body;
     assert_eq!(can["status"]["allowed"], false);
-    let review =
-        |token: &str, audience: &str| json!({"spec": {"token": token, "audiences": [audience]}});
-    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
-    assert_eq!(caller.post(reviews, review(&token, "x")).await.code, 403);
-    let node = server.caller(Identity::Node("n1".to_owned())).await;
-    let api = "https://kubernetes.default.svc.cluster.local";
-    assert_eq!(
-        node.post(reviews, review(&token, api)).await.body["status"]["authenticated"],
-        true
-    );
-    assert_eq!(
-        node.post(reviews, review(&token, "other")).await.body["status"]["authenticated"],
-        false
-    );
-    // A token for another audience does not open this API.
-    let other = json!({"spec": {"audiences": ["vault"]}});
-    let other = admin.post(&path, other).await.body["status"]["token"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert_eq!(
-        server.bearer(Some(&other)).await.get("/version").await.code,
-        401
-    );
-    assert_eq!(
-        node.post(reviews, review(&other, "vault")).await.body["status"]["audiences"],
-        json!(["vault"])
-    );
+    audiences(&server, &admin, &caller, &token).await;
     let body = json!({"gracePeriodSeconds": 0}).to_string().into_bytes();
     admin
         .send(
@@ -365,4 +338,37 @@ async fn components_have_their_part() {
         403
     );
     server.stop().await;
+}
+
+/// A token is good for its audiences alone, and only who may ask is told.
+async fn audiences(server: &Server, admin: &Caller, caller: &Caller, token: &str) {
+    let path = format!("{DEFAULT}/serviceaccounts/default/token");
+    let review =
+        |token: &str, audience: &str| json!({"spec": {"token": token, "audiences": [audience]}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    assert_eq!(caller.post(reviews, review(token, "x")).await.code, 403);
+    let node = server.caller(Identity::Node("n1".to_owned())).await;
+    let api = "https://kubernetes.default.svc.cluster.local";
+    assert_eq!(
+        node.post(reviews, review(token, api)).await.body["status"]["authenticated"],
+        true
+    );
+    assert_eq!(
+        node.post(reviews, review(token, "other")).await.body["status"]["authenticated"],
+        false
+    );
+    // A token for another audience does not open this API.
+    let other = json!({"spec": {"audiences": ["vault"]}});
+    let other = admin.post(&path, other).await.body["status"]["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        server.bearer(Some(&other)).await.get("/version").await.code,
+        401
+    );
+    assert_eq!(
+        node.post(reviews, review(&other, "vault")).await.body["status"]["audiences"],
+        json!(["vault"])
+    );
 }

@@ -210,7 +210,7 @@ async fn back_off(admin: &Caller) {
             .code,
         200
     );
-    let event = json!({"metadata": {"name": "p.1"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p",
+    let event = json!({"metadata": {"name": "p.1"}, "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": "p",
         "uid": admin.get("/api/v1/namespaces/default/pods/p").await.body["metadata"]["uid"], "fieldPath": "spec.containers{app}"},
         "reason": "Failed", "type": "Warning", "message": "Error: ImagePullBackOff", "source": {"component": "kubelet"},
         "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z", "count": 3});
@@ -233,35 +233,40 @@ async fn kubectl_watches_waits_and_describes() {
     admin.account("default").await;
     kubectl.good("create -f -", Some(&pod())).await;
     back_off(&admin).await;
-    has(
-        &kubectl.good("get pods", None).await,
-        &["0/1", "ImagePullBackOff"],
-    );
-    has(
-        &kubectl.good("get pods -o wide", None).await,
-        &["NOMINATED NODE", "<none>"],
-    );
-    has(
-        &kubectl.good("describe pod p", None).await,
-        &[
-            "Reason:",
-            "ImagePullBackOff",
-            "Error: ImagePullBackOff",
-            "(x3 over",
-        ],
-    );
-    has(
-        &kubectl.good("get events", None).await,
-        &["Failed", "pod/p", "Error: ImagePullBackOff"],
-    );
-    has(
-        &kubectl.good("events --for=pod/p", None).await,
-        &["Failed", "Error: ImagePullBackOff"],
-    );
+    let shown: [(&str, &[&str]); 5] = [
+        ("get pods", &["0/1", "ImagePullBackOff"]),
+        ("get pods -o wide", &["NOMINATED NODE", "<none>"]),
+        (
+            "describe pod p",
+            &["Reason:", "Error: ImagePullBackOff", "(x3 over"],
+        ),
+        (
+            "get events",
+            &["Failed", "pod/p", "Error: ImagePullBackOff"],
+        ),
+        ("events --for=pod/p", &["Failed", "Error: ImagePullBackOff"]),
+    ];
+    for (command, words) in shown {
+        has(&kubectl.good(command, None).await, words);
+    }
     let waiting = kubectl.run("wait --for=condition=Ready pod/p --timeout=30s", None);
-    let watching = kubectl.run("get pods -w --request-timeout=3s", None);
+    let watching = kubectl.run("get pods -w --request-timeout=8s", None);
     let ready = async {
-        tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+        let open = "apiserver_longrunning_requests{verb=\"watch\"} 2";
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !admin
+            .get("/metrics")
+            .await
+            .body
+            .to_string()
+            .contains(&open.replace('"', "\\\""))
+        {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "kubectl opened no two watches"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
         let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [{"name": "app", "image": "app:1", "imageID": "i", "ready": true, "restartCount": 0,
                 "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]}});
@@ -287,6 +292,16 @@ async fn kubectl_watches_waits_and_describes() {
         &String::from_utf8_lossy(&watched.stdout),
         &["ImagePullBackOff", "Running"],
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_follows_a_rollout() {
+    let server = Server::start().await;
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
+    let admin = server.admin().await;
     kubectl.good("apply -f -", Some(&deployment("app:1"))).await;
     let status = json!({"status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
         "availableReplicas": 1}});

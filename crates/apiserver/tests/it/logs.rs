@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::server::Server;
 
 /// A kubelet that answers each connection with one text and keeps its request.
-async fn kubelet(server: &Server, answer: &'static str) -> (u16, tokio::task::JoinHandle<String>) {
+async fn kubelet(server: &Server, answer: String) -> (u16, tokio::task::JoinHandle<String>) {
     let pair = server
         .handle
         .issue_serving_cert("node", &[], &["127.0.0.1".parse().unwrap()])
@@ -64,7 +64,7 @@ async fn logs(server: &Server, port: u16, query: &str) -> (u16, String) {
 async fn logs_come_from_the_nodes_kubelet() {
     let server = Server::start().await;
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n";
-    let (port, task) = kubelet(&server, answer).await;
+    let (port, task) = kubelet(&server, answer.to_owned()).await;
     let (code, text) = logs(
         &server,
         port,
@@ -84,7 +84,10 @@ async fn logs_come_from_the_nodes_kubelet() {
 async fn a_kubelets_refusal_reaches_the_reader() {
     let server = Server::start().await;
     let text = "container \"c\" in pod \"p\" is waiting to start: trying and failing to pull image";
-    let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 77\r\n\r\ncontainer \"c\" in pod \"p\" is waiting to start: trying and failing to pull image";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len()
+    );
     let (port, _task) = kubelet(&server, answer).await;
     let (code, body) = logs(&server, port, "container=c").await;
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::Server;
+use crate::server::{Caller, Server};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -70,11 +70,9 @@ async fn the_life_of_an_object() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn what_is_wrong_is_refused_in_kubernetes_words() {
-    let server = Server::start().await;
-    let admin = server.admin().await;
-    let table = [
+/// Path, body, status and words of the answer.
+fn wrong() -> Vec<(&'static str, serde_json::Value, u16, &'static str)> {
+    vec![
         (
             "/api/v1/namespaces/nope/configmaps",
             json!({"metadata": {"name": "a"}}),
@@ -126,7 +124,14 @@ async fn what_is_wrong_is_refused_in_kubernetes_words() {
             422,
             "`selector` does not match template `labels`",
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_in_kubernetes_words() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    let table = wrong();
     for (path, body, code, text) in table {
         let answer = admin.post(path, body).await;
         assert_eq!(answer.code, code, "{answer:?}");
@@ -216,6 +221,11 @@ async fn a_pod_gets_defaults_its_account_and_a_node() {
             .unwrap()
             .ends_with("pod p is already assigned to node \"n1\"")
     );
+    parts_and_grace(&admin, &made["metadata"]["uid"]).await;
+    server.stop().await;
+}
+
+async fn parts_and_grace(admin: &Caller, uid: &serde_json::Value) {
     // Status and the rest are apart.
     let status = admin
         .patch(
@@ -247,8 +257,7 @@ async fn a_pod_gets_defaults_its_account_and_a_node() {
             .code,
         409
     );
-    let right = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": made["metadata"]["uid"]}})
-        .to_string();
+    let right = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}).to_string();
     assert_eq!(
         admin
             .send(
@@ -262,7 +271,6 @@ async fn a_pod_gets_defaults_its_account_and_a_node() {
         200
     );
     assert_eq!(admin.get(&format!("{PODS}/p")).await.code, 404);
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -428,5 +436,41 @@ async fn events_have_two_faces_and_scale_has_one_number() {
         ),
         (Some(3), Some(2))
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_orphan_keeps_living_without_its_owner() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    let owner = admin
+        .post(CONFIG_MAPS, json!({"metadata": {"name": "owner"}}))
+        .await
+        .body;
+    let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]});
+    let owned = json!({"metadata": {"name": "owned", "ownerReferences": [reference]}});
+    assert_eq!(
+        admin
+            .post("/api/v1/namespaces/default/secrets", owned)
+            .await
+            .code,
+        201
+    );
+    let body = json!({"propagationPolicy": "Orphan"})
+        .to_string()
+        .into_bytes();
+    let path = format!("{CONFIG_MAPS}/owner");
+    assert_eq!(
+        admin
+            .send("DELETE", &path, "application/json", body)
+            .await
+            .code,
+        200
+    );
+    let left = admin
+        .get("/api/v1/namespaces/default/secrets/owned")
+        .await
+        .body;
+    assert_eq!(left["metadata"]["ownerReferences"], json!([]));
     server.stop().await;
 }

@@ -55,7 +55,7 @@ impl Server {
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
             .await
             .unwrap();
-        Caller(kube::Client::try_from(config).unwrap())
+        Caller::of(config)
     }
 
     pub(crate) async fn admin(&self) -> Caller {
@@ -73,7 +73,7 @@ impl Server {
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
             .await
             .unwrap();
-        Caller(kube::Client::try_from(config).unwrap())
+        Caller::of(config)
     }
 
     pub(crate) async fn stop(self) -> tempfile::TempDir {
@@ -83,6 +83,12 @@ impl Server {
 }
 
 impl Caller {
+    /// Every answer is shown to the test, also those that a client would try again.
+    fn of(mut config: kube::Config) -> Self {
+        config.default_retry = false;
+        Self(kube::Client::try_from(config).unwrap())
+    }
+
     pub(crate) async fn send(
         &self,
         method: &str,
