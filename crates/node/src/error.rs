@@ -34,7 +34,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn component(component: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+    pub(crate) fn component(
+        component: &'static str,
+    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
         move |source| Self::Component { component, source }
     }
 }

@@ -82,7 +82,12 @@ mod tests {
     fn only_a_living_node_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let local: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let mut facts = Facts::new("n".into(), (local, local, local), "/run/x.sock".into(), vec![]);
+        let mut facts = Facts::new(
+            "n".into(),
+            (local, local, local),
+            "/run/x.sock".into(),
+            vec![],
+        );
         assert_eq!(Facts::read(dir.path()), None);
         facts.write(dir.path()).unwrap();
         assert_eq!(Facts::read(dir.path()), Some(facts.clone()));

@@ -40,12 +40,34 @@ impl Parts {
     pub(crate) async fn stop(self, end: Instant) -> Vec<String> {
         let left = |share: u32| end.saturating_duration_since(Instant::now()) / share;
         let mut unfinished = Vec::new();
-        unfinished.extend(self.controllers.shutdown(left(4)).await.into_iter().map(|task| format!("controllers: {task}")));
-        unfinished.extend(self.scheduler.shutdown(left(4)).await.into_iter().map(|task| format!("scheduler: {task}")));
+        unfinished.extend(
+            self.controllers
+                .shutdown(left(4))
+                .await
+                .into_iter()
+                .map(|task| format!("controllers: {task}")),
+        );
+        unfinished.extend(
+            self.scheduler
+                .shutdown(left(4))
+                .await
+                .into_iter()
+                .map(|task| format!("scheduler: {task}")),
+        );
         let outcome = self.kubelet.shutdown(left(4)).await;
-        unfinished.extend(outcome.unfinished.into_iter().map(|task| format!("kubelet: {task}")));
+        unfinished.extend(
+            outcome
+                .unfinished
+                .into_iter()
+                .map(|task| format!("kubelet: {task}")),
+        );
         match self.runtime.stop_all(left(2)).await {
-            Ok(outcome) => unfinished.extend(outcome.unfinished.into_iter().map(|task| format!("runtime: {task}"))),
+            Ok(outcome) => unfinished.extend(
+                outcome
+                    .unfinished
+                    .into_iter()
+                    .map(|task| format!("runtime: {task}")),
+            ),
             Err(error) => unfinished.push(format!("runtime: {}", towline_sys::task::chain(&error))),
         }
         self.apiserver.handle.shutdown(left(2)).await;
@@ -61,7 +83,9 @@ pub(crate) async fn registry(options: &Options) -> Result<towline_registry::Hand
     registry.listen = vec![options.registry_listen];
     registry.access = options.registry_access.clone();
     registry.access_log = Some(options.data_dir.join("registry-access.log"));
-    towline_registry::Service::start(registry).await.map_err(|error| Error::component("registry")(error.into()))
+    towline_registry::Service::start(registry)
+        .await
+        .map_err(|error| Error::component("registry")(error.into()))
 }
 
 pub(crate) async fn runtime(options: &Options) -> Result<towline_runtime::Handle, Error> {
@@ -77,19 +101,34 @@ pub(crate) async fn runtime(options: &Options) -> Result<towline_runtime::Handle
     if let Some(network) = &mut runtime.network {
         network.bridge = options.bridge();
     }
-    towline_runtime::Service::start(runtime).await.map_err(|error| Error::component("runtime")(error.into()))
+    towline_runtime::Service::start(runtime)
+        .await
+        .map_err(|error| Error::component("runtime")(error.into()))
 }
 
 /// The API server also listens on the pods' gateway, so that a pod reaches it.
-pub(crate) async fn apiserver(options: &Options, gateway: Option<IpAddr>) -> Result<Apiserver, Error> {
-    let mut server = towline_apiserver::Options::new(options.data_dir.join("apiserver"), vec![options.api_listen]);
+pub(crate) async fn apiserver(
+    options: &Options,
+    gateway: Option<IpAddr>,
+) -> Result<Apiserver, Error> {
+    let mut server = towline_apiserver::Options::new(
+        options.data_dir.join("apiserver"),
+        vec![options.api_listen],
+    );
     server.server_ips.extend(gateway);
     let failed = |error: towline_apiserver::Error| Error::component("API server")(error.into());
-    let mut handle = towline_apiserver::Service::start(server).await.map_err(failed)?;
+    let mut handle = towline_apiserver::Service::start(server)
+        .await
+        .map_err(failed)?;
     let for_pods = match gateway {
         Some(gateway) => {
             let port = handle.local_addr().port();
-            Some(handle.listen_also(SocketAddr::new(gateway, port)).await.map_err(failed)?)
+            Some(
+                handle
+                    .listen_also(SocketAddr::new(gateway, port))
+                    .await
+                    .map_err(failed)?,
+            )
         }
         None => None,
     };
@@ -98,13 +137,18 @@ pub(crate) async fn apiserver(options: &Options, gateway: Option<IpAddr>) -> Res
 
 pub(crate) fn scheduler(kube: Config) -> Result<towline_scheduler::Handle, Error> {
     let options = towline_scheduler::Options::new(kube);
-    towline_scheduler::Service::start(options).map_err(|error| Error::component("scheduler")(error.into()))
+    towline_scheduler::Service::start(options)
+        .map_err(|error| Error::component("scheduler")(error.into()))
 }
 
-pub(crate) fn controllers(kube: Config, ca_pem: &str) -> Result<towline_controllers::Handle, Error> {
+pub(crate) fn controllers(
+    kube: Config,
+    ca_pem: &str,
+) -> Result<towline_controllers::Handle, Error> {
     let mut options = towline_controllers::Options::new(kube);
     options.ca_pem = Some(ca_pem.to_owned());
-    towline_controllers::Service::start(options).map_err(|error| Error::component("controllers")(error.into()))
+    towline_controllers::Service::start(options)
+        .map_err(|error| Error::component("controllers")(error.into()))
 }
 
 pub(crate) async fn kubelet(
@@ -129,13 +173,20 @@ pub(crate) async fn kubelet(
     kubelet.listen = options.kubelet_listen;
     kubelet.node_ip = options.kubelet_listen.ip();
     kubelet.serving = towline_kubelet::Serving {
-        identity: Some((certified.certificate_pem.into_bytes(), certified.key_pem.into())),
+        identity: Some((
+            certified.certificate_pem.into_bytes(),
+            certified.key_pem.into(),
+        )),
         client_ca: Some(apiserver.handle.ca_pem().as_bytes().to_vec()),
     };
-    kubelet.api_address = apiserver.for_pods.map(|address| (address.ip().to_string(), address.port()));
+    kubelet.api_address = apiserver
+        .for_pods
+        .map(|address| (address.ip().to_string(), address.port()));
     kubelet.cgroup_root = format!("/{}", options.bridge());
     kubelet.kubernetes_exact = options.kubernetes_exact;
-    towline_kubelet::Service::start(kubelet).await.map_err(|error| Error::component("kubelet")(error.into()))
+    towline_kubelet::Service::start(kubelet)
+        .await
+        .map_err(|error| Error::component("kubelet")(error.into()))
 }
 
 /// Waits until the node is ready and pods are admitted to the default namespace.
@@ -145,18 +196,34 @@ pub(crate) async fn ready(client: &Client, node: &str, patience: Duration) -> Re
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     let mut waiting_for = "kubelet";
     while Instant::now() < end {
-        let ready = nodes.get_opt(node).await.ok().flatten().is_some_and(|node| is_ready(&node));
-        let admitted = accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
+        let ready = nodes
+            .get_opt(node)
+            .await
+            .ok()
+            .flatten()
+            .is_some_and(|node| is_ready(&node));
+        let admitted = accounts
+            .get_opt("default")
+            .await
+            .is_ok_and(|account| account.is_some());
         if ready && admitted {
             return Ok(());
         }
         waiting_for = if ready { "controllers" } else { "kubelet" };
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Err(Error::NotReady { component: waiting_for, seconds: patience.as_secs() })
+    Err(Error::NotReady {
+        component: waiting_for,
+        seconds: patience.as_secs(),
+    })
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -30,7 +30,9 @@ pub struct Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -43,17 +45,48 @@ impl Service {
         let apiserver = parts::apiserver(&options, runtime.gateway()).await?;
         let admin = config(&apiserver, &Identity::Admin).await?;
         let kubeconfig = write_kubeconfigs(&options, &apiserver)?;
-        let client = Client::try_from(admin).map_err(|error| Error::component("API server")(error.into()))?;
+        let client = Client::try_from(admin)
+            .map_err(|error| Error::component("API server")(error.into()))?;
         let scheduler = parts::scheduler(config(&apiserver, &Identity::Scheduler).await?)?;
-        let controllers = parts::controllers(config(&apiserver, &Identity::Controllers).await?, apiserver.handle.ca_pem())?;
+        let controllers = parts::controllers(
+            config(&apiserver, &Identity::Controllers).await?,
+            apiserver.handle.ca_pem(),
+        )?;
         let node = Identity::Node(options.node_name.clone());
-        let kubelet = parts::kubelet(&options, &apiserver, &runtime, config(&apiserver, &node).await?).await?;
+        let kubelet = parts::kubelet(
+            &options,
+            &apiserver,
+            &runtime,
+            config(&apiserver, &node).await?,
+        )
+        .await?;
         parts::ready(&client, &options.node_name, READY).await?;
-        let addresses = (apiserver.handle.local_addr(), registry.local_addr(), kubelet.address());
-        let facts = Facts::new(options.node_name.clone(), addresses, runtime.socket().to_owned(), options.resolver.clone());
-        facts.write(&options.data_dir).map_err(|source| Error::DataDir { path: options.data_dir.clone(), source })?;
+        let addresses = (
+            apiserver.handle.local_addr(),
+            registry.local_addr(),
+            kubelet.address(),
+        );
+        let facts = Facts::new(
+            options.node_name.clone(),
+            addresses,
+            runtime.socket().to_owned(),
+            options.resolver.clone(),
+        );
+        facts
+            .write(&options.data_dir)
+            .map_err(|source| Error::DataDir {
+                path: options.data_dir.clone(),
+                source,
+            })?;
         Ok(Handle {
-            parts: Parts { registry, runtime, apiserver, scheduler, controllers, kubelet },
+            parts: Parts {
+                registry,
+                runtime,
+                apiserver,
+                scheduler,
+                controllers,
+                kubelet,
+            },
             facts,
             client,
             kubeconfig,
@@ -80,7 +113,9 @@ impl Handle {
     }
 
     /// A registry client that behaves as the node's: same name servers, same authorities.
-    pub fn registry_client(&self) -> Result<towline_distribution::Client, towline_distribution::OptionsError> {
+    pub fn registry_client(
+        &self,
+    ) -> Result<towline_distribution::Client, towline_distribution::OptionsError> {
         towline_distribution::Client::new(self.registry_client.clone())
     }
 
@@ -100,8 +135,15 @@ impl Handle {
 
 fn prepare(data_dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    let failed = |source| Error::DataDir { path: data_dir.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let failed = |source| Error::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(failed)?;
     std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
@@ -116,15 +158,23 @@ async fn config(apiserver: &Apiserver, identity: &Identity) -> Result<Config, Er
         Ok(kubeconfig) => kubeconfig,
         Err(error) => return Err(failed(error.into())),
     };
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|error| failed(error.into()))
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| failed(error.into()))
 }
 
 /// Writes the admin's kubeconfig into the data directory, and where else it was asked for.
 fn write_kubeconfigs(options: &Options, apiserver: &Apiserver) -> Result<PathBuf, Error> {
-    let text = apiserver.handle.kubeconfig(&Identity::Admin).map_err(|error| Error::component("API server")(error.into()))?;
+    let text = apiserver
+        .handle
+        .kubeconfig(&Identity::Admin)
+        .map_err(|error| Error::component("API server")(error.into()))?;
     let path = options.data_dir.join("kubeconfig");
     for path in std::iter::once(&path).chain(&options.kubeconfig) {
-        write_private(path, &text).map_err(|source| Error::DataDir { path: path.clone(), source })?;
+        write_private(path, &text).map_err(|source| Error::DataDir {
+            path: path.clone(),
+            source,
+        })?;
     }
     Ok(path)
 }
@@ -135,7 +185,11 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let part = path.with_extension("part");
     drop(std::fs::remove_file(&part));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&part, path)

@@ -15,13 +15,25 @@ pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/towline";
 ///
 /// Start with `towline demo`. Exit codes: 0 well, 1 failed (why, check: something does not pull), 2 could not tell, 64 wrong command line.
 #[derive(Parser)]
-#[command(name = "towline", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "towline",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Invocation {
     /// More log lines on stderr (-v decisions, -vv everything)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
     /// How log lines look
-    #[arg(long, value_enum, default_value_t, global = true, value_name = "FORMAT")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        value_name = "FORMAT"
+    )]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -64,6 +76,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the command's own output shows failed pulls, so that log lines about them would only disturb it.
+    pub(crate) fn shows_failures(&self) -> bool {
+        match self {
+            #[cfg(feature = "node")]
+            Self::Up(_) | Self::Demo(_) | Self::Pull(_) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             #[cfg(feature = "node")]
@@ -93,7 +114,12 @@ impl Command {
             #[cfg(feature = "node")]
             Self::Runtime(args) => Box::pin(commands::runtime::run(args)).await,
             Self::Completion { shell } => {
-                clap_complete::generate(shell, &mut Invocation::command(), "towline", &mut std::io::stdout());
+                clap_complete::generate(
+                    shell,
+                    &mut Invocation::command(),
+                    "towline",
+                    &mut std::io::stdout(),
+                );
                 Ok(ExitCode::from(OK))
             }
         }

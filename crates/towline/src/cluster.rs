@@ -39,14 +39,24 @@ impl ClusterArgs {
         }
         let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
         let local = PathBuf::from(crate::cli::DEFAULT_DATA_DIR).join("kubeconfig");
-        [Some(local), home].into_iter().flatten().find(|path| path.exists())
+        [Some(local), home]
+            .into_iter()
+            .flatten()
+            .find(|path| path.exists())
     }
 
     /// Connects. Nothing is sent yet.
     pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
         let (config, kubeconfig) = self.read().await?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Cluster { client: Client::try_from(config)?, namespace, kubeconfig })
+        let namespace = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Cluster {
+            client: Client::try_from(config)?,
+            namespace,
+            kubeconfig,
+        })
     }
 
     /// The configuration alone.
@@ -57,14 +67,29 @@ impl ClusterArgs {
 
     async fn read(&self) -> anyhow::Result<(Config, PathBuf)> {
         let file = self.file().ok_or_else(|| {
-            hinted("no cluster to talk to: there is no kubeconfig", "start a node with `towline up`, or give --kubeconfig FILE")
+            hinted(
+                "no cluster to talk to: there is no kubeconfig",
+                "start a node with `towline up`, or give --kubeconfig FILE",
+            )
         })?;
-        let kubeconfig = Kubeconfig::read_from(&file)
-            .map_err(|error| hinted(format!("cannot read the kubeconfig {}: {error}", file.display()), "give another with --kubeconfig FILE"))?;
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let kubeconfig = Kubeconfig::read_from(&file).map_err(|error| {
+            hinted(
+                format!("cannot read the kubeconfig {}: {error}", file.display()),
+                "give another with --kubeconfig FILE",
+            )
+        })?;
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
-            .map_err(|error| hinted(format!("cannot use the kubeconfig {}: {error}", file.display()), "check its context, cluster and user"))?;
+            .map_err(|error| {
+                hinted(
+                    format!("cannot use the kubeconfig {}: {error}", file.display()),
+                    "check its context, cluster and user",
+                )
+            })?;
         Ok((config, file))
     }
 }

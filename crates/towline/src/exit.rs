@@ -23,7 +23,10 @@ pub(crate) struct Hinted {
 
 /// An error that ends with a hint.
 pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
+    anyhow::Error::new(Hinted {
+        message: message.into(),
+        hint: hint.into(),
+    })
 }
 
 /// A wrong command line: exit code 64.
@@ -33,7 +36,9 @@ pub(crate) struct Usage(pub(crate) String);
 
 /// Prints an error with its chain and hint, and gives the exit code.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
-    if let Some(io) = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>())
+    if let Some(io) = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
         && io.kind() == std::io::ErrorKind::BrokenPipe
     {
         return ExitCode::from(OK);

@@ -26,12 +26,23 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(code) => return code,
     };
-    output::logging(invocation.log_format, invocation.verbose);
+    output::logging(
+        invocation.log_format,
+        invocation.verbose,
+        invocation.command.shows_failures(),
+    );
     // Fails only where a provider is installed already, which is as good.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return exit::failed(&anyhow::Error::new(error).context("cannot start the async runtime")),
+        Err(error) => {
+            return exit::failed(
+                &anyhow::Error::new(error).context("cannot start the async runtime"),
+            );
+        }
     };
     let code = match runtime.block_on(invocation.command.run()) {
         Ok(code) => code,

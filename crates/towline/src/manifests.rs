@@ -26,7 +26,10 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     for path in paths {
         if path.as_os_str() == "-" {
             let mut text = String::new();
-            std::io::stdin().take(MAX_BYTES).read_to_string(&mut text).context("read standard input")?;
+            std::io::stdin()
+                .take(MAX_BYTES)
+                .read_to_string(&mut text)
+                .context("read standard input")?;
             parse("standard input", &text, &mut manifests)?;
             continue;
         }
@@ -34,7 +37,10 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
             let place = file.display().to_string();
             let mut text = String::new();
             let opened = std::fs::File::open(&file).with_context(|| format!("open {place}"))?;
-            opened.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("read {place}"))?;
+            opened
+                .take(MAX_BYTES)
+                .read_to_string(&mut text)
+                .with_context(|| format!("read {place}"))?;
             parse(&place, &text, &mut manifests)?;
         }
     }
@@ -45,16 +51,26 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = std::fs::read_dir(path).with_context(|| format!("read the folder {}", path.display()))?;
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.retain(|file| file.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known)));
+    let entries =
+        std::fs::read_dir(path).with_context(|| format!("read the folder {}", path.display()))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    found.retain(|file| {
+        file.extension()
+            .is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known))
+    });
     found.sort();
     Ok(found)
 }
 
 fn parse(place: &str, text: &str, into: &mut Vec<Manifest>) -> anyhow::Result<()> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| hinted(format!("{place} is not YAML that can be read: {error}"), "correct the line it names"))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
+        hinted(
+            format!("{place} is not YAML that can be read: {error}"),
+            "correct the line it names",
+        )
+    })?;
     for document in documents {
         flatten(place, document, into)?;
     }
@@ -66,7 +82,11 @@ fn flatten(place: &str, document: Value, into: &mut Vec<Manifest>) -> anyhow::Re
     if document.is_null() {
         return Ok(());
     }
-    if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) && document["items"].is_array() {
+    if document["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"))
+        && document["items"].is_array()
+    {
         for item in document["items"].as_array().cloned().unwrap_or_default() {
             flatten(place, item, into)?;
         }
@@ -74,10 +94,16 @@ fn flatten(place: &str, document: Value, into: &mut Vec<Manifest>) -> anyhow::Re
     }
     for field in ["apiVersion", "kind"] {
         if document[field].as_str().is_none_or(str::is_empty) {
-            return Err(hinted(format!("{place} holds a document without {field}"), "every Kubernetes object names its apiVersion and kind"));
+            return Err(hinted(
+                format!("{place} holds a document without {field}"),
+                "every Kubernetes object names its apiVersion and kind",
+            ));
         }
     }
-    into.push(Manifest { place: place.to_owned(), object: document });
+    into.push(Manifest {
+        place: place.to_owned(),
+        object: document,
+    });
     Ok(())
 }
 
@@ -90,9 +116,17 @@ mod tests {
         let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret}\n";
         let mut found = Vec::new();
         parse("x.yaml", text, &mut found).unwrap();
-        let kinds: Vec<&str> = found.iter().filter_map(|manifest| manifest.object["kind"].as_str()).collect();
+        let kinds: Vec<&str> = found
+            .iter()
+            .filter_map(|manifest| manifest.object["kind"].as_str())
+            .collect();
         assert_eq!(kinds, ["Pod", "Secret"]);
-        assert!(parse("x.yaml", "kind: Pod\n", &mut found).unwrap_err().to_string().contains("apiVersion"));
+        assert!(
+            parse("x.yaml", "kind: Pod\n", &mut found)
+                .unwrap_err()
+                .to_string()
+                .contains("apiVersion")
+        );
         assert!(parse("x.yaml", "a: [", &mut found).is_err());
     }
 }

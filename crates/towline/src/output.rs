@@ -37,16 +37,21 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 /// Aside.
 pub(crate) const DIM: Style = Style::new().dimmed();
 
-/// Sends log lines to stderr. Without `-v`, warnings only; `TOWLINE_LOG` overrides it.
-pub(crate) fn logging(format: LogFormat, verbose: u8) {
+/// Sends log lines to stderr: without `-v` warnings, or errors alone where the command shows by itself what goes wrong (`quiet`).
+/// `TOWLINE_LOG` overrides it.
+pub(crate) fn logging(format: LogFormat, verbose: u8, quiet: bool) {
     let level = match verbose {
+        0 if quiet => "error",
         0 => "warn",
         1 => "info,hyper=warn,h2=warn,tower=warn",
         _ => "debug,hyper=info,h2=info,tower=info",
     };
     let filter = std::env::var("TOWLINE_LOG").unwrap_or_else(|_| level.to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let done = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().try_init(),

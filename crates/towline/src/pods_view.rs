@@ -38,7 +38,9 @@ impl Row {
             status: columns.status,
             attempt: pull.as_ref().map(|pull| pull.attempt),
             next: pull.as_ref().and_then(|pull| pull.next_attempt),
-            cause: pull.and_then(|pull| pull.cause).map(|cause| cause.to_string()),
+            cause: pull
+                .and_then(|pull| pull.cause)
+                .map(|cause| cause.to_string()),
         }
     }
 
@@ -61,20 +63,28 @@ impl Row {
 fn failing(pod: &Pod) -> Option<ContainerPull> {
     let text = pod.annotations().get(ANNOTATION)?;
     let pulls = Pulls::parse(text).ok()?;
-    pulls.containers.into_iter().find(|pull| pull.cause.is_some())
+    pulls
+        .containers
+        .into_iter()
+        .find(|pull| pull.cause.is_some())
 }
 
 /// The table for a terminal.
 pub(crate) fn lines(rows: &BTreeMap<String, Row>, now: Timestamp) -> Vec<String> {
     let header = ["Pod", "Ready", "Status", "Attempt", "Next", "Cause"].map(str::to_owned);
     let cells = rows.values().map(|row| {
-        let wait = row.next.map(|next| (next.as_second() - now.as_second()).max(0));
+        let wait = row
+            .next
+            .map(|next| (next.as_second() - now.as_second()).max(0));
         vec![
             row.pod.clone(),
             row.ready.clone(),
             row.status.clone(),
-            row.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
-            wait.map(|seconds| format!("{seconds}s")).unwrap_or_default(),
+            row.attempt
+                .map(|attempt| attempt.to_string())
+                .unwrap_or_default(),
+            wait.map(|seconds| format!("{seconds}s"))
+                .unwrap_or_default(),
             row.cause.clone().unwrap_or_default(),
         ]
     });
@@ -95,11 +105,21 @@ mod tests {
         let mut pod = Pod::default();
         pod.metadata.name = Some("web".into());
         pod.metadata.namespace = Some("shop".into());
-        pod.metadata.annotations = Some(BTreeMap::from([(ANNOTATION.to_owned(), Pulls::new(vec![pull]).render())]));
+        pod.metadata.annotations = Some(BTreeMap::from([(
+            ANNOTATION.to_owned(),
+            Pulls::new(vec![pull]).render(),
+        )]));
         let now = Timestamp::from_second(100).unwrap();
         let row = Row::of(&pod, now);
-        assert!(row.line().ends_with("cause=TagNotFound attempt=3"), "{}", row.line());
+        assert!(
+            row.line().ends_with("cause=TagNotFound attempt=3"),
+            "{}",
+            row.line()
+        );
         let lines = lines(&BTreeMap::from([("web".to_owned(), row)]), now);
-        assert!(lines[1].ends_with("3         10s    TagNotFound"), "{lines:?}");
+        assert!(
+            lines[1].ends_with("3         10s    TagNotFound"),
+            "{lines:?}"
+        );
     }
 }

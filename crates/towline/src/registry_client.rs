@@ -22,7 +22,12 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) resolver: Vec<SocketAddr>,
     /// User and password for the registry (the environment variable keeps it out of the process list)
-    #[arg(long, value_name = "USER:PASSWORD", env = "TOWLINE_CREDS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "USER:PASSWORD",
+        env = "TOWLINE_CREDS",
+        hide_env_values = true
+    )]
     pub(crate) creds: Option<String>,
     /// Logins in the format of docker's config.json or podman's auth.json
     #[arg(long, value_name = "FILE")]
@@ -53,7 +58,8 @@ impl RegistryArgs {
             options.resolver = Resolver::Servers(self.resolver.clone());
         }
         for file in &self.ca {
-            let pem = std::fs::read(file).with_context(|| format!("read the certificate authority {}", file.display()))?;
+            let pem = std::fs::read(file)
+                .with_context(|| format!("read the certificate authority {}", file.display()))?;
             options.extra_ca_pem.push(pem);
         }
         Ok(options)
@@ -67,16 +73,29 @@ impl RegistryArgs {
     /// The credentials for an image: from the command line, else from the login file that was named.
     pub(crate) fn candidates(&self, image: &str) -> anyhow::Result<Vec<Candidate>> {
         if let Some(creds) = &self.creds {
-            let (user, password) =
-                creds.split_once(':').ok_or_else(|| anyhow::Error::new(Usage("--creds wants USER:PASSWORD".to_owned())))?;
-            return Ok(vec![Candidate { credential: Credential::basic(user, password), origin: Origin::CommandLine }]);
+            let (user, password) = creds.split_once(':').ok_or_else(|| {
+                anyhow::Error::new(Usage("--creds wants USER:PASSWORD".to_owned()))
+            })?;
+            return Ok(vec![Candidate {
+                credential: Credential::basic(user, password),
+                origin: Origin::CommandLine,
+            }]);
         }
-        let Some(file) = &self.authfile else { return Ok(Vec::new()) };
-        let bytes = std::fs::read(file).with_context(|| format!("read the login file {}", file.display()))?;
-        let logins = towline_keyring::Logins::parse(&bytes).with_context(|| format!("read the login file {}", file.display()))?;
-        let Ok(reference) = towline_oci::Reference::parse(image) else { return Ok(Vec::new()) };
+        let Some(file) = &self.authfile else {
+            return Ok(Vec::new());
+        };
+        let bytes = std::fs::read(file)
+            .with_context(|| format!("read the login file {}", file.display()))?;
+        let logins = towline_keyring::Logins::parse(&bytes)
+            .with_context(|| format!("read the login file {}", file.display()))?;
+        let Ok(reference) = towline_oci::Reference::parse(image) else {
+            return Ok(Vec::new());
+        };
         let mut ring = towline_keyring::Keyring::new();
-        ring.add(&logins.keys(), &towline_keyring::Source::AuthFile(file.clone()));
+        ring.add(
+            &logins.keys(),
+            &towline_keyring::Source::AuthFile(file.clone()),
+        );
         Ok(ring.lookup(&reference))
     }
 }

@@ -9,11 +9,17 @@ pub(crate) fn layout(header: &[String], rows: &[Vec<String>]) -> Vec<String> {
         }
     }
     let line = |cells: &[String]| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         padded.join("   ").trim_end().to_owned()
     };
     let header: Vec<String> = header.iter().map(|cell| cell.to_uppercase()).collect();
-    std::iter::once(line(&header)).chain(rows.iter().map(|row| line(row))).collect()
+    std::iter::once(line(&header))
+        .chain(rows.iter().map(|row| line(row)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -22,8 +28,18 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["web".to_owned(), "1/1".to_owned()], vec!["a-longer-one".to_owned(), "0/1".to_owned()]];
+        let rows = [
+            vec!["web".to_owned(), "1/1".to_owned()],
+            vec!["a-longer-one".to_owned(), "0/1".to_owned()],
+        ];
         let lines = layout(&["Name".to_owned(), "Ready".to_owned()], &rows);
-        assert_eq!(lines, ["NAME           READY", "web            1/1", "a-longer-one   0/1"]);
+        assert_eq!(
+            lines,
+            [
+                "NAME           READY",
+                "web            1/1",
+                "a-longer-one   0/1"
+            ]
+        );
     }
 }

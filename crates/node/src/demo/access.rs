@@ -12,6 +12,9 @@ pub async fn resolver() -> std::io::Result<dns::Server> {
 pub fn access(username: &str, password: &str) -> Result<Access, UsersError> {
     let mut users = Users::default();
     users.insert(username, &password.to_owned().into())?;
-    let rules = vec![Rule::new("public/*", Who::Anyone, Who::AnyUser), Rule::new("*", Who::AnyUser, Who::AnyUser)];
+    let rules = vec![
+        Rule::new("public/*", Who::Anyone, Who::AnyUser),
+        Rule::new("*", Who::AnyUser, Who::AnyUser),
+    ];
     Ok(Access { rules, users })
 }

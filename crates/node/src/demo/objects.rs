@@ -25,7 +25,9 @@ pub fn manifests(scenario: &Scenario, registry: SocketAddr) -> Vec<Value> {
     let labels = json!({ "app": scenario.name });
     let metadata = json!({ "name": scenario.name, "namespace": NAMESPACE, "labels": labels });
     objects.push(match scenario.workload {
-        Workload::Pod => json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }),
+        Workload::Pod => {
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
+        }
         Workload::Deployment => json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -44,7 +46,9 @@ pub fn manifests(scenario: &Scenario, registry: SocketAddr) -> Vec<Value> {
 pub fn pods(scenario: &Scenario, pod: &str) -> bool {
     match scenario.workload {
         Workload::Pod => pod == scenario.name,
-        Workload::Deployment => pod.strip_prefix(&scenario.name).is_some_and(|rest| rest.starts_with('-')),
+        Workload::Deployment => pod
+            .strip_prefix(&scenario.name)
+            .is_some_and(|rest| rest.starts_with('-')),
     }
 }
 
@@ -83,7 +87,8 @@ mod tests {
                     assert!(pods(&scenario, &scenario.name));
                 }
                 Workload::Deployment => {
-                    serde_json::from_value::<k8s_openapi::api::apps::v1::Deployment>(workload).unwrap();
+                    serde_json::from_value::<k8s_openapi::api::apps::v1::Deployment>(workload)
+                        .unwrap();
                     assert!(pods(&scenario, &format!("{}-abc-x", scenario.name)));
                 }
             }

@@ -28,7 +28,11 @@ pub struct PublishError {
 }
 
 /// Pushes what the registry must hold for this scenario: the image that is meant, or one for another platform.
-pub async fn publish(scenario: &Scenario, registry: SocketAddr, login: &Login) -> Result<(), PublishError> {
+pub async fn publish(
+    scenario: &Scenario,
+    registry: SocketAddr,
+    login: &Login,
+) -> Result<(), PublishError> {
     if scenario.published == Published::Nothing {
         return Ok(());
     }
@@ -37,7 +41,11 @@ pub async fn publish(scenario: &Scenario, registry: SocketAddr, login: &Login) -
     let (repository, tag) = path.rsplit_once(':').unwrap_or((path, "latest"));
     let user = Some((login.username.as_str(), login.password.as_str()));
     let pushed = built(scenario).push(registry, repository, tag, user).await;
-    pushed.map_err(|source| PublishError { scenario: scenario.name.clone(), registry, source })
+    pushed.map_err(|source| PublishError {
+        scenario: scenario.name.clone(),
+        registry,
+        source,
+    })
 }
 
 fn built(scenario: &Scenario) -> Image {
@@ -45,7 +53,11 @@ fn built(scenario: &Scenario) -> Image {
     if scenario.published != Published::OtherPlatform {
         return guest.build();
     }
-    let other = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
+    let other = if cfg!(target_arch = "x86_64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
     let image = guest.platform(Platform::linux(other)).build();
     image::Index::new().image(image).build()
 }

@@ -33,15 +33,32 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut options = Options::new(&args.data_dir, args.listen);
     options.server_names.clone_from(&args.server_name);
-    let handle = Service::start(options).await.context("start the API server")?;
+    let handle = Service::start(options)
+        .await
+        .context("start the API server")?;
     let folder = args.data_dir.join("kubeconfigs");
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let mut identities = vec![("admin".to_owned(), Identity::Admin), ("scheduler".to_owned(), Identity::Scheduler), ("controllers".to_owned(), Identity::Controllers)];
-    identities.extend(args.node.iter().map(|name| (format!("node-{name}"), Identity::Node(name.clone()))));
+    let mut identities = vec![
+        ("admin".to_owned(), Identity::Admin),
+        ("scheduler".to_owned(), Identity::Scheduler),
+        ("controllers".to_owned(), Identity::Controllers),
+    ];
+    identities.extend(
+        args.node
+            .iter()
+            .map(|name| (format!("node-{name}"), Identity::Node(name.clone()))),
+    );
     for (name, identity) in identities {
-        write(&folder.join(name), &handle.kubeconfig(&identity).context("make a kubeconfig")?)?;
+        write(
+            &folder.join(name),
+            &handle.kubeconfig(&identity).context("make a kubeconfig")?,
+        )?;
     }
-    output::note(format!("API server listens on {}; export KUBECONFIG={}", handle.url(), folder.join("admin").display()));
+    output::note(format!(
+        "API server listens on {}; export KUBECONFIG={}",
+        handle.url(),
+        folder.join("admin").display()
+    ));
     super::until_told().await?;
     output::note("stopping");
     handle.shutdown(Duration::from_secs(5)).await;
@@ -54,8 +71,13 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let part = path.with_extension("part");
     drop(std::fs::remove_file(&part));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).with_context(|| format!("make {}", part.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("write {}", part.display()))?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .with_context(|| format!("make {}", part.display()))?;
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("write {}", part.display()))?;
     std::fs::rename(&part, path).with_context(|| format!("write {}", path.display()))
 }

@@ -34,11 +34,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Applies one object and says so, as `kubectl apply` would.
-pub(crate) async fn apply(client: &Client, namespace: &str, manifest: Manifest) -> anyhow::Result<String> {
+pub(crate) async fn apply(
+    client: &Client,
+    namespace: &str,
+    manifest: Manifest,
+) -> anyhow::Result<String> {
     let place = manifest.place;
-    let object: DynamicObject = serde_json::from_value(manifest.object).with_context(|| format!("read an object of {place}"))?;
+    let object: DynamicObject = serde_json::from_value(manifest.object)
+        .with_context(|| format!("read an object of {place}"))?;
     let (api, resource) = api_of(client, namespace, &object).await?;
-    let name = object.metadata.name.clone().ok_or_else(|| hinted(format!("an object of {place} has no metadata.name"), "name it"))?;
+    let name = object.metadata.name.clone().ok_or_else(|| {
+        hinted(
+            format!("an object of {place} has no metadata.name"),
+            "name it",
+        )
+    })?;
     let params = PatchParams::apply("towline").force();
     let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
     applied.with_context(|| format!("apply {} {name} of {place}", resource.kind.to_lowercase()))?;
@@ -46,11 +56,20 @@ pub(crate) async fn apply(client: &Client, namespace: &str, manifest: Manifest) 
 }
 
 /// The API that an object belongs to, and its kind.
-pub(crate) async fn api_of(client: &Client, namespace: &str, object: &DynamicObject) -> anyhow::Result<(Api<DynamicObject>, ApiResource)> {
+pub(crate) async fn api_of(
+    client: &Client,
+    namespace: &str,
+    object: &DynamicObject,
+) -> anyhow::Result<(Api<DynamicObject>, ApiResource)> {
     let types = object.types.clone().unwrap_or_default();
-    let gvk = GroupVersionKind::try_from(&types).with_context(|| format!("read apiVersion {:?}", types.api_version))?;
-    let (resource, capabilities) =
-        pinned_kind(client, &gvk).await.with_context(|| format!("the server does not know {} {}", types.api_version, types.kind))?;
+    let gvk = GroupVersionKind::try_from(&types)
+        .with_context(|| format!("read apiVersion {:?}", types.api_version))?;
+    let (resource, capabilities) = pinned_kind(client, &gvk).await.with_context(|| {
+        format!(
+            "the server does not know {} {}",
+            types.api_version, types.kind
+        )
+    })?;
     let api = if capabilities.scope == Scope::Namespaced {
         let namespace = object.metadata.namespace.as_deref().unwrap_or(namespace);
         Api::namespaced_with(client.clone(), namespace, &resource)

@@ -29,8 +29,15 @@ struct Row {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.name {
-        let known = Cause::ALL.into_iter().find(|cause| cause.name().eq_ignore_ascii_case(name));
-        let cause = known.ok_or_else(|| hinted(format!("there is no cause {name:?}"), "`towline causes` lists them"))?;
+        let known = Cause::ALL
+            .into_iter()
+            .find(|cause| cause.name().eq_ignore_ascii_case(name));
+        let cause = known.ok_or_else(|| {
+            hinted(
+                format!("there is no cause {name:?}"),
+                "`towline causes` lists them",
+            )
+        })?;
         output::line(page(cause).trim_end())?;
         return Ok(ExitCode::from(OK));
     }
@@ -43,15 +50,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|cause| {
             let steps: Vec<&str> = cause.steps().iter().map(|step| step.name()).collect();
-            vec![cause.name().to_owned(), format!("{:?}", cause.group()), steps.join(",")]
+            vec![
+                cause.name().to_owned(),
+                format!("{:?}", cause.group()),
+                steps.join(","),
+            ]
         })
         .collect();
-    for line in table::layout(&["Cause".to_owned(), "Group".to_owned(), "Step".to_owned()], &rows) {
+    for line in table::layout(
+        &["Cause".to_owned(), "Group".to_owned(), "Step".to_owned()],
+        &rows,
+    ) {
         output::line(line)?;
     }
     Ok(ExitCode::from(OK))
 }
 
 fn row(cause: Cause) -> Row {
-    Row { name: cause.name(), group: cause.group(), transient: cause.transient(), summary: cause.summary(), fix: cause.fix() }
+    Row {
+        name: cause.name(),
+        group: cause.group(),
+        transient: cause.transient(),
+        summary: cause.summary(),
+        fix: cause.fix(),
+    }
 }

@@ -35,7 +35,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let platform = match &args.platform {
-        Some(text) => Platform::parse(text).ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
+        Some(text) => Platform::parse(text)
+            .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
         None => Platform::host(),
     };
     let mut found = Vec::new();
@@ -45,11 +46,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         found.extend(towline_check::images(&place, &text)?);
     }
     if found.is_empty() {
-        return Err(hinted("these files name no container image", "give the manifests of pods, deployments, ..."));
+        return Err(hinted(
+            "these files name no container image",
+            "give the manifests of pods, deployments, ...",
+        ));
     }
     let client = args.registry.client()?;
     for found in &found {
-        args.registry.candidates(&found.image).context("read the logins")?;
+        args.registry
+            .candidates(&found.image)
+            .context("read the logins")?;
     }
     let logins = |image: &str| args.registry.candidates(image).unwrap_or_default();
     let checked = towline_check::check(&client, found, &platform, logins).await;
@@ -63,7 +69,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn read(file: &std::path::Path) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(file)?.take(MAX_BYTES).read_to_string(&mut text)?;
+    std::fs::File::open(file)?
+        .take(MAX_BYTES)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -71,10 +79,24 @@ fn print(checked: &Checked) -> std::io::Result<()> {
     let found = &checked.found;
     let place = format!("{}:{}", found.file, found.line);
     let Some(failed) = &checked.failure else {
-        return output::line(format!("{} {place}: {} {}", styled(GOOD, "\u{2713}"), found.object, found.image));
+        return output::line(format!(
+            "{} {place}: {} {}",
+            styled(GOOD, "\u{2713}"),
+            found.object,
+            found.image
+        ));
     };
-    output::line(format!("{} {place}: {} {}", styled(BAD, "\u{2717}"), found.object, found.image))?;
-    output::line(format!("    {}: {}", styled(BAD, &failed.cause), output::wrapped(&failed.detail, 80, 4)))?;
+    output::line(format!(
+        "{} {place}: {} {}",
+        styled(BAD, "\u{2717}"),
+        found.object,
+        found.image
+    ))?;
+    output::line(format!(
+        "    {}: {}",
+        styled(BAD, &failed.cause),
+        output::wrapped(&failed.detail, 80, 4)
+    ))?;
     if !checked.tags_near.is_empty() {
         output::line(format!("    near: {}", checked.tags_near.join(", ")))?;
     }

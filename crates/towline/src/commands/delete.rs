@@ -27,15 +27,23 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.filename.is_empty() && args.object.len() < 2 {
-        return Err(anyhow::Error::new(Usage("name a kind and an object, or give -f FILE".to_owned())));
+        return Err(anyhow::Error::new(Usage(
+            "name a kind and an object, or give -f FILE".to_owned(),
+        )));
     }
     let cluster = args.cluster.connect().await?;
     if let Some((kind, names)) = args.object.split_first() {
         let (resource, scope) = get::resolve(&cluster.client, kind).await?;
         let namespaced = scope == kube::discovery::Scope::Namespaced;
-        let api = get::api(&cluster.client, &resource, namespaced.then_some(cluster.namespace.as_str()));
+        let api = get::api(
+            &cluster.client,
+            &resource,
+            namespaced.then_some(cluster.namespace.as_str()),
+        );
         for name in names {
-            api.delete(name, &DeleteParams::background()).await.with_context(|| format!("delete {kind} {name}"))?;
+            api.delete(name, &DeleteParams::background())
+                .await
+                .with_context(|| format!("delete {kind} {name}"))?;
             output::line(format!("{}/{name} deleted", resource.kind.to_lowercase()))?;
         }
     }
@@ -43,7 +51,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let object: DynamicObject = serde_json::from_value(manifest.object)?;
         let (api, resource) = apply::api_of(&cluster.client, &cluster.namespace, &object).await?;
         let name = object.metadata.name.unwrap_or_default();
-        api.delete(&name, &DeleteParams::background()).await.with_context(|| format!("delete {} {name}", resource.kind))?;
+        api.delete(&name, &DeleteParams::background())
+            .await
+            .with_context(|| format!("delete {} {name}", resource.kind))?;
         output::line(format!("{}/{name} deleted", resource.kind.to_lowercase()))?;
     }
     Ok(ExitCode::from(OK))

@@ -38,22 +38,39 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     up::need_root("demo")?;
     let folder = towline_node::TempDir::new().context("make a folder for the demo")?;
-    let resolver = demo::resolver().await.context("start the demo's name server")?;
+    let resolver = demo::resolver()
+        .await
+        .context("start the demo's name server")?;
     let mut options = Options::new(folder.path());
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    (options.api_listen, options.registry_listen, options.kubelet_listen) = (any, any, any);
+    (
+        options.api_listen,
+        options.registry_listen,
+        options.kubelet_listen,
+    ) = (any, any, any);
     options.resolver = vec![resolver.local_addr()];
     options.node_name = "demo".to_owned();
-    options.registry_access = demo::access(USER, PASSWORD).context("set up the registry's login")?;
+    options.registry_access =
+        demo::access(USER, PASSWORD).context("set up the registry's login")?;
     let started = Instant::now();
     let handle = Service::start(options).await.context("start the node")?;
-    say(format!("A node of your own is ready after {:.1} s: {}", started.elapsed().as_secs_f64(), parts(&handle)))?;
+    say(format!(
+        "A node of your own is ready after {:.1} s: {}",
+        started.elapsed().as_secs_f64(),
+        parts(&handle)
+    ))?;
     let told = tokio::select! {
         told = story(&handle) => told,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     if args.keep && told.is_ok() {
-        say(format!("The node stays up. {} Ctrl-C ends it.", styled(BOLD, format!("export KUBECONFIG={}", handle.kubeconfig().display()))))?;
+        say(format!(
+            "The node stays up. {} Ctrl-C ends it.",
+            styled(
+                BOLD,
+                format!("export KUBECONFIG={}", handle.kubeconfig().display())
+            )
+        ))?;
         tokio::signal::ctrl_c().await?;
     }
     let left = up::stop(handle).await;
@@ -62,7 +79,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         output::note(format!("did not stop in time: {left}"));
     }
     told?;
-    say(format!("Cleaned up. All of it took {:.0} s.", started.elapsed().as_secs_f64()))?;
+    say(format!(
+        "Cleaned up. All of it took {:.0} s.",
+        started.elapsed().as_secs_f64()
+    ))?;
     Ok(ExitCode::from(if left.is_empty() { OK } else { BROKEN }))
 }
 
@@ -73,7 +93,13 @@ fn say(text: impl std::fmt::Display) -> std::io::Result<()> {
 
 fn parts(handle: &Handle) -> String {
     let facts = handle.facts();
-    format!("API server https://{}, registry http://{}, kubelet https://{}, CRI {}", facts.api, facts.registry, facts.kubelet, facts.cri.display())
+    format!(
+        "API server https://{}, registry http://{}, kubelet https://{}, CRI {}",
+        facts.api,
+        facts.registry,
+        facts.kubelet,
+        facts.cri.display()
+    )
 }
 
 async fn story(handle: &Handle) -> anyhow::Result<()> {
@@ -85,16 +111,30 @@ async fn story(handle: &Handle) -> anyhow::Result<()> {
         None => row.status == "Running",
     };
     until(handle, &scenarios, failing).await?;
-    say(styled(BOLD, "Why, and what to change (`towline why pod/NAME -n demo`):"))?;
+    say(styled(
+        BOLD,
+        "Why, and what to change (`towline why pod/NAME -n demo`):",
+    ))?;
     let diagnoses = explain(handle, &scenarios).await?;
-    say(styled(BOLD, "So do what it says (the demo knows the registry's password; you would type it):"))?;
+    say(styled(
+        BOLD,
+        "So do what it says (the demo knows the registry's password; you would type it):",
+    ))?;
     let mended = mend(handle, &diagnoses).await?;
-    let runs = |row: &Row, scenario: &Scenario| row.status == "Running" || !mended.contains(&scenario.name);
+    let runs = |row: &Row, scenario: &Scenario| {
+        row.status == "Running" || !mended.contains(&scenario.name)
+    };
     until(handle, &scenarios, runs).await?;
     say(styled(BOLD, "What is left, somebody has to decide:"))?;
-    for (scenario, diagnosis) in diagnoses.iter().filter(|(scenario, _)| !mended.contains(&scenario.name)) {
+    for (scenario, diagnosis) in diagnoses
+        .iter()
+        .filter(|(scenario, _)| !mended.contains(&scenario.name))
+    {
         let cause = diagnosis.cause.unwrap_or(towline_cause::Cause::Unknown);
-        let fix = diagnosis.fixes.first().map_or(cause.fix(), |fix| fix.description.as_str());
+        let fix = diagnosis
+            .fixes
+            .first()
+            .map_or(cause.fix(), |fix| fix.description.as_str());
         output::line(format!("  {} {}: {fix}", styled(BAD, cause), scenario.name))?;
     }
     Ok(())
@@ -103,7 +143,10 @@ async fn story(handle: &Handle) -> anyhow::Result<()> {
 /// Publishes the images and applies the objects.
 async fn prepare(handle: &Handle, scenarios: &[Scenario]) -> anyhow::Result<()> {
     let registry = handle.facts().registry;
-    let login = demo::Login { username: USER.to_owned(), password: PASSWORD.to_owned() };
+    let login = demo::Login {
+        username: USER.to_owned(),
+        password: PASSWORD.to_owned(),
+    };
     for scenario in scenarios {
         demo::publish(scenario, registry, &login).await?;
     }
@@ -120,32 +163,53 @@ async fn prepare(handle: &Handle, scenarios: &[Scenario]) -> anyhow::Result<()> 
 }
 
 async fn applied(handle: &Handle, object: serde_json::Value) -> anyhow::Result<()> {
-    let manifest = Manifest { place: "the demo".to_owned(), object };
-    apply::apply(&handle.kube(), demo::NAMESPACE, manifest).await.map(drop)
+    let manifest = Manifest {
+        place: "the demo".to_owned(),
+        object,
+    };
+    apply::apply(&handle.kube(), demo::NAMESPACE, manifest)
+        .await
+        .map(drop)
 }
 
 /// Shows each change of each pod, until every scenario has a pod for which `done` holds.
-async fn until(handle: &Handle, scenarios: &[Scenario], done: impl Fn(&Row, &Scenario) -> bool) -> anyhow::Result<()> {
+async fn until(
+    handle: &Handle,
+    scenarios: &[Scenario],
+    done: impl Fn(&Row, &Scenario) -> bool,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     loop {
         let rows = rows(handle).await?;
         for (name, row) in &rows {
             if shown.get(name) != Some(&row.status) {
-                output::line(format!("  {:>4.1} s  {name:<26} {}", started.elapsed().as_secs_f64(), coloured(row)))?;
+                output::line(format!(
+                    "  {:>4.1} s  {name:<26} {}",
+                    started.elapsed().as_secs_f64(),
+                    coloured(row)
+                ))?;
                 shown.insert(name.clone(), row.status.clone());
             }
         }
         let waiting: Vec<&str> = scenarios
             .iter()
-            .filter(|scenario| !rows.iter().any(|(name, row)| demo::pods(scenario, name) && done(row, scenario)))
+            .filter(|scenario| {
+                !rows
+                    .iter()
+                    .any(|(name, row)| demo::pods(scenario, name) && done(row, scenario))
+            })
             .map(|scenario| scenario.name.as_str())
             .collect();
         if waiting.is_empty() {
             return Ok(());
         }
         if started.elapsed() > PATIENCE {
-            bail!("after {} s these workloads are not where they should be: {}", PATIENCE.as_secs(), waiting.join(", "));
+            bail!(
+                "after {} s these workloads are not where they should be: {}",
+                PATIENCE.as_secs(),
+                waiting.join(", ")
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -157,38 +221,65 @@ fn coloured(row: &Row) -> String {
         "ErrImagePull" | "ImagePullBackOff" => BAD,
         _ => DIM,
     };
-    let cause = row.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    let cause = row
+        .cause
+        .as_ref()
+        .map(|cause| format!(" ({cause})"))
+        .unwrap_or_default();
     format!("{}{cause}", styled(style, &row.status))
 }
 
 async fn pods(handle: &Handle) -> anyhow::Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(handle.kube(), demo::NAMESPACE);
-    Ok(pods.list(&ListParams::default()).await.context("list the demo's pods")?.items)
+    Ok(pods
+        .list(&ListParams::default())
+        .await
+        .context("list the demo's pods")?
+        .items)
 }
 
 async fn rows(handle: &Handle) -> anyhow::Result<Vec<(String, Row)>> {
     let now = Timestamp::now();
-    Ok(pods(handle).await?.iter().map(|pod| (pod.name_any(), Row::of(pod, now))).collect())
+    Ok(pods(handle)
+        .await?
+        .iter()
+        .map(|pod| (pod.name_any(), Row::of(pod, now)))
+        .collect())
 }
 
 /// Explains every scenario that fails, and insists on the cause that it was made for.
-async fn explain<'a>(handle: &Handle, scenarios: &'a [Scenario]) -> anyhow::Result<Vec<(&'a Scenario, Diagnosis)>> {
+async fn explain<'a>(
+    handle: &Handle,
+    scenarios: &'a [Scenario],
+) -> anyhow::Result<Vec<(&'a Scenario, Diagnosis)>> {
     let context = pod::Context {
         kube: handle.kube(),
-        registry: handle.registry_client().context("make the registry client")?,
+        registry: handle
+            .registry_client()
+            .context("make the registry client")?,
         seen_from: "this machine".to_owned(),
         boot_id: why::boot_id(),
     };
     let pods = pods(handle).await?;
     let mut diagnoses = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| scenario.cause.is_some()) {
-        let pod = pods.iter().find(|pod| demo::pods(scenario, &pod.name_any())).context("find the pod")?;
-        let found = pod::explain(&context, demo::NAMESPACE, &pod.name_any()).await.context("explain a pod")?;
+        let pod = pods
+            .iter()
+            .find(|pod| demo::pods(scenario, &pod.name_any()))
+            .context("find the pod")?;
+        let found = pod::explain(&context, demo::NAMESPACE, &pod.name_any())
+            .await
+            .context("explain a pod")?;
         let diagnosis = found.into_iter().next().context("a diagnosis")?;
         output::line("")?;
         why::print_text(&diagnosis)?;
         if diagnosis.cause != scenario.cause {
-            bail!("{} was made to show {:?}, and the answer is {:?}", scenario.name, scenario.cause, diagnosis.cause);
+            bail!(
+                "{} was made to show {:?}, and the answer is {:?}",
+                scenario.name,
+                scenario.cause,
+                diagnosis.cause
+            );
         }
         diagnoses.push((scenario, diagnosis));
     }
@@ -196,13 +287,27 @@ async fn explain<'a>(handle: &Handle, scenarios: &'a [Scenario]) -> anyhow::Resu
 }
 
 /// Applies each first fix that needs nobody's decision; gives the names of the scenarios that were mended.
-async fn mend(handle: &Handle, diagnoses: &[(&Scenario, Diagnosis)]) -> anyhow::Result<BTreeSet<String>> {
-    let login = Login { username: USER.to_owned(), password: PASSWORD.to_owned().into() };
+async fn mend(
+    handle: &Handle,
+    diagnoses: &[(&Scenario, Diagnosis)],
+) -> anyhow::Result<BTreeSet<String>> {
+    let login = Login {
+        username: USER.to_owned(),
+        password: PASSWORD.to_owned().into(),
+    };
     let mut mended = BTreeSet::from(["good".to_owned()]);
     for (scenario, diagnosis) in diagnoses {
-        let Some(fix) = diagnosis.fixes.first().filter(|fix| !fix.actions.is_empty()) else { continue };
+        let Some(fix) = diagnosis
+            .fixes
+            .first()
+            .filter(|fix| !fix.actions.is_empty())
+        else {
+            continue;
+        };
         for (action, command) in fix.actions.iter().zip(&fix.commands) {
-            let typed = command.replace("=USER", &format!("={USER}")).replace("=PASSWORD", "=***");
+            let typed = command
+                .replace("=USER", &format!("={USER}"))
+                .replace("=PASSWORD", "=***");
             output::line(format!("  $ {typed}"))?;
             action.apply(&handle.kube(), Some(&login)).await?;
         }

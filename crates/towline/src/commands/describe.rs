@@ -29,8 +29,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let cluster = args.cluster.connect().await?;
     let (resource, scope) = get::resolve(&cluster.client, &args.kind).await?;
     let namespaced = scope == Scope::Namespaced;
-    let api = get::api(&cluster.client, &resource, namespaced.then_some(cluster.namespace.as_str()));
-    let mut object = api.get(&args.name).await.with_context(|| format!("read {} {}", args.kind, args.name))?;
+    let api = get::api(
+        &cluster.client,
+        &resource,
+        namespaced.then_some(cluster.namespace.as_str()),
+    );
+    let mut object = api
+        .get(&args.name)
+        .await
+        .with_context(|| format!("read {} {}", args.kind, args.name))?;
     object.metadata.managed_fields = None;
     if resource.kind == "Secret" {
         hide_values(&mut object);
@@ -38,20 +45,40 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     output::document(Format::Yaml, &object)?;
     let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
-    let fields = format!("involvedObject.name={},involvedObject.kind={}", args.name, resource.kind);
-    let list = events.list(&ListParams::default().fields(&fields).limit(500)).await.context("read its events")?;
+    let fields = format!(
+        "involvedObject.name={},involvedObject.kind={}",
+        args.name, resource.kind
+    );
+    let list = events
+        .list(&ListParams::default().fields(&fields).limit(500))
+        .await
+        .context("read its events")?;
     output::line("events:")?;
     for event in list.items {
-        let (kind, reason) = (event.type_.unwrap_or_default(), event.reason.unwrap_or_default());
-        let times = event.count.filter(|count| *count > 1).map(|count| format!(" (x{count})")).unwrap_or_default();
-        output::line(format!("- {kind} {reason}{times}: {}", event.message.unwrap_or_default()))?;
+        let (kind, reason) = (
+            event.type_.unwrap_or_default(),
+            event.reason.unwrap_or_default(),
+        );
+        let times = event
+            .count
+            .filter(|count| *count > 1)
+            .map(|count| format!(" (x{count})"))
+            .unwrap_or_default();
+        output::line(format!(
+            "- {kind} {reason}{times}: {}",
+            event.message.unwrap_or_default()
+        ))?;
     }
     Ok(ExitCode::from(OK))
 }
 
 /// The values of a secret are never printed.
 fn hide_values(object: &mut DynamicObject) {
-    if let Some(data) = object.data.get_mut("data").and_then(serde_json::Value::as_object_mut) {
+    if let Some(data) = object
+        .data
+        .get_mut("data")
+        .and_then(serde_json::Value::as_object_mut)
+    {
         for value in data.values_mut() {
             *value = serde_json::Value::String("[redacted]".to_owned());
         }

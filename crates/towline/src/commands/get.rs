@@ -57,7 +57,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let cluster = args.cluster.connect().await?;
     let (resource, scope) = resolve(&cluster.client, &args.kind).await?;
     let namespaced = scope == Scope::Namespaced && !args.all_namespaces;
-    let api = api(&cluster.client, &resource, namespaced.then_some(cluster.namespace.as_str()));
+    let api = api(
+        &cluster.client,
+        &resource,
+        namespaced.then_some(cluster.namespace.as_str()),
+    );
     if args.output != Format::Text {
         print_document(&api, &args).await?;
         return Ok(ExitCode::from(OK));
@@ -67,9 +71,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => format!("{}?limit=500", api.resource_url()),
     };
     let request = http_request(&path)?;
-    let table: Table = cluster.client.request(request).await.with_context(|| format!("list {}", args.kind))?;
+    let table: Table = cluster
+        .client
+        .request(request)
+        .await
+        .with_context(|| format!("list {}", args.kind))?;
     if table.rows.is_empty() {
-        output::note(format!("No resources found in {} namespace.", cluster.namespace));
+        output::note(format!(
+            "No resources found in {} namespace.",
+            cluster.namespace
+        ));
         return Ok(ExitCode::from(OK));
     }
     for line in lines(&table, args.all_namespaces && scope == Scope::Namespaced) {
@@ -79,19 +90,29 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn http_request(path: &str) -> anyhow::Result<http::Request<Vec<u8>>> {
-    Ok(http::Request::get(path).header("accept", TABLE).body(Vec::new())?)
+    Ok(http::Request::get(path)
+        .header("accept", TABLE)
+        .body(Vec::new())?)
 }
 
 async fn print_document(api: &Api<DynamicObject>, args: &Args) -> anyhow::Result<()> {
     match &args.name {
         Some(name) => output::document(args.output, &api.get(name).await?),
-        None => output::document(args.output, &api.list(&kube::api::ListParams::default()).await?),
+        None => output::document(
+            args.output,
+            &api.list(&kube::api::ListParams::default()).await?,
+        ),
     }
 }
 
 fn lines(table: &Table, with_namespace: bool) -> Vec<String> {
-    let shown: Vec<usize> = (0..table.column_definitions.len()).filter(|i| table.column_definitions[*i].priority == 0).collect();
-    let mut header: Vec<String> = shown.iter().map(|i| table.column_definitions[*i].name.clone()).collect();
+    let shown: Vec<usize> = (0..table.column_definitions.len())
+        .filter(|i| table.column_definitions[*i].priority == 0)
+        .collect();
+    let mut header: Vec<String> = shown
+        .iter()
+        .map(|i| table.column_definitions[*i].name.clone())
+        .collect();
     if with_namespace {
         header.insert(0, "Namespace".to_owned());
     }
@@ -101,7 +122,10 @@ fn lines(table: &Table, with_namespace: bool) -> Vec<String> {
         .map(|row| {
             let mut cells: Vec<String> = shown.iter().map(|i| cell(row.cells.get(*i))).collect();
             if with_namespace {
-                let namespace = row.object.as_ref().and_then(|object| object["metadata"]["namespace"].as_str());
+                let namespace = row
+                    .object
+                    .as_ref()
+                    .and_then(|object| object["metadata"]["namespace"].as_str());
                 cells.insert(0, namespace.unwrap_or("-").to_owned());
             }
             cells
@@ -132,8 +156,14 @@ pub(crate) async fn resolve(client: &Client, word: &str) -> anyhow::Result<(ApiR
         ("rs", "replicasets"),
     ];
     let wanted = word.to_lowercase();
-    let wanted = SHORT.iter().find(|(short, _)| *short == wanted).map_or(wanted.as_str(), |(_, plural)| plural);
-    let discovery = Discovery::new(client.clone()).run().await.context("ask the server for its kinds")?;
+    let wanted = SHORT
+        .iter()
+        .find(|(short, _)| *short == wanted)
+        .map_or(wanted.as_str(), |(_, plural)| plural);
+    let discovery = Discovery::new(client.clone())
+        .run()
+        .await
+        .context("ask the server for its kinds")?;
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {
             let kind = resource.kind.to_lowercase();
@@ -142,11 +172,18 @@ pub(crate) async fn resolve(client: &Client, word: &str) -> anyhow::Result<(ApiR
             }
         }
     }
-    Err(hinted(format!("the server has no kind {word:?}"), "kinds are pods, deployments, secrets, events, ..."))
+    Err(hinted(
+        format!("the server has no kind {word:?}"),
+        "kinds are pods, deployments, secrets, events, ...",
+    ))
 }
 
 /// The API of a kind, in a namespace or in all.
-pub(crate) fn api(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+pub(crate) fn api(
+    client: &Client,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+) -> Api<DynamicObject> {
     match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),

@@ -41,19 +41,40 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(OK));
     }
     let cells = rows.iter().map(|row| {
-        let name = row.tags.first().or(row.digests.first()).cloned().unwrap_or_else(|| "<none>".to_owned());
-        vec![name, row.id.trim_start_matches("sha256:").chars().take(12).collect(), row.size.to_string()]
+        let name = row
+            .tags
+            .first()
+            .or(row.digests.first())
+            .cloned()
+            .unwrap_or_else(|| "<none>".to_owned());
+        vec![
+            name,
+            row.id
+                .trim_start_matches("sha256:")
+                .chars()
+                .take(12)
+                .collect(),
+            row.size.to_string(),
+        ]
     });
-    for line in table::layout(&["Image", "Id", "Size"].map(str::to_owned), &cells.collect::<Vec<_>>()) {
+    for line in table::layout(
+        &["Image", "Id", "Size"].map(str::to_owned),
+        &cells.collect::<Vec<_>>(),
+    ) {
         output::line(line)?;
     }
     Ok(ExitCode::from(OK))
 }
 
 async fn of_node(endpoint: &str) -> anyhow::Result<Vec<Row>> {
-    let channel = towline_cri::client::connect(endpoint).await.context("reach the node's runtime")?;
+    let channel = towline_cri::client::connect(endpoint)
+        .await
+        .context("reach the node's runtime")?;
     let mut client = v1::image_service_client::ImageServiceClient::new(channel);
-    let list = client.list_images(v1::ListImagesRequest { filter: None }).await.context("list the node's images")?;
+    let list = client
+        .list_images(v1::ListImagesRequest { filter: None })
+        .await
+        .context("list the node's images")?;
     let rows = list.into_inner().images.into_iter().map(|image| Row {
         id: image.id,
         tags: image.repo_tags,

@@ -21,7 +21,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     node_name: String,
     /// The runtime's socket
-    #[arg(long, value_name = "unix:///PATH", default_value = "unix:///run/containerd/containerd.sock")]
+    #[arg(
+        long,
+        value_name = "unix:///PATH",
+        default_value = "unix:///run/containerd/containerd.sock"
+    )]
     container_runtime_endpoint: String,
     /// Where volumes and logs of pods lie
     #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/kubelet")]
@@ -49,18 +53,30 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     super::up::need_root("kubelet")?;
     let runtime = Runtime::Endpoint(args.container_runtime_endpoint);
-    let mut options = Options::new(Kube::Kubeconfig(args.kubeconfig), runtime, args.node_name, args.root_dir);
+    let mut options = Options::new(
+        Kube::Kubeconfig(args.kubeconfig),
+        runtime,
+        args.node_name,
+        args.root_dir,
+    );
     options.listen = args.listen;
     options.node_ip = args.node_ip;
     options.cgroup_root = args.cgroup_root;
     options.kubernetes_exact = args.kubernetes_exact;
     options.max_parallel_image_pulls = Some(args.max_parallel_image_pulls).filter(|most| *most > 0);
     if let Some(file) = &args.client_ca_file {
-        let pem = std::fs::read(file).with_context(|| format!("read the authority {}", file.display()))?;
-        options.serving = Serving { identity: None, client_ca: Some(pem) };
+        let pem = std::fs::read(file)
+            .with_context(|| format!("read the authority {}", file.display()))?;
+        options.serving = Serving {
+            identity: None,
+            client_ca: Some(pem),
+        };
     }
     let handle = Service::start(options).await.context("start the kubelet")?;
-    output::note(format!("kubelet runs, its endpoint is https://{}", handle.address()));
+    output::note(format!(
+        "kubelet runs, its endpoint is https://{}",
+        handle.address()
+    ));
     let ended = tokio::select! {
         told = super::until_told() => told.map(|()| None)?,
         why = handle.stopped() => Some(why),

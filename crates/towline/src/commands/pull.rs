@@ -59,7 +59,8 @@ struct Pulled {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let platform = match &args.platform {
-        Some(text) => Platform::parse(text).ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
+        Some(text) => Platform::parse(text)
+            .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
         None => Platform::host(),
     };
     let images = open(&args.data_dir, args.registry.client()?, platform)?;
@@ -75,11 +76,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Opens the images of a data directory, unless its node runs.
-pub(crate) fn open(data_dir: &Path, client: towline_distribution::Client, platform: Platform) -> anyhow::Result<Images> {
+pub(crate) fn open(
+    data_dir: &Path,
+    client: towline_distribution::Client,
+    platform: Platform,
+) -> anyhow::Result<Images> {
     if let Some(facts) = towline_node::Facts::read(data_dir) {
         return Err(hinted(
-            format!("the node {} (process {}) owns the images of {}", facts.node, facts.pid, data_dir.display()),
-            format!("ask it: crictl --runtime-endpoint unix://{} pull IMAGE; or give another --data-dir", facts.cri.display()),
+            format!(
+                "the node {} (process {}) owns the images of {}",
+                facts.node,
+                facts.pid,
+                data_dir.display()
+            ),
+            format!(
+                "ask it: crictl --runtime-endpoint unix://{} pull IMAGE; or give another --data-dir",
+                facts.cri.display()
+            ),
         ));
     }
     let root = data_dir.join("runtime");
@@ -89,19 +102,35 @@ pub(crate) fn open(data_dir: &Path, client: towline_distribution::Client, platfo
 }
 
 async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled> {
-    let mut pulled = Pulled { image: name.to_owned(), id: None, size: None, cause: None, step: None, error: None };
+    let mut pulled = Pulled {
+        image: name.to_owned(),
+        id: None,
+        size: None,
+        cause: None,
+        step: None,
+        error: None,
+    };
     let reference = match Reference::parse(name) {
         Ok(reference) => reference,
         Err(error) => {
             pulled.cause = Some(towline_cause::Cause::InvalidReference);
             pulled.step = Some(towline_cause::Step::Reference);
             pulled.error = Some(error.to_string());
-            say(args, &format!("{}: {error}", pulled.cause.map(|cause| cause.name()).unwrap_or_default()));
+            say(
+                args,
+                &format!(
+                    "{}: {error}",
+                    pulled.cause.map(|cause| cause.name()).unwrap_or_default()
+                ),
+            );
             return Ok(pulled);
         }
     };
     let candidates = args.registry.candidates(name)?;
-    let credential = candidates.into_iter().next().map_or(Credential::Anonymous, |candidate| candidate.credential);
+    let credential = candidates
+        .into_iter()
+        .next()
+        .map_or(Credential::Anonymous, |candidate| candidate.credential);
     let mut request = PullRequest::new(reference, credential);
     let (sender, progress) = watch::channel(Progress::default());
     request.progress = Some(sender);
@@ -116,8 +145,17 @@ async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled
             pulled.cause = Some(failure.cause());
             pulled.step = Some(failure.step());
             pulled.error = Some(failure.chain());
-            say(args, &format!("{name}: {} ({})", failure.chain(), failure.cause()));
-            say(args, &format!("hint: {}; `towline why {name}` shows each step", failure.cause().fix()));
+            say(
+                args,
+                &format!("{name}: {} ({})", failure.chain(), failure.cause()),
+            );
+            say(
+                args,
+                &format!(
+                    "hint: {}; `towline why {name}` shows each step",
+                    failure.cause().fix()
+                ),
+            );
         }
     }
     Ok(pulled)
@@ -129,11 +167,22 @@ fn say(args: &Args, text: &str) {
     }
 }
 
-fn done(args: &Args, name: &str, image: &Image, took: Duration, pulled: &mut Pulled) -> anyhow::Result<()> {
+fn done(
+    args: &Args,
+    name: &str,
+    image: &Image,
+    took: Duration,
+    pulled: &mut Pulled,
+) -> anyhow::Result<()> {
     pulled.id = Some(image.id.to_string());
     pulled.size = Some(image.size);
     if args.output == Format::Text {
-        output::line(format!("{name} {} {} bytes in {:.1} s", image.id, image.size, took.as_secs_f64()))?;
+        output::line(format!(
+            "{name} {} {} bytes in {:.1} s",
+            image.id,
+            image.size,
+            took.as_secs_f64()
+        ))?;
     }
     Ok(())
 }

@@ -57,29 +57,47 @@ impl Args {
             options.access = access(file, &self.anonymous_pull)?;
         }
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()));
-            options.tls = Some(Tls { certificate_pem: read(cert)?, key_pem: read(key)?.into() });
+            let read = |file: &PathBuf| {
+                std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+            };
+            options.tls = Some(Tls {
+                certificate_pem: read(cert)?,
+                key_pem: read(key)?.into(),
+            });
         }
         Ok(options)
     }
 }
 
 fn access(file: &PathBuf, anonymous: &[String]) -> anyhow::Result<Access> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read the users of {}", file.display()))?;
-    let users = Users::from_htpasswd(&text).with_context(|| format!("read the users of {}", file.display()))?;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read the users of {}", file.display()))?;
+    let users = Users::from_htpasswd(&text)
+        .with_context(|| format!("read the users of {}", file.display()))?;
     if users.is_empty() {
-        return Err(anyhow::Error::new(Usage(format!("{} names no user", file.display()))));
+        return Err(anyhow::Error::new(Usage(format!(
+            "{} names no user",
+            file.display()
+        ))));
     }
     let mut access = Access::private(users);
-    let rules = anonymous.iter().map(|pattern| Rule::new(pattern, Who::Anyone, Who::AnyUser));
+    let rules = anonymous
+        .iter()
+        .map(|pattern| Rule::new(pattern, Who::Anyone, Who::AnyUser));
     access.rules.splice(0..0, rules);
     Ok(access)
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let handle = Service::start(args.options()?).await.context("start the registry")?;
+    let handle = Service::start(args.options()?)
+        .await
+        .context("start the registry")?;
     let scheme = if handle.is_tls() { "https" } else { "http" };
-    output::note(format!("registry listens on {scheme}://{}, keeps its data in {}", handle.local_addr(), args.root.display()));
+    output::note(format!(
+        "registry listens on {scheme}://{}, keeps its data in {}",
+        handle.local_addr(),
+        args.root.display()
+    ));
     super::until_told().await?;
     output::note("stopping");
     handle.shutdown(Duration::from_secs(5)).await;

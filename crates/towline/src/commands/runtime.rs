@@ -36,7 +36,12 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     super::up::need_root("runtime")?;
     let program = std::env::current_exe().context("find this program's file")?;
-    let mut options = Options::new(args.root, args.state_dir, args.socket, vec![program.into_os_string(), OsString::from("shim")]);
+    let mut options = Options::new(
+        args.root,
+        args.state_dir,
+        args.socket,
+        vec![program.into_os_string(), OsString::from("shim")],
+    );
     options.client = args.registry.options()?;
     if let Some(network) = &mut options.network {
         network.bridge = args.bridge;
@@ -47,7 +52,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         told = super::until_told() => told.map(|()| None)?,
         why = handle.stopped() => Some(why),
     };
-    handle.shutdown(Duration::from_secs(5)).await.context("stop the runtime")?;
+    handle
+        .shutdown(Duration::from_secs(5))
+        .await
+        .context("stop the runtime")?;
     match ended {
         None => Ok(ExitCode::from(OK)),
         Some(why) => Err(anyhow::anyhow!("the runtime ended: {why}")),

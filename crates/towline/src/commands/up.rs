@@ -76,7 +76,8 @@ impl Args {
             options.node_name.clone_from(name);
         }
         for file in &self.ca {
-            let pem = std::fs::read(file).with_context(|| format!("read the certificate authority {}", file.display()))?;
+            let pem = std::fs::read(file)
+                .with_context(|| format!("read the certificate authority {}", file.display()))?;
             options.extra_ca_pem.push(pem);
         }
         Ok(options)
@@ -87,7 +88,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     need_root("up")?;
     let objects = manifests::read(&args.files)?;
     let started = Instant::now();
-    let handle = Service::start(args.options()?).await.context("start the node")?;
+    let handle = Service::start(args.options()?)
+        .await
+        .context("start the node")?;
     introduce(&handle, started.elapsed());
     let applied = apply_all(&handle, objects).await;
     if let Err(error) = &applied {
@@ -111,19 +114,33 @@ pub(crate) fn need_root(command: &str) -> anyhow::Result<()> {
     if towline_node::is_root() {
         return Ok(());
     }
-    let program = std::env::current_exe().map_or_else(|_| "towline".to_owned(), |path| path.display().to_string());
+    let program = std::env::current_exe()
+        .map_or_else(|_| "towline".to_owned(), |path| path.display().to_string());
     let rest: Vec<String> = std::env::args().skip(1).collect();
-    Err(hinted(format!("`towline {command}` needs root: it makes namespaces, mounts and cgroups"), format!("sudo {program} {}", rest.join(" "))))
+    Err(hinted(
+        format!("`towline {command}` needs root: it makes namespaces, mounts and cgroups"),
+        format!("sudo {program} {}", rest.join(" ")),
+    ))
 }
 
 fn introduce(handle: &Handle, took: Duration) {
     let facts = handle.facts();
-    output::note(format!("node {} is ready after {:.1} s", facts.node, took.as_secs_f64()));
+    output::note(format!(
+        "node {} is ready after {:.1} s",
+        facts.node,
+        took.as_secs_f64()
+    ));
     output::note(format!("  API server   https://{}", facts.api));
     output::note(format!("  registry     http://{}", facts.registry));
     output::note(format!("  kubelet      https://{}", facts.kubelet));
     output::note(format!("  CRI          unix://{}", facts.cri.display()));
-    output::note(format!("  {}", styled(BOLD, format!("export KUBECONFIG={}", handle.kubeconfig().display()))));
+    output::note(format!(
+        "  {}",
+        styled(
+            BOLD,
+            format!("export KUBECONFIG={}", handle.kubeconfig().display())
+        )
+    ));
 }
 
 async fn apply_all(handle: &Handle, objects: Vec<manifests::Manifest>) -> anyhow::Result<()> {
@@ -164,7 +181,9 @@ impl Pods {
     fn take(&mut self, event: watcher::Event<Pod>) -> std::io::Result<()> {
         let key = |pod: &Pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
         match event {
-            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => drop(self.known.insert(key(&pod), pod)),
+            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
+                drop(self.known.insert(key(&pod), pod))
+            }
             watcher::Event::Delete(pod) => drop(self.known.remove(&key(&pod))),
             watcher::Event::Init => self.known.clear(),
             watcher::Event::InitDone => {}
@@ -174,7 +193,11 @@ impl Pods {
 
     fn redraw(&mut self) -> std::io::Result<()> {
         let now = Timestamp::now();
-        let rows: BTreeMap<String, Row> = self.known.iter().map(|(key, pod)| (key.clone(), Row::of(pod, now))).collect();
+        let rows: BTreeMap<String, Row> = self
+            .known
+            .iter()
+            .map(|(key, pod)| (key.clone(), Row::of(pod, now)))
+            .collect();
         if std::io::stdout().is_terminal() {
             self.draw(&rows, now)?;
         } else {
@@ -197,7 +220,11 @@ impl Pods {
         if self.drawn > 0 {
             write!(out, "\x1b[{}A\x1b[J", self.drawn)?;
         }
-        let lines = if rows.is_empty() { Vec::new() } else { pods_view::lines(rows, now) };
+        let lines = if rows.is_empty() {
+            Vec::new()
+        } else {
+            pods_view::lines(rows, now)
+        };
         for line in &lines {
             writeln!(out, "{line}")?;
         }
@@ -208,7 +235,10 @@ impl Pods {
 
 /// Stops the node; a second signal ends the program at once. Gives what did not stop.
 pub(crate) async fn stop(handle: Handle) -> Vec<String> {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return handle.shutdown(STOP).await;
     };
     tokio::select! {

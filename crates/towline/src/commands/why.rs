@@ -60,11 +60,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn target(text: &str) -> anyhow::Result<Target<'_>> {
     match text.split_once('/') {
-        Some(("pod" | "pods" | "po", name)) if !name.is_empty() && !name.contains('/') => Ok(Target::Pod(name)),
-        Some((kind @ ("deployment" | "deploy" | "statefulset" | "daemonset" | "job"), name)) => {
-            Err(anyhow::Error::new(Usage(format!("name a pod of {kind} {name}: pod/NAME"))))
+        Some(("pod" | "pods" | "po", name)) if !name.is_empty() && !name.contains('/') => {
+            Ok(Target::Pod(name))
         }
-        _ if text.is_empty() => Err(anyhow::Error::new(Usage("name a pod (pod/NAME) or an image".to_owned()))),
+        Some((kind @ ("deployment" | "deploy" | "statefulset" | "daemonset" | "job"), name)) => {
+            Err(anyhow::Error::new(Usage(format!(
+                "name a pod of {kind} {name}: pod/NAME"
+            ))))
+        }
+        _ if text.is_empty() => Err(anyhow::Error::new(Usage(
+            "name a pod (pod/NAME) or an image".to_owned(),
+        ))),
         _ => Ok(Target::Image(text)),
     }
 }
@@ -90,7 +96,8 @@ async fn of_pod(args: &Args, name: &str) -> anyhow::Result<Vec<Diagnosis>> {
 
 async fn of_image(args: &Args, reference: &str) -> anyhow::Result<Diagnosis> {
     let platform = match &args.platform {
-        Some(text) => Platform::parse(text).ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
+        Some(text) => Platform::parse(text)
+            .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
         None => Platform::host(),
     };
     let local: &Path = &PathBuf::from(crate::cli::DEFAULT_DATA_DIR).join("kubeconfig");
@@ -110,7 +117,10 @@ fn code(diagnoses: &[Diagnosis]) -> u8 {
     let undecided = |diagnosis: &Diagnosis| diagnosis.cause == Some(towline_cause::Cause::Unknown);
     if diagnoses.iter().all(|diagnosis| diagnosis.pulls) {
         OK
-    } else if diagnoses.iter().any(|diagnosis| !diagnosis.pulls && !undecided(diagnosis)) {
+    } else if diagnoses
+        .iter()
+        .any(|diagnosis| !diagnosis.pulls && !undecided(diagnosis))
+    {
         BROKEN
     } else {
         UNDECIDED

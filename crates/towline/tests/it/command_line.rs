@@ -3,7 +3,11 @@
 use crate::support::program::{text, towline};
 
 fn run(args: &[&str]) -> (Option<i32>, String) {
-    let output = towline().args(args).env("HOME", "/nonexistent").output().unwrap();
+    let output = towline()
+        .args(args)
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap();
     (output.status.code(), text(&output))
 }
 
@@ -35,7 +39,10 @@ fn causes_have_pages() {
 fn a_missing_cluster_is_said_with_a_hint() {
     let (code, error) = run(&["get", "pods", "--kubeconfig", "/nonexistent/kubeconfig"]);
     assert_eq!(code, Some(1));
-    assert!(error.contains("/nonexistent/kubeconfig") && error.contains("hint:"), "{error}");
+    assert!(
+        error.contains("/nonexistent/kubeconfig") && error.contains("hint:"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -50,6 +57,9 @@ fn check_names_file_and_line() {
     std::fs::write(&file, "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: app\n    image: 127.0.0.1:1/team/app:v1\n").unwrap();
     let (code, answer) = run(&["check", file.to_str().unwrap()]);
     assert_eq!(code, Some(1), "{answer}");
-    assert!(answer.contains("web.yaml:7: Pod/web 127.0.0.1:1/team/app:v1"), "{answer}");
+    assert!(
+        answer.contains("web.yaml:7: Pod/web 127.0.0.1:1/team/app:v1"),
+        "{answer}"
+    );
     assert!(answer.contains("RegistryIsLocalhost"), "{answer}");
 }

@@ -16,10 +16,25 @@ fn crictl_drives_our_runtime() {
     }
     let node = Node::up();
     let image = format!("{}/lib/app:1.0", node.address("registry"));
-    push(&hello("x"), node.address("registry"), "lib/app", "1.0", None);
+    push(
+        &hello("x"),
+        node.address("registry"),
+        "lib/app",
+        "1.0",
+        None,
+    );
     let endpoint = format!("unix://{}", node.facts["cri"].as_str().unwrap());
     let crictl = |args: &[&str]| {
-        let output = Command::new("crictl").args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint]).args(args).output().unwrap();
+        let output = Command::new("crictl")
+            .args([
+                "--runtime-endpoint",
+                &endpoint,
+                "--image-endpoint",
+                &endpoint,
+            ])
+            .args(args)
+            .output()
+            .unwrap();
         (output.status.success(), text(&output))
     };
     assert!(crictl(&["version"]).1.contains("towline"));
@@ -28,7 +43,9 @@ fn crictl_drives_our_runtime() {
     let (ok, pulled) = crictl(&["pull", &image]);
     assert!(ok, "{pulled}");
     let (_, images) = crictl(&["images", "-o", "json"]);
-    let images: Value = serde_json::from_str(&images).unwrap();
+    // Remarks about crictl's own configuration stand around the document.
+    let (first, last) = (images.find('{').unwrap(), images.rfind('}').unwrap());
+    let images: Value = serde_json::from_str(&images[first..=last]).unwrap();
     assert_eq!(images["images"][0]["repoTags"][0], image);
     let (ok, failed) = crictl(&["pull", &format!("{image}-wrong")]);
     assert!(!ok && failed.contains("cause=TagNotFound"), "{failed}");
@@ -42,12 +59,21 @@ fn crictl_drives_our_runtime() {
     std::fs::write(&container, format!(r#"{{"metadata":{{"name":"c"}},"image":{{"image":"{image}"}},"log_path":"c.log","linux":{{}}}}"#)).unwrap();
     let (ok, id) = crictl(&["run", container.to_str().unwrap(), pod.to_str().unwrap()]);
     assert!(ok, "{id}");
-    let id = id.trim().to_owned();
+    let is_id = |line: &&str| line.len() == 64 && line.chars().all(|c| c.is_ascii_hexdigit());
+    let id = id
+        .lines()
+        .find(is_id)
+        .unwrap_or_else(|| panic!("no id: {id}"))
+        .to_owned();
     let (ok, said) = crictl(&["exec", "-s", &id, "/bin/echo", "from", "inside"]);
     assert!(ok && said.contains("from inside"), "{said}");
     assert!(crictl(&["ps"]).1.contains("Running"));
     let (_, pods) = crictl(&["pods", "-q"]);
-    let (ok, removed) = crictl(&["rmp", "-f", pods.trim()]);
+    let pod = pods
+        .lines()
+        .find(is_id)
+        .unwrap_or_else(|| panic!("no id: {pods}"));
+    let (ok, removed) = crictl(&["rmp", "-f", pod]);
     assert!(ok, "{removed}");
 }
 
@@ -61,16 +87,45 @@ fn skopeo_and_crane_use_our_registry() {
     push(&hello("x"), registry, "lib/app", "1.0", None);
     let run = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().unwrap();
-        assert!(output.status.success(), "{program} {args:?}: {}", text(&output));
+        assert!(
+            output.status.success(),
+            "{program} {args:?}: {}",
+            text(&output)
+        );
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     let source = format!("docker://{registry}/lib/app:1.0");
     let target = format!("docker://{registry}/copy/app:1.0");
-    run("skopeo", &["copy", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false", &source, &target]);
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "--insecure-policy",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            &source,
+            &target,
+        ],
+    );
     let digests = [
-        run("crane", &["digest", "--insecure", &format!("{registry}/lib/app:1.0")]),
-        run("crane", &["digest", "--insecure", &format!("{registry}/copy/app:1.0")]),
-        run("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &target]),
+        run(
+            "crane",
+            &["digest", "--insecure", &format!("{registry}/lib/app:1.0")],
+        ),
+        run(
+            "crane",
+            &["digest", "--insecure", &format!("{registry}/copy/app:1.0")],
+        ),
+        run(
+            "skopeo",
+            &[
+                "inspect",
+                "--tls-verify=false",
+                "--format",
+                "{{.Digest}}",
+                &target,
+            ],
+        ),
     ];
     assert_eq!(digests[0], digests[1]);
     assert_eq!(digests[1], digests[2]);

@@ -1,5 +1,8 @@
 //! The program as a person uses it: the real binary, real registries, the real kubectl.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop where it is"
+)]
 #![cfg(feature = "node")]
 
 mod support;

@@ -17,17 +17,37 @@ fn a_pod_from_the_nodes_own_registry_runs_and_all_is_gone_after_ctrl_c() {
         return;
     }
     let mut node = Node::up();
-    push(&hello("hello from the node"), node.address("registry"), "lib/app", "1.0", None);
-    node.run("good", &format!("{}/lib/app:1.0", node.address("registry")), "");
+    push(
+        &hello("hello from the node"),
+        node.address("registry"),
+        "lib/app",
+        "1.0",
+        None,
+    );
+    node.run(
+        "good",
+        &format!("{}/lib/app:1.0", node.address("registry")),
+        "",
+    );
     node.wait_status("good", "Running", 20);
     eventually("the log has the line", 5, || {
         let log = node.kubectl(&["logs", "good"]);
-        if log.contains("hello from the node") { Ok(()) } else { Err(log) }
+        if log.contains("hello from the node") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     let described = node.kubectl(&["describe", "pod", "good"]);
-    assert!(described.contains("Successfully pulled image"), "{described}");
+    assert!(
+        described.contains("Successfully pulled image"),
+        "{described}"
+    );
     let wide = node.kubectl(&["get", "pods", "-o", "wide"]);
-    assert!(wide.contains("10.88."), "the pod has an address of the bridge: {wide}");
+    assert!(
+        wide.contains("10.88."),
+        "the pod has an address of the bridge: {wide}"
+    );
 
     let status = node.process.interrupt(Duration::from_secs(8));
     assert!(status.success(), "{status}: {}", node.log());
@@ -40,28 +60,48 @@ fn the_next_up_carries_on_with_the_same_objects_and_images() {
         return;
     }
     let mut node = Node::up();
-    push(&hello("again"), node.address("registry"), "lib/app", "1.0", None);
+    push(
+        &hello("again"),
+        node.address("registry"),
+        "lib/app",
+        "1.0",
+        None,
+    );
     let image = format!("{}/lib/app:1.0", node.address("registry"));
     let registry = node.address("registry").to_string();
     node.run("good", &image, "");
     node.wait_status("good", "Running", 20);
     let uid = node.kubectl(&["get", "pod", "good", "-o", "jsonpath={.metadata.uid}"]);
-    assert!(node.process.interrupt(Duration::from_secs(8)).success(), "{}", node.log());
+    assert!(
+        node.process.interrupt(Duration::from_secs(8)).success(),
+        "{}",
+        node.log()
+    );
 
     let folder = std::mem::replace(&mut node.folder, tempfile::tempdir().unwrap());
     drop(node);
     let node = Node::up_in(folder, &["--registry-listen", &registry]);
-    assert_eq!(node.kubectl(&["get", "pod", "good", "-o", "jsonpath={.metadata.uid}"]), uid);
+    assert_eq!(
+        node.kubectl(&["get", "pod", "good", "-o", "jsonpath={.metadata.uid}"]),
+        uid
+    );
     eventually("the pod's container runs again", 30, || {
         let log = text(&node.try_kubectl(&["logs", "good"]));
         let status = node.kubectl(&["get", "pod", "good", "--no-headers"]);
-        if status.contains("Running") && log.contains("again") { Ok(()) } else { Err(format!("{status}{log}{}", node.log())) }
+        if status.contains("Running") && log.contains("again") {
+            Ok(())
+        } else {
+            Err(format!("{status}{log}{}", node.log()))
+        }
     });
 }
 
 #[test]
 fn a_pod_from_docker_registry_runs() {
-    if !need_root() || need_program("kubectl").is_none() || need_program("docker-registry").is_none() {
+    if !need_root()
+        || need_program("kubectl").is_none()
+        || need_program("docker-registry").is_none()
+    {
         return;
     }
     let registry = DockerRegistry::open();
@@ -71,7 +111,11 @@ fn a_pod_from_docker_registry_runs() {
     node.wait_status("app", "Running", 20);
     eventually("its log is read", 5, || {
         let log = node.kubectl(&["logs", "app"]);
-        if log.contains("from docker-registry") { Ok(()) } else { Err(log) }
+        if log.contains("from docker-registry") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     node.kubectl(&["delete", "pod", "app", "--timeout=20s"]);
 }
@@ -83,12 +127,23 @@ fn an_older_kubectl_works_too() {
     }
     let node = Node::up();
     let old = |args: &[&str]| {
-        let output = crate::support::node::kubectl("kubectl-1.32", &node.kubeconfig()).args(args).output().unwrap();
+        let output = crate::support::node::kubectl("kubectl-1.32", &node.kubeconfig())
+            .args(args)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{args:?}: {}", text(&output));
         text(&output)
     };
     assert!(old(&["get", "nodes"]).contains("Ready"));
-    old(&["create", "secret", "docker-registry", "regcred", "--docker-server=reg.test", "--docker-username=u", "--docker-password=p"]);
+    old(&[
+        "create",
+        "secret",
+        "docker-registry",
+        "regcred",
+        "--docker-server=reg.test",
+        "--docker-username=u",
+        "--docker-password=p",
+    ]);
     assert!(old(&["get", "secrets"]).contains("kubernetes.io/dockerconfigjson"));
     old(&["create", "deployment", "web", "--image=127.0.0.1:1/none:v1"]);
     assert!(old(&["get", "deploy", "web"]).contains("0/1"));
@@ -101,8 +156,15 @@ fn nothing_is_left(data: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let left: Vec<&str> = mounts.lines().filter(|line| line.contains(data)).collect();
     assert!(left.is_empty(), "mounts are left: {left:?}");
-    let processes = Command::new("ps").args(["-eo", "pid,args"]).output().unwrap();
-    let left: Vec<String> = text(&processes).lines().filter(|line| line.contains(data)).map(str::to_owned).collect();
+    let processes = Command::new("ps")
+        .args(["-eo", "pid,args"])
+        .output()
+        .unwrap();
+    let left: Vec<String> = text(&processes)
+        .lines()
+        .filter(|line| line.contains(data))
+        .map(str::to_owned)
+        .collect();
     assert!(left.is_empty(), "processes are left: {left:?}");
     let digest = towline_oci::Digest::of(data.as_bytes());
     let bridge = format!("/sys/class/net/towline{}", &digest.hex()[..6]);

@@ -31,23 +31,57 @@ fn a_wrong_tag_backs_off_as_on_kubernetes_and_set_image_heals_it() {
         ("BackOff", format!("Back-off pulling image \"{wrong}\"")),
         ("Failed", "Error: ImagePullBackOff".to_owned()),
     ] {
-        assert!(events.contains(&(reason.to_owned(), message.clone())), "{reason} {message}: {events:?}");
+        assert!(
+            events.contains(&(reason.to_owned(), message.clone())),
+            "{reason} {message}: {events:?}"
+        );
     }
     let failed = format!("Failed to pull image \"{wrong}\": ");
-    assert!(events.iter().any(|(reason, message)| reason == "Failed" && message.starts_with(&failed)), "{events:?}");
-    let message = node.kubectl(&["get", "pod", "typo", "-o", "jsonpath={.status.containerStatuses[0].state.waiting.message}"]);
-    assert!(message.starts_with(&format!("Back-off pulling image \"{wrong}\": ErrImagePull: ")), "{message}");
+    assert!(
+        events
+            .iter()
+            .any(|(reason, message)| reason == "Failed" && message.starts_with(&failed)),
+        "{events:?}"
+    );
+    let message = node.kubectl(&[
+        "get",
+        "pod",
+        "typo",
+        "-o",
+        "jsonpath={.status.containerStatuses[0].state.waiting.message}",
+    ]);
+    assert!(
+        message.starts_with(&format!(
+            "Back-off pulling image \"{wrong}\": ErrImagePull: "
+        )),
+        "{message}"
+    );
 
     // Attempts 2 and 3 come 10 and 30 s after the first, late by at most what re-queueing adds.
     let times = eventually("three attempts", 75, || {
         let times = attempt_times(&registry);
-        if times.len() >= 3 { Ok(times) } else { Err(format!("{times:?}")) }
+        if times.len() >= 3 {
+            Ok(times)
+        } else {
+            Err(format!("{times:?}"))
+        }
     });
     let (second, third) = (times[1] - times[0], times[2] - times[0]);
-    assert!((9.5..19.0).contains(&second), "the second attempt came after {second:.1} s");
-    assert!((29.5..52.0).contains(&third), "the third attempt came after {third:.1} s");
+    assert!(
+        (9.5..19.0).contains(&second),
+        "the second attempt came after {second:.1} s"
+    );
+    assert!(
+        (29.5..52.0).contains(&third),
+        "the third attempt came after {third:.1} s"
+    );
 
-    node.kubectl(&["set", "image", "pod/typo", &format!("app={}/team/app:v1.0", registry.address)]);
+    node.kubectl(&[
+        "set",
+        "image",
+        "pod/typo",
+        &format!("app={}/team/app:v1.0", registry.address),
+    ]);
     node.wait_status("typo", "Running", 20);
 }
 
@@ -55,8 +89,16 @@ fn a_wrong_tag_backs_off_as_on_kubernetes_and_set_image_heals_it() {
 fn attempt_times(registry: &DockerRegistry) -> Vec<f64> {
     let mut times: Vec<f64> = Vec::new();
     for line in registry.requests("manifests/v1.O") {
-        let Some(time) = line.split("time=\"").nth(1).and_then(|rest| rest.split('"').next()) else { continue };
-        let Ok(time) = time.parse::<jiff::Timestamp>() else { continue };
+        let Some(time) = line
+            .split("time=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+        else {
+            continue;
+        };
+        let Ok(time) = time.parse::<jiff::Timestamp>() else {
+            continue;
+        };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of one test")]
         let seconds = time.as_millisecond() as f64 / 1000.0;
         if times.last().is_none_or(|last| seconds - last > 3.0) {
@@ -74,7 +116,11 @@ fn a_private_image_runs_at_once_when_its_secret_is_created() {
     let registry = DockerRegistry::with_login();
     registry.push(&hello("private"), "private/app", "v1");
     let node = Node::up();
-    node.run("private", &format!("{}/private/app:v1", registry.address), "  imagePullSecrets: [{name: regcred}]\n");
+    node.run(
+        "private",
+        &format!("{}/private/app:v1", registry.address),
+        "  imagePullSecrets: [{name: regcred}]\n",
+    );
     node.wait_status("private", "ImagePullBackOff", 40);
     let events = node.events("private");
     assert!(
@@ -109,22 +155,48 @@ fn a_rolling_update_to_a_broken_tag_stops_and_is_healed() {
         image("v1")
     ));
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=40s"]);
-    node.kubectl(&["set", "image", "deployment/web", &format!("app={}", image("broken"))]);
+    node.kubectl(&[
+        "set",
+        "image",
+        "deployment/web",
+        &format!("app={}", image("broken")),
+    ]);
     eventually("a new pod fails to pull", 30, || {
         let pods = node.kubectl(&["get", "pods", "--no-headers"]);
-        if pods.contains("ErrImagePull") || pods.contains("ImagePullBackOff") { Ok(()) } else { Err(pods) }
+        if pods.contains("ErrImagePull") || pods.contains("ImagePullBackOff") {
+            Ok(())
+        } else {
+            Err(pods)
+        }
     });
     let pods = node.kubectl(&["get", "pods", "--no-headers"]);
-    assert_eq!(pods.matches("Running").count(), 2, "the old pods stay: {pods}");
+    assert_eq!(
+        pods.matches("Running").count(),
+        2,
+        "the old pods stay: {pods}"
+    );
     let stuck = node.try_kubectl(&["rollout", "status", "deployment/web", "--timeout=3s"]);
     assert!(!stuck.status.success(), "{}", text(&stuck));
 
     node.kubectl(&["rollout", "undo", "deployment/web"]);
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=40s"]);
-    node.kubectl(&["set", "image", "deployment/web", &format!("app={}", image("v2"))]);
+    node.kubectl(&[
+        "set",
+        "image",
+        "deployment/web",
+        &format!("app={}", image("v2")),
+    ]);
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
-    let images = node.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"]);
-    assert!(images.contains("v2") && !images.contains("broken"), "{images}");
+    let images = node.kubectl(&[
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].spec.containers[0].image}",
+    ]);
+    assert!(
+        images.contains("v2") && !images.contains("broken"),
+        "{images}"
+    );
 }
 
 #[test]
@@ -137,8 +209,18 @@ fn the_annotation_asks_for_an_attempt_now() {
     node.run("late", &format!("{}/team/late:v1", registry.address), "");
     // Late in the third window nothing but the annotation would start an attempt soon.
     eventually("two attempts", 60, || {
-        let record = node.kubectl(&["get", "pod", "late", "-o", "jsonpath={.metadata.annotations.towline\\.dev/pulls}"]);
-        if record.contains("\"attempt\":2") { Ok(()) } else { Err(record) }
+        let record = node.kubectl(&[
+            "get",
+            "pod",
+            "late",
+            "-o",
+            "jsonpath={.metadata.annotations.towline\\.dev/pulls}",
+        ]);
+        if record.contains("\"attempt\":2") {
+            Ok(())
+        } else {
+            Err(record)
+        }
     });
     registry.push(&hello("late"), "team/late", "v1");
     node.kubectl(&["annotate", "pod", "late", "towline.dev/retry-now=1"]);

@@ -31,10 +31,16 @@ fn the_demo_shows_each_cause_and_recovers() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
-    assert!(!told.contains("correct-horse"), "the password is never shown");
+    assert!(
+        !told.contains("correct-horse"),
+        "the password is never shown"
+    );
     let readme = include_str!("../../../../README.md");
     for line in told.lines().filter(|line| line.starts_with("  cause")) {
-        assert!(readme.contains(line.trim_end()), "the README shows the demo as it is: {line}");
+        assert!(
+            readme.contains(line.trim_end()),
+            "the README shows the demo as it is: {line}"
+        );
     }
 }
 
@@ -44,7 +50,13 @@ fn a_pod_is_explained_in_json() {
         return;
     }
     let node = Node::up();
-    push(&hello("x"), node.address("registry"), "team/app", "v1.0", None);
+    push(
+        &hello("x"),
+        node.address("registry"),
+        "team/app",
+        "v1.0",
+        None,
+    );
     let image = format!("{}/team/app:v1.O", node.address("registry"));
     node.run("typo", &image, "");
     node.wait_status("typo", "ErrImagePull", 15);
@@ -59,12 +71,30 @@ fn a_pod_is_explained_in_json() {
     assert_eq!(answer["target"]["image"], image);
     assert_eq!(answer["retry"]["attempts"], 1);
     assert!(answer["retry"]["next"].is_string(), "{answer}");
-    assert!(answer["evidence"].as_array().is_some_and(|evidence| evidence.iter().all(|fact| fact["seenFrom"].is_string())));
+    assert!(
+        answer["evidence"]
+            .as_array()
+            .is_some_and(|evidence| evidence.iter().all(|fact| fact["seenFrom"].is_string()))
+    );
     let command = answer["fixes"][0]["commands"][0].as_str().unwrap();
-    assert_eq!(command, format!("kubectl -n default set image pod/typo app={}/team/app:v1.0", node.address("registry")));
+    assert_eq!(
+        command,
+        format!(
+            "kubectl -n default set image pod/typo app={}/team/app:v1.0",
+            node.address("registry")
+        )
+    );
 
-    let shell = std::process::Command::new("sh").args(["-c", command]).env("KUBECONFIG", node.kubeconfig()).output().unwrap();
-    assert!(shell.status.success(), "the command can be pasted: {}", text(&shell));
+    let shell = std::process::Command::new("sh")
+        .args(["-c", command])
+        .env("KUBECONFIG", node.kubeconfig())
+        .output()
+        .unwrap();
+    assert!(
+        shell.status.success(),
+        "the command can be pasted: {}",
+        text(&shell)
+    );
     node.wait_status("typo", "Running", 15);
     let output = node.towline(&["why", "pod/typo", "-o", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -78,17 +108,37 @@ fn an_image_is_explained_without_a_cluster() {
     let registry = DockerRegistry::with_login();
     registry.push(&hello("x"), "team/app", "v1");
     let why = |image: &str, more: &[&str]| {
-        let output = towline().args(["why", image, "-o", "json"]).args(more).output().unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
-        (output.status.code(), answer["cause"].as_str().unwrap_or_default().to_owned())
+        let output = towline()
+            .args(["why", image, "-o", "json"])
+            .args(more)
+            .output()
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+        (
+            output.status.code(),
+            answer["cause"].as_str().unwrap_or_default().to_owned(),
+        )
     };
     let image = |tag: &str| format!("{}/team/app:{tag}", registry.address);
     let (user, password) = crate::support::registry::LOGIN;
     let right = format!("{user}:{password}");
-    assert_eq!(why(&image("v1"), &["--creds", &right]), (Some(0), String::new()));
-    assert_eq!(why(&image("v2"), &["--creds", &right]), (Some(1), "TagNotFound".to_owned()));
-    assert_eq!(why(&image("v1"), &["--creds", "alice:wrong"]), (Some(1), "WrongCredentials".to_owned()));
-    assert_eq!(why(&image("v1"), &[]), (Some(1), "NoCredentials".to_owned()));
+    assert_eq!(
+        why(&image("v1"), &["--creds", &right]),
+        (Some(0), String::new())
+    );
+    assert_eq!(
+        why(&image("v2"), &["--creds", &right]),
+        (Some(1), "TagNotFound".to_owned())
+    );
+    assert_eq!(
+        why(&image("v1"), &["--creds", "alice:wrong"]),
+        (Some(1), "WrongCredentials".to_owned())
+    );
+    assert_eq!(
+        why(&image("v1"), &[]),
+        (Some(1), "NoCredentials".to_owned())
+    );
     assert_eq!(why("Bad/Name", &[]).1, "InvalidReference");
     assert_eq!(why("127.0.0.1:1/x:v1", &[]).1, "RegistryIsLocalhost");
 }

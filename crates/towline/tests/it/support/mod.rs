@@ -7,12 +7,18 @@ pub(crate) mod registry;
 use std::time::{Duration, Instant};
 
 /// Waits until `done` gives a value, for at most so many seconds; `what` is for the failure.
-pub(crate) fn eventually<T>(what: &str, seconds: u64, mut done: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(
+    what: &str,
+    seconds: u64,
+    mut done: impl FnMut() -> Result<T, String>,
+) -> T {
     let start = Instant::now();
     loop {
         match done() {
             Ok(value) => return value,
-            Err(last) if start.elapsed() > Duration::from_secs(seconds) => panic!("{what}: not within {seconds} s; last: {last}"),
+            Err(last) if start.elapsed() > Duration::from_secs(seconds) => {
+                panic!("{what}: not within {seconds} s; last: {last}")
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }

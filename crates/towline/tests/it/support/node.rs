@@ -33,21 +33,37 @@ impl Node {
     pub(crate) fn up_in(folder: TempDir, more: &[&str]) -> Self {
         let data = folder.path().join("data");
         let log = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
+        let mut command = towline();
+        command.args([
+            "-v",
+            "up",
+            "--node-name",
+            "node1",
+            "--data-dir",
+            data.to_str().unwrap(),
+        ]);
+        for listen in ["--api-listen", "--registry-listen", "--kubelet-listen"] {
+            if !more.contains(&listen) {
+                command.args([listen, "127.0.0.1:0"]);
+            }
+        }
         let process = Guard::spawn(
-            towline()
-                .arg("-v")
-                .args(["up", "--node-name", "node1", "--data-dir", data.to_str().unwrap()])
-                .args(["--api-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0", "--kubelet-listen", "127.0.0.1:0"])
+            command
                 .args(more)
                 .stdout(log("stdout"))
                 .stderr(Stdio::from(log("stderr"))),
         );
-        let mut node = Self { process, folder, facts: Value::Null };
+        let mut node = Self {
+            process,
+            folder,
+            facts: Value::Null,
+        };
         node.facts = eventually("the node is ready", 60, || {
             if let Some(status) = node.process.0.try_wait().unwrap() {
                 panic!("the node ended with {status}: {}", node.log());
             }
-            let text = std::fs::read(node.data().join("node.json")).map_err(|error| format!("{error}; {}", node.log()))?;
+            let text = std::fs::read(node.data().join("node.json"))
+                .map_err(|error| format!("{error}; {}", node.log()))?;
             serde_json::from_slice(&text).map_err(|error| error.to_string())
         });
         node
@@ -72,12 +88,19 @@ impl Node {
     /// kubectl against this node; panics when it fails.
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
         let output = self.try_kubectl(args);
-        assert!(output.status.success(), "kubectl {args:?}: {}", text(&output));
+        assert!(
+            output.status.success(),
+            "kubectl {args:?}: {}",
+            text(&output)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     pub(crate) fn try_kubectl(&self, args: &[&str]) -> Output {
-        kubectl("kubectl", &self.kubeconfig()).args(args).output().unwrap()
+        kubectl("kubectl", &self.kubeconfig())
+            .args(args)
+            .output()
+            .unwrap()
     }
 
     /// Applies a manifest.
@@ -89,7 +112,12 @@ impl Node {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(manifest.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "kubectl apply: {}", text(&output));
     }
@@ -106,7 +134,11 @@ impl Node {
         eventually(&format!("pod {pod} is {status}"), seconds, || {
             let output = self.try_kubectl(&["get", "pod", pod, "--no-headers"]);
             let line = text(&output);
-            if line.split_whitespace().nth(2) == Some(status) { Ok(()) } else { Err(format!("{line}\n{}", self.tail())) }
+            if line.split_whitespace().nth(2) == Some(status) {
+                Ok(())
+            } else {
+                Err(format!("{line}\n{}", self.tail()))
+            }
         });
     }
 
@@ -118,21 +150,40 @@ impl Node {
 
     /// Reason and message of a pod's events, in order of their last time.
     pub(crate) fn events(&self, pod: &str) -> Vec<(String, String)> {
-        let list = self.kubectl(&["get", "events", "--field-selector", &format!("involvedObject.name={pod}"), "-o", "json"]);
+        let list = self.kubectl(&[
+            "get",
+            "events",
+            "--field-selector",
+            &format!("involvedObject.name={pod}"),
+            "-o",
+            "json",
+        ]);
         let list: Value = serde_json::from_str(&list).unwrap();
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        list["items"].as_array().unwrap().iter().map(|event| (word(&event["reason"]), word(&event["message"]))).collect()
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| (word(&event["reason"]), word(&event["message"])))
+            .collect()
     }
 
     /// The program against this node.
     pub(crate) fn towline(&self, args: &[&str]) -> Output {
-        towline().args(args).arg("--kubeconfig").arg(self.kubeconfig()).output().unwrap()
+        towline()
+            .args(args)
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .output()
+            .unwrap()
     }
 }
 
 /// kubectl with its own home, so that it reads nobody's settings.
 pub(crate) fn kubectl(program: &str, kubeconfig: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env("KUBECONFIG", kubeconfig).env("HOME", kubeconfig.parent().unwrap().join("home"));
+    command
+        .env("KUBECONFIG", kubeconfig)
+        .env("HOME", kubeconfig.parent().unwrap().join("home"));
     command
 }

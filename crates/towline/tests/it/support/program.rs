@@ -15,14 +15,22 @@ pub(crate) struct Guard(pub(crate) Child);
 
 impl Guard {
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}")))
+        Self(
+            command
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap_or_else(|error| panic!("start {command:?}: {error}")),
+        )
     }
 
     /// Sends SIGINT and waits for the end, at most so long.
     pub(crate) fn interrupt(&mut self, patience: Duration) -> std::process::ExitStatus {
         signal(self.0.id(), "INT");
         super::eventually("the program ends after SIGINT", patience.as_secs(), || {
-            self.0.try_wait().unwrap().ok_or_else(|| "still running".to_owned())
+            self.0
+                .try_wait()
+                .unwrap()
+                .ok_or_else(|| "still running".to_owned())
         })
     }
 }
@@ -45,15 +53,26 @@ impl Drop for Guard {
 }
 
 pub(crate) fn signal(pid: u32, name: &str) {
-    Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().ok();
+    Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status()
+        .ok();
 }
 
 /// Output as text, for assertions.
 pub(crate) fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// A free TCP port of 127.0.0.1, for programs that cannot take port 0.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -32,7 +32,11 @@ impl DockerRegistry {
     fn start(login: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        let auth = if login { htpasswd(folder.path()) } else { String::new() };
+        let auth = if login {
+            htpasswd(folder.path())
+        } else {
+            String::new()
+        };
         let config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: {address}}}\n{auth}",
             folder.path().display()
@@ -45,8 +49,14 @@ impl DockerRegistry {
                 .stdout(log.try_clone().unwrap())
                 .stderr(Stdio::from(log)),
         );
-        eventually("docker-registry listens", 20, || std::net::TcpStream::connect(address).map_err(|error| error.to_string()));
-        Self { address, folder, _process: process }
+        eventually("docker-registry listens", 20, || {
+            std::net::TcpStream::connect(address).map_err(|error| error.to_string())
+        });
+        Self {
+            address,
+            folder,
+            _process: process,
+        }
     }
 
     /// Pushes an image; with a login where the registry wants one (it ignores one otherwise).
@@ -57,14 +67,23 @@ impl DockerRegistry {
     /// Lines of the access log that ask for this path.
     pub(crate) fn requests(&self, path: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
-        log.lines().filter(|line| line.contains(path)).map(str::to_owned).collect()
+        log.lines()
+            .filter(|line| line.contains(path))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
 fn htpasswd(folder: &Path) -> String {
-    let output = Command::new("htpasswd").args(["-nbB", LOGIN.0, LOGIN.1]).output().unwrap();
+    let output = Command::new("htpasswd")
+        .args(["-nbB", LOGIN.0, LOGIN.1])
+        .output()
+        .unwrap();
     std::fs::write(folder.join("htpasswd"), output.stdout).unwrap();
-    format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", folder.display())
+    format!(
+        "auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n",
+        folder.display()
+    )
 }
 
 /// A small image that prints a line and waits.
@@ -72,7 +91,18 @@ pub(crate) fn hello(text: &str) -> Image {
     image::guest().cmd(["hello", text]).build()
 }
 
-pub(crate) fn push(image: &Image, registry: SocketAddr, repository: &str, tag: &str, login: Option<(&str, &str)>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(image.push(registry, repository, tag, login)).unwrap();
+pub(crate) fn push(
+    image: &Image,
+    registry: SocketAddr,
+    repository: &str,
+    tag: &str,
+    login: Option<(&str, &str)>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(image.push(registry, repository, tag, login))
+        .unwrap();
 }
