@@ -41,12 +41,18 @@ impl Fetch {
         descriptor: &Descriptor,
         diff_id: &Digest,
     ) -> Result<(), Failure> {
-        // Another pull may be at the same layer: by the blob it would write the same spool, by the diffID make the same directory.
-        let blob = self.or_stop(self.locks.lock(&descriptor.digest)).await?;
-        let layer = if *diff_id == descriptor.digest {
+        // Another pull may be at the same layer: by the blob it would write the same spool, by the diffID make the same directory. Taken in
+        // one order, so that no manifest can make two layers wait for each other.
+        let (low, high) = if descriptor.digest <= *diff_id {
+            (&descriptor.digest, diff_id)
+        } else {
+            (diff_id, &descriptor.digest)
+        };
+        let first = self.or_stop(self.locks.lock(low)).await?;
+        let second = if low == high {
             None
         } else {
-            Some(self.or_stop(self.locks.lock(diff_id)).await?)
+            Some(self.or_stop(self.locks.lock(high)).await?)
         };
         if self.store.layer_info(diff_id).is_some() {
             self.report(index, |layer| {
@@ -56,7 +62,7 @@ impl Fetch {
             });
             return Ok(());
         }
-        let guards = Arc::new((blob, layer));
+        let guards = Arc::new((first, second));
         loop {
             let job = Arc::new(Job {
                 store: self.store.clone(),

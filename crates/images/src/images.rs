@@ -108,7 +108,8 @@ impl Images {
             .collect()
     }
 
-    /// The image with this id (`sha256:` optional), or with this name (expanded as a reference; without tag it means `latest`). From memory.
+    /// The image with this id (`sha256:` optional), or with this name (expanded as a reference; without tag it means `latest`), or the only one
+    /// whose id begins so. From memory.
     pub fn get(&self, name_or_id: &str) -> Option<Image> {
         self.image(&self.find(name_or_id)?)
     }
@@ -126,7 +127,18 @@ impl Images {
             Some(digest) => reference.with_digest(digest.clone()),
             None => reference,
         };
-        store.image_named(&reference.to_string())
+        let named = store.image_named(&reference.to_string());
+        named.or_else(|| self.find_by_start(name_or_id))
+    }
+
+    fn find_by_start(&self, start: &str) -> Option<ImageRecord> {
+        if start.len() < 4 || !start.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let images = self.inner.store.images().into_iter();
+        let mut fitting = images.filter(|image| image.id.hex().starts_with(start));
+        let found = fitting.next()?;
+        fitting.next().is_none().then_some(found)
     }
 
     fn image(&self, record: &ImageRecord) -> Option<Image> {
@@ -189,7 +201,9 @@ impl Images {
         let store = &self.inner.store;
         let mut dirs = Vec::with_capacity(image.diff_ids.len());
         for diff_id in image.diff_ids.iter().rev() {
-            dirs.extend(store.layer_path(diff_id));
+            // overlayfs refuses a directory that is given twice; below itself a layer adds nothing.
+            let path = store.layer_path(diff_id);
+            dirs.extend(path.filter(|path| !dirs.contains(path)));
             if store
                 .layer_info(diff_id)
                 .is_some_and(|info| info.opaque_root)

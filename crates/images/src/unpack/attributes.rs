@@ -57,7 +57,8 @@ impl Attributes {
         })
     }
 
-    /// Sets everything on an open file or directory. The owner comes first, since setting it clears what follows.
+    /// Sets everything on an open file or directory. The owner comes first, since setting it clears capabilities and set-uid bits; the
+    /// user's attributes come before the mode, which may forbid them; the mode before access lists, which refine it.
     pub(crate) fn set(
         &self,
         file: &OwnedFd,
@@ -66,17 +67,27 @@ impl Attributes {
     ) -> Result<(), UnpackError> {
         let (uid, gid) = self.owner;
         tolerate(rustix::fs::fchown(file, Some(uid), Some(gid)), rights).during(CHOWN, path)?;
+        self.set_xattrs(file, path, rights, true)?;
         rustix::fs::fchmod(file, self.mode).during("set its mode", path)?;
-        for (name, value) in &self.xattrs {
-            let set = rustix::fs::fsetxattr(
-                file,
-                std::ffi::OsStr::from_bytes(name),
-                value,
-                XattrFlags::empty(),
-            );
+        self.set_xattrs(file, path, rights, false)?;
+        rustix::fs::futimens(file, &self.times).during("set its times", path)
+    }
+
+    /// Sets the attributes of the user, or the others.
+    fn set_xattrs(
+        &self,
+        file: &OwnedFd,
+        path: &[u8],
+        rights: Rights,
+        users: bool,
+    ) -> Result<(), UnpackError> {
+        let xattrs = self.xattrs.iter();
+        for (name, value) in xattrs.filter(|(name, _)| name.starts_with(b"user.") == users) {
+            let name_os = std::ffi::OsStr::from_bytes(name);
+            let set = rustix::fs::fsetxattr(file, name_os, value, XattrFlags::empty());
             check_xattr(set, name, rights).during("set an extended attribute", path)?;
         }
-        rustix::fs::futimens(file, &self.times).during("set its times", path)
+        Ok(())
     }
 
     /// As [`Attributes::set`] for what cannot be opened: symlinks, devices, FIFOs. `mode` says whether it has one of its own.

@@ -76,11 +76,12 @@ fn corpus(host: &Path) -> Vec<(&'static str, Layer, Want)> {
         ("pax last owner", with_pax("uid", b"4294967295"), REFUSED),
     ];
     all.extend(through_links(host));
+    all.extend(through_hard_links(host));
     all.extend(broken());
     all
 }
 
-/// Writes through symlinks and hard links.
+/// Writes through symlinks.
 fn through_links(host: &str) -> Vec<(&'static str, Layer, Want)> {
     let to_host = || Layer::new().symlink("d", host);
     let up = format!("{}{host}", "../".repeat(40));
@@ -147,6 +148,14 @@ fn through_links(host: &str) -> Vec<(&'static str, Layer, Want)> {
                 .file("a/x", "evil"),
             REFUSED,
         ),
+    ]
+}
+
+/// Hard links to what is not theirs, and links that stay inside.
+fn through_hard_links(host: &str) -> Vec<(&'static str, Layer, Want)> {
+    let to_host = || Layer::new().symlink("d", host);
+    let up = format!("{}{host}", "../".repeat(40));
+    vec![
         (
             "hard link up",
             Layer::new().hardlink("h", &format!("{up}/victim")),
@@ -338,7 +347,7 @@ async fn no_layer_reaches_the_host() {
     let host = outside.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("victim"), "the host's").unwrap();
-    let node = Node::new();
+    let node = Node::in_memory();
     let store = node.root();
     let before = tree(outside.path());
     let corpus = corpus(&host);

@@ -39,6 +39,23 @@ async fn a_diff_id_that_is_not_the_layers_is_a_mismatch() {
 }
 
 #[tokio::test]
+async fn layers_whose_digests_cross_do_not_wait_for_each_other() {
+    let (one, two) = (Layer::new().file("a", "1"), Layer::new().file("b", "2"));
+    let of = |layer: &Layer| Digest::of(&layer.archive()).to_string();
+    let builder = Builder::new()
+        .diff_ids([of(&two), of(&one)])
+        .layer(one.compression(Compression::None))
+        .layer(two.compression(Compression::None));
+    let (failure, _) = fails(&builder, |_| {}).await;
+    ends_with(
+        &failure,
+        Cause::DigestMismatch,
+        Step::Verify,
+        "the unpacked layer",
+    );
+}
+
+#[tokio::test]
 async fn a_byte_that_changes_on_the_way_is_a_mismatch_however_it_breaks_the_layer() {
     let registry = Registry::start().await;
     let layer = Layer::new().file("a", noise(400_000, 5));

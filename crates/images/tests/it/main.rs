@@ -13,4 +13,5 @@ mod pull;
 mod resume;
 mod space;
 mod support;
+mod unprivileged;
 mod waiters;

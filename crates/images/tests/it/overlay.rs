@@ -127,6 +127,25 @@ fn an_opaque_root_hides_every_layer_below() {
     mounted(&image, |root| assert_eq!(names(root), ["new", "top"]));
 }
 
+#[test]
+fn a_layer_that_an_image_has_twice_is_mounted_once() {
+    if !need_root() {
+        return;
+    }
+    let again = || Layer::new().file("again", "1").file("dir/again", "1");
+    let between = Layer::new().whiteout("again").file("dir/between", "2");
+    let image = Builder::new()
+        .layer(again())
+        .layer(between)
+        .layer(again())
+        .layer(again())
+        .build();
+    mounted(&image, |root| {
+        assert_eq!(names(root), ["again", "dir"]);
+        assert_eq!(names(&root.join("dir")), ["again", "between"]);
+    });
+}
+
 #[tokio::test]
 async fn marks_have_overlayfs_form() {
     if !need_root() {

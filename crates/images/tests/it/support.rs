@@ -29,7 +29,7 @@ impl Registry {
         rustls::crypto::aws_lc_rs::default_provider()
             .install_default()
             .ok();
-        let root = tempfile::tempdir().unwrap();
+        let root = in_memory();
         let handle = towline_registry::Service::start(towline_registry::Options::new(root.path()))
             .await
             .unwrap();
@@ -87,6 +87,13 @@ impl Node {
         Self { images, dir }
     }
 
+    /// As [`Node::new`], on a file system without a disk: for many pulls, each of which waits for the disk elsewhere.
+    pub(crate) fn in_memory() -> Self {
+        let dir = in_memory();
+        let images = open(&dir.path().join("store"), |_| {});
+        Self { images, dir }
+    }
+
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("store")
     }
@@ -117,6 +124,14 @@ impl Node {
     pub(crate) fn spooled(&self) -> Vec<u64> {
         spooled(&self.root())
     }
+}
+
+/// A directory in memory where the machine has such a place.
+fn in_memory() -> TempDir {
+    let place = Path::new("/dev/shm");
+    tempfile::tempdir_in(place)
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 pub(crate) fn open(root: &Path, change: impl FnOnce(&mut Options)) -> Images {
@@ -158,7 +173,7 @@ fn walk(root: &Path, path: &Path, found: &mut BTreeMap<Vec<u8>, String>) {
     let meta = std::fs::symlink_metadata(path).unwrap();
     let inside = path.strip_prefix(root).unwrap();
     let what = if meta.is_symlink() {
-        format!("-> {:?}", std::fs::read_link(path).unwrap())
+        format!("-> {}", std::fs::read_link(path).unwrap().display())
     } else if meta.is_file() {
         let content = std::fs::read(path).unwrap();
         format!(
