@@ -148,11 +148,10 @@ async fn make(
 ) -> Result<(), Status> {
     let doing = |what: &str| format!("{what} of pod {}/{}", record.namespace, record.name);
     fs::create_dir_all_mode(&dir.0, 0o700).doing(|| doing("make the directory"))?;
-    if record.network == Mode::Node {
-        if record.hostname.is_empty() {
-            record.hostname = node_name();
-        }
-    } else {
+    if record.hostname.is_empty() {
+        record.hostname = node_name();
+    }
+    if record.network != Mode::Node {
         if !files::is_hostname(&record.hostname) {
             return Err(Status::invalid_argument(format!(
                 "{:?} is not a host name",
