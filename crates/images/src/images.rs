@@ -66,8 +66,12 @@ impl Images {
         let (waiter, running) = self.inner.flights.join(key.clone());
         if let Some(running) = running {
             let pull = self.prepare(&request, image, key, &running);
+            let (image, attempt) = (pull.image.to_string(), request.trace.attempt.clone());
             drop(task::spawn("pull", async move {
+                let begun = tokio::time::Instant::now();
+                tracing::info!(image, attempt, "pull begins");
                 let result = Box::pin(pull.run()).await;
+                log(&image, &attempt, begun.elapsed(), &result);
                 running.land(result);
             }));
         }
@@ -271,5 +275,17 @@ impl Images {
         task::blocking("store", move || work(&store))
             .await
             .map_err(|error| error.into_failure(Step::Commit, detail))
+    }
+}
+
+fn log(image: &str, attempt: &str, took: std::time::Duration, result: &Result<Image, Failure>) {
+    match result {
+        Ok(pulled) => {
+            tracing::info!(image, attempt, ?took, id = %pulled.id, size = pulled.size, "pull ends");
+        }
+        Err(failure) => {
+            let (cause, step) = (failure.cause().name(), failure.step().name());
+            tracing::warn!(image, attempt, ?took, cause, step, error = %failure.chain(), "pull fails");
+        }
     }
 }

@@ -22,10 +22,10 @@ pub enum StoreError {
         holder: String,
     },
     /// The directory is of another kind or version.
-    #[error("the store cannot be opened")]
+    #[error(transparent)]
     Format(#[from] FormatError),
     /// A file operation failed.
-    #[error("the store's disk")]
+    #[error(transparent)]
     Fs(#[from] FsError),
     /// The content is not what its digest says.
     #[error("{what} has digest {actual}, not {expected}")]
@@ -105,9 +105,11 @@ impl StoreError {
             Self::Busy(_) => Cause::PullStalled,
             Self::Damaged { .. } | Self::Config { .. } => Cause::ContentStoreCorrupt,
             Self::Fs(error) => io_cause(&error.source).unwrap_or(Cause::DiskError),
-            Self::Records { source, .. } => {
-                chain_cause(source.as_ref()).unwrap_or(Cause::ContentStoreCorrupt)
-            }
+            Self::Records { source, .. } => match source.as_ref() {
+                redb::Error::Io(error) => io_cause(error).unwrap_or(Cause::DiskError),
+                redb::Error::PreviousIo => Cause::DiskError,
+                _ => Cause::ContentStoreCorrupt,
+            },
         }
     }
 

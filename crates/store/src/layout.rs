@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use towline_oci::Digest;
 
@@ -9,6 +10,8 @@ use towline_oci::Digest;
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
+    /// Differs between processes, so that nothing new meets a leftover.
+    stamp: u128,
     next: AtomicU64,
 }
 
@@ -16,6 +19,9 @@ impl Layout {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            stamp: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |time| time.as_nanos()),
             next: AtomicU64::new(0),
         }
     }
@@ -62,10 +68,11 @@ impl Layout {
             .join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
     }
 
-    /// A name in the staging place that no other caller of this process gets; the place was empty when the store was opened.
+    /// A name in the staging place that nobody else gets.
     pub(crate) fn fresh(&self, what: &str) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.staging().join(format!("{what}-{number}"))
+        self.staging()
+            .join(format!("{what}-{:x}-{number}", self.stamp))
     }
 }
 

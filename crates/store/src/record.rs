@@ -16,7 +16,7 @@ pub struct ImageRecord {
     pub config: String,
     /// Names with a tag, canonical. A name belongs to one image.
     pub names: Vec<String>,
-    /// Names with a digest, canonical.
+    /// Names with a digest, canonical. Such a name belongs to one image too: of an index's images to the one that was pulled last.
     pub repo_digests: Vec<String>,
     /// Digests of the unpacked layers, lowest first.
     pub diff_ids: Vec<Digest>,
@@ -28,4 +28,15 @@ pub struct ImageRecord {
     pub created: Timestamp,
     /// When the image was last pulled or held.
     pub last_used: Timestamp,
+}
+
+impl ImageRecord {
+    /// This record without the names that `other` has; `None` where it has none of them.
+    pub(crate) fn without_names_of(&self, other: &Self) -> Option<Self> {
+        let mut left = self.clone();
+        left.names.retain(|name| !other.names.contains(name));
+        left.repo_digests
+            .retain(|name| !other.repo_digests.contains(name));
+        (left != *self).then_some(left)
+    }
 }

@@ -123,9 +123,10 @@ impl Store {
         BlobWriter::new(Arc::clone(&self.inner), digest, size)
     }
 
-    /// Writes a small blob whole.
+    /// Writes a small blob whole. One that is here already is compared, and replaced where it rotted.
     pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.has_blob(digest) {
+        let here = self.read_blob(digest, bytes.len() as u64);
+        if matches!(here, Ok(Some(here)) if here == bytes) {
             return Ok(());
         }
         let mut writer = self.blob_writer(digest, bytes.len() as u64)?;
@@ -227,16 +228,11 @@ impl Store {
                 return Err(gone("blob", digest));
             }
         }
-        let taken = |name: &String| record.names.contains(name);
         let robbed: Vec<ImageRecord> = state
             .images
             .values()
-            .filter(|other| other.id != record.id && other.names.iter().any(taken))
-            .map(|other| {
-                let mut other = other.clone();
-                other.names.retain(|name| !taken(name));
-                other
-            })
+            .filter(|other| other.id != record.id)
+            .filter_map(|other| other.without_names_of(&record))
             .collect();
         let changed: Vec<&ImageRecord> = robbed.iter().chain([&record]).collect();
         self.inner.records.change(&changed, None)?;
@@ -373,10 +369,14 @@ fn sweep(layout: &Layout) -> Result<(), StoreError> {
     let staging = layout.staging();
     for name in towline_sys::fs::read_dir_names(&staging, 10_000_000)? {
         let path = staging.join(name);
-        if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-            remove_tree(&path)?;
+        let removed = if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            remove_tree(&path)
         } else {
-            fs::remove_file(&path)?;
+            fs::remove_file(&path)
+        };
+        // It takes space and does no harm: no new name is like an old one.
+        if let Err(error) = removed {
+            tracing::warn!(%error, "what an earlier process left cannot be removed");
         }
     }
     Ok(())

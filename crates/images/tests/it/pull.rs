@@ -105,7 +105,11 @@ async fn an_index_gives_the_nodes_platform_or_the_one_asked_for() {
     request.platform = Some(Platform::new("linux", "arm64"));
     let other = node.images.pull(request).await.unwrap();
     assert_eq!(read(&other), "arm64");
-    // The name went to the image that was pulled last.
+    // The names went to the image that was pulled last.
+    assert_eq!(
+        node.images.get(&other.repo_digests[0]).unwrap().id,
+        other.id
+    );
     assert_eq!(
         node.images.get(&reference.to_string()).unwrap().id,
         other.id
