@@ -7,6 +7,8 @@ use anyhow::Context as _;
 
 /// Lines a source file may have before its tests.
 const MAX_LINES: usize = 600;
+/// Files that may be longer, because they are one table and nothing else.
+const TABLES: [&str; 1] = ["crates/cause/src/vocabulary.rs"];
 
 /// What is not tidy, one line each.
 pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
@@ -51,7 +53,7 @@ fn source(file: &str, text: &str, problems: &mut Vec<String>) {
         .lines()
         .take_while(|line| !line.starts_with("#[cfg(test)]"))
         .count();
-    if lines > MAX_LINES && !is_test {
+    if lines > MAX_LINES && !is_test && !TABLES.contains(&file) {
         problems.push(format!(
             "{file}: {lines} lines before its tests, the budget is {MAX_LINES}"
         ));

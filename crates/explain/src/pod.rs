@@ -5,6 +5,7 @@ mod container;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::Client;
+use towline_cause::Cause;
 use towline_keyring::{Candidate, Keyring};
 use towline_oci::{Platform, Reference};
 
@@ -148,13 +149,15 @@ async fn one(
         cause: verdict.cause,
         step: verdict.step,
         confidence: verdict.confidence,
-        summary: summary(
-            &verdict,
-            container.image,
-            parsed.as_ref().err(),
-            proof.as_ref(),
-            node.as_ref(),
-        ),
+        summary: secret_summary(&verdict, &facts, spare.as_deref()).unwrap_or_else(|| {
+            summary(
+                &verdict,
+                container.image,
+                parsed.as_ref().err(),
+                proof.as_ref(),
+                node.as_ref(),
+            )
+        }),
         alternatives: verdict.alternatives,
         evidence,
         steps: proof.map(|proof| proof.steps).unwrap_or_default(),
@@ -205,6 +208,27 @@ fn target(cluster: &Cluster, container: &container::Container<'_>) -> Target {
         node: cluster.node_name().map(str::to_owned),
         owner: cluster.owner.clone(),
     }
+}
+
+/// Where a pull secret decides, the sentence is about that secret and not about the registry that refused.
+fn secret_summary(verdict: &Verdict, facts: &[SecretFact], spare: Option<&str>) -> Option<String> {
+    let guilty = |wanted: fn(&SecretState) -> bool| {
+        facts
+            .iter()
+            .find(|fact| wanted(&fact.state))
+            .map(secret_line)
+    };
+    match verdict.cause? {
+        Cause::PullSecretMissing => guilty(|state| matches!(state, SecretState::Missing)),
+        Cause::PullSecretWrongHost => guilty(|state| matches!(state, SecretState::WrongHost(_))),
+        Cause::PullSecretMalformed => guilty(|state| matches!(state, SecretState::Malformed(_))),
+        Cause::PullSecretNotReferenced => spare.map(spare_line),
+        _ => None,
+    }
+}
+
+fn spare_line(name: &str) -> String {
+    format!("the secret {name:?}, which the pod does not name, is accepted by the registry")
 }
 
 /// One sentence: what the replay saw, else what the node said, else what the cause means.
@@ -275,7 +299,7 @@ async fn spare_secret(
     proof: Option<&Proof>,
     node: Option<&NodeView>,
 ) -> Option<String> {
-    let refused = |cause| cause == towline_cause::Cause::NoCredentials;
+    let refused = |cause| cause == Cause::NoCredentials;
     let failed = proof
         .and_then(|proof| proof.failure.as_ref())
         .map(|failed| failed.cause);
@@ -307,9 +331,7 @@ async fn spare_secret(
 
 fn secret_evidence(facts: &[SecretFact], spare: Option<&str>) -> Vec<Evidence> {
     let mut lines: Vec<String> = facts.iter().map(secret_line).collect();
-    lines.extend(spare.map(|name| {
-        format!("the secret {name:?}, which the pod does not name, is accepted by the registry")
-    }));
+    lines.extend(spare.map(spare_line));
     lines
         .into_iter()
         .map(|fact| Evidence {

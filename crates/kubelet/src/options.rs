@@ -43,7 +43,7 @@ pub enum Runtime {
 pub struct Serving {
     /// Certificate chain (PEM) and its key (PEM). Without it the agent makes its own.
     pub identity: Option<(Vec<u8>, Secret)>,
-    /// The authority (PEM) of clients that may do everything: the API server. Without it only tokens are taken.
+    /// The authority (PEM) of client certificates. What their users may is asked of the API server. Without it only tokens are taken.
     pub client_ca: Option<Vec<u8>>,
 }
 

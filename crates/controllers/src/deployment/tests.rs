@@ -1,3 +1,5 @@
+//! Deployments planned on tables: updates, surges, undo, progress.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Deployments on a real API server, with kubectl's own words.
+
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};

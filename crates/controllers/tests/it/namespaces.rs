@@ -1,3 +1,5 @@
+//! What every namespace has, and how one goes.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};

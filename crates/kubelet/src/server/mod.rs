@@ -114,7 +114,14 @@ async fn connection(
 ) {
     let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = handshake else { return };
-    let certified = Certified(stream.get_ref().1.peer_certificates().is_some());
+    let shown = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
+    let certified = shown
+        .map(|certificate| Certified::of(certificate))
+        .unwrap_or_default();
     let service = router
         .layer(Extension(certified))
         .map_request(|request: http::Request<hyper::body::Incoming>| request.map(Body::new));
@@ -143,8 +150,8 @@ async fn authorize(State(authorizer): State<Authorizer>, request: Request, next:
     let certified = request
         .extensions()
         .get::<Certified>()
-        .copied()
-        .unwrap_or(Certified(false));
+        .cloned()
+        .unwrap_or_default();
     let path = request.uri().path();
     let subresource = if path.starts_with("/containerLogs/") {
         "log"
@@ -161,7 +168,7 @@ async fn authorize(State(authorizer): State<Authorizer>, request: Request, next:
         .and_then(|v| v.strip_prefix("Bearer "))
         .map(str::to_owned);
     let mut access = authorizer
-        .check(certified, token.as_deref(), subresource)
+        .check(certified.clone(), token.as_deref(), subresource)
         .await;
     if access == Access::Forbidden && subresource != "proxy" {
         access = authorizer.check(certified, token.as_deref(), "proxy").await;

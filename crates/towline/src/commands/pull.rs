@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_millis(250);
 
 /// Pull and unpack images
 ///
-/// While a node runs on the data directory, use `towline why` or crictl instead: it owns the images.
+/// While a node runs on the data directory, its runtime does it, with the resolver and authorities that the node was told.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The images
@@ -40,6 +40,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     registry: RegistryArgs,
 }
+
+mod through_node;
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,10 +65,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
         None => Platform::host(),
     };
-    let images = open(&args.data_dir, args.registry.client()?, platform)?;
     let mut answers = Vec::new();
-    for name in &args.images {
-        answers.push(pull(&images, &args, name).await?);
+    if let Some(facts) = towline_node::Facts::read(&args.data_dir) {
+        for name in &args.images {
+            answers.push(through_node::pull(&facts, &args, name).await?);
+        }
+    } else {
+        let images = open(&args.data_dir, args.registry.client()?, platform)?;
+        for name in &args.images {
+            answers.push(pull(&images, &args, name).await?);
+        }
     }
     let failed = answers.iter().any(|pulled| pulled.cause.is_some());
     if args.output != Format::Text {

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Take no changes
     #[arg(long)]
     read_only: bool,
+    /// Take images of which layers or platforms are missing, such as a mirror of one platform; a pull of what is missing fails
+    #[arg(long, conflicts_with = "read_only")]
+    sparse: bool,
     /// Append one JSON line for each request to this file
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -52,6 +55,7 @@ impl Args {
         options.listen = vec![self.listen];
         options.open_beyond_loopback = self.open_beyond_loopback;
         options.read_only = self.read_only;
+        options.sparse = self.sparse;
         options.access_log.clone_from(&self.access_log);
         if let Some(file) = &self.htpasswd {
             options.access = access(file, &self.anonymous_pull)?;

@@ -6,8 +6,8 @@ use std::process::Command;
 use towline_sys::testing::{need_program, need_root};
 
 use crate::support::eventually;
-use crate::support::node::Node;
-use crate::support::program::text;
+use crate::support::node::{Node, kubectl};
+use crate::support::program::{Guard, text, towline};
 use crate::support::registry::{hello, push};
 
 /// The status that an HTTPS request gets, certificate unchecked.
@@ -159,4 +159,72 @@ fn sockets_and_keys_are_for_the_owner_alone() {
         .unwrap();
     assert!(text.contains("client-key-data"));
     assert_eq!(std::fs::metadata(node.data()).unwrap().mode() & 0o077, 0);
+}
+
+#[test]
+fn a_node_reads_only_the_secrets_of_its_own_pods() {
+    if need_program("kubectl").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let _server = Guard::spawn(
+        towline()
+            .args([
+                "apiserver",
+                "--listen",
+                "127.0.0.1:0",
+                "--node",
+                "n1",
+                "--node",
+                "n2",
+                "--data-dir",
+                data.to_str().unwrap(),
+            ])
+            .stderr(log),
+    );
+    let kubectl = |user: &str, args: &[&str]| {
+        let output = kubectl("kubectl", &data.join("kubeconfigs").join(user))
+            .args(args)
+            .output()
+            .unwrap();
+        (output.status.success(), text(&output))
+    };
+    eventually("the API server answers", 20, || {
+        match kubectl("admin", &["get", "namespaces"]) {
+            (true, _) => Ok(()),
+            (false, error) => Err(error),
+        }
+    });
+    kubectl("admin", &["create", "serviceaccount", "default"]);
+    kubectl(
+        "admin",
+        &["create", "secret", "generic", "mine", "--from-literal=a=b"],
+    );
+    let pod = folder.path().join("pod.yaml");
+    std::fs::write(
+        &pod,
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  nodeName: n1\n  imagePullSecrets: [{name: mine}]\n  containers: [{name: a, image: b}]\n",
+    )
+    .unwrap();
+    let (made, error) = kubectl("admin", &["create", "-f", pod.to_str().unwrap()]);
+    assert!(made, "{error}");
+    let (ok, answer) = kubectl("node-n1", &["get", "secret", "mine"]);
+    assert!(ok, "the node of the pod reads its secret: {answer}");
+    let (ok, answer) = kubectl("node-n2", &["get", "secret", "mine"]);
+    assert!(
+        !ok && answer.contains("forbidden"),
+        "another node does not: {answer}"
+    );
+    let (ok, answer) = kubectl("node-n1", &["get", "secrets", "-A"]);
+    assert!(
+        !ok && answer.contains("forbidden"),
+        "no node lists all: {answer}"
+    );
+    let (ok, answer) = kubectl("scheduler", &["get", "secret", "mine"]);
+    assert!(
+        !ok && answer.contains("forbidden"),
+        "the scheduler reads none: {answer}"
+    );
 }

@@ -142,3 +142,69 @@ fn an_image_is_explained_without_a_cluster() {
     assert_eq!(why("Bad/Name", &[]).1, "InvalidReference");
     assert_eq!(why("127.0.0.1:1/x:v1", &[]).1, "RegistryIsLocalhost");
 }
+
+#[test]
+fn an_unknown_authority_is_named_and_trusting_it_helps() {
+    if !need_root()
+        || need_program("kubectl").is_none()
+        || need_program("docker-registry").is_none()
+    {
+        return;
+    }
+    let plain = DockerRegistry::open();
+    plain.push(&hello("over TLS"), "team/app", "v1");
+    let registry = DockerRegistry::with_tls(&plain);
+    let image = format!("{}/team/app:v1", registry.address);
+    let output = towline()
+        .args(["why", &image, "-o", "json"])
+        .output()
+        .unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["cause"], "TlsUnknownAuthority", "{answer}");
+    assert_eq!(answer["step"], "tls");
+    let output = towline()
+        .args(["why", &image, "--ca", &registry.ca()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+
+    let node = Node::up_with(&["--ca", &registry.ca()]);
+    node.run("secure", &image, "");
+    node.wait_status("secure", "Running", 20);
+}
+
+#[test]
+fn pull_and_images_work_alone_and_through_the_node() {
+    if !need_root() || need_program("docker-registry").is_none() {
+        return;
+    }
+    let registry = DockerRegistry::with_login();
+    registry.push(&hello("x"), "team/app", "v1");
+    let image = format!("{}/team/app:v1", registry.address);
+    let (user, password) = crate::support::registry::LOGIN;
+    let creds = format!("{user}:{password}");
+    let run = |data: &str, args: &[&str]| {
+        let output = towline()
+            .args(args)
+            .args(["--data-dir", data])
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output))
+    };
+    let alone = tempfile::tempdir().unwrap();
+    let node = Node::up();
+    for data in [alone.path().to_owned(), node.data()] {
+        let data = data.to_str().unwrap();
+        let (code, failed) = run(data, &["pull", &image]);
+        assert_eq!(code, Some(1), "{failed}");
+        assert!(
+            failed.contains("NoCredentials") && failed.contains("hint:"),
+            "{failed}"
+        );
+        let (code, pulled) = run(data, &["pull", &image, "--creds", &creds]);
+        assert_eq!(code, Some(0), "{pulled}");
+        let (code, list) = run(data, &["images"]);
+        assert_eq!(code, Some(0), "{list}");
+        assert!(list.contains(&image), "{list}");
+    }
+}

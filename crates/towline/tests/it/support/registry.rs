@@ -22,14 +22,35 @@ pub(crate) const LOGIN: (&str, &str) = ("alice", "s3cret-of-alice");
 
 impl DockerRegistry {
     pub(crate) fn open() -> Self {
-        Self::start(false)
+        Self::start(false, false)
     }
 
     pub(crate) fn with_login() -> Self {
-        Self::start(true)
+        Self::start(true, false)
     }
 
-    fn start(login: bool) -> Self {
+    /// With a certificate of an authority that nobody knows: `ca.pem` in its folder. Its images are those of another registry.
+    pub(crate) fn with_tls(other: &Self) -> Self {
+        let mut registry = Self::start(false, true);
+        registry.copy_of(other);
+        registry
+    }
+
+    /// Pushing speaks plain HTTP, so images are laid into this registry's storage as another received them.
+    fn copy_of(&mut self, other: &Self) {
+        let from = format!("{}/data", other.folder.path().display());
+        let copied = Command::new("cp")
+            .args(["-a", &from, &self.folder.path().display().to_string()])
+            .status()
+            .unwrap();
+        assert!(copied.success());
+    }
+
+    pub(crate) fn ca(&self) -> String {
+        self.folder.path().join("ca.pem").display().to_string()
+    }
+
+    fn start(login: bool, tls: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let auth = if login {
@@ -37,8 +58,13 @@ impl DockerRegistry {
         } else {
             String::new()
         };
+        let tls = if tls {
+            certificate(folder.path())
+        } else {
+            String::new()
+        };
         let config = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: {address}}}\n{auth}",
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: {address}{tls}}}\n{auth}",
             folder.path().display()
         );
         std::fs::write(folder.path().join("config.yml"), config).unwrap();
@@ -72,6 +98,22 @@ impl DockerRegistry {
             .map(str::to_owned)
             .collect()
     }
+}
+
+fn certificate(folder: &Path) -> String {
+    let ca = towline_lab::tls::Ca::new("an authority nobody knows");
+    let leaf = ca.leaf(&["127.0.0.1"], towline_lab::tls::Flaw::None);
+    for (name, pem) in [
+        ("ca.pem", ca.pem()),
+        ("cert.pem", leaf.certificate_pem.clone()),
+        ("key.pem", leaf.key_pem.clone()),
+    ] {
+        std::fs::write(folder.join(name), pem).unwrap();
+    }
+    format!(
+        ", tls: {{certificate: {0}/cert.pem, key: {0}/key.pem}}",
+        folder.display()
+    )
 }
 
 fn htpasswd(folder: &Path) -> String {
