@@ -23,7 +23,8 @@ pub struct Tag(String);
 #[error("invalid {what} {name:?}")]
 pub struct NameError {
     what: &'static str,
-    name: String,
+    /// What was asked for, cut short.
+    pub(crate) name: String,
 }
 
 impl Repository {

@@ -23,8 +23,8 @@ pub struct Options {
     pub open_beyond_loopback: bool,
     /// Takes no changes.
     pub read_only: bool,
-    /// Takes an index whose manifests are not all there.
-    pub sparse_indexes: bool,
+    /// Takes manifests whose layers are not all there and indexes whose platforms are not, as a mirror of a part needs.
+    pub sparse: bool,
     /// Bounds.
     pub limits: Limits,
     /// A file that gets one JSON object a line for each request, appended.
@@ -41,7 +41,7 @@ impl Options {
             access: Access::open(),
             open_beyond_loopback: false,
             read_only: false,
-            sparse_indexes: false,
+            sparse: false,
             limits: Limits::default(),
             access_log: None,
         }

@@ -4,7 +4,7 @@ use http::{Method, StatusCode, Uri};
 use towline_oci::Digest;
 use uuid::Uuid;
 
-use crate::names::{Repository, Tag};
+use crate::names::{NameError, Repository, Tag};
 use crate::refusal::{Refusal, bad, missing};
 
 /// What is asked for, of which repository.
@@ -42,6 +42,8 @@ pub(crate) enum ManifestName {
     Tag(Tag),
     /// By digest.
     Digest(Digest),
+    /// By what cannot be a tag: nothing has this name, and nothing can get it.
+    Impossible(NameError),
 }
 
 /// What a request does to a repository, for the access rules.
@@ -119,8 +121,7 @@ fn manifest(text: &str) -> Result<ManifestName, Refusal> {
     if text.contains(':') {
         return Ok(ManifestName::Digest(digest(text)?));
     }
-    let tag = Tag::parse(text).map_err(|error| bad("MANIFEST_INVALID", error.to_string()))?;
-    Ok(ManifestName::Tag(tag))
+    Ok(Tag::parse(text).map_or_else(ManifestName::Impossible, ManifestName::Tag))
 }
 
 fn upload(text: &str) -> Result<Uuid, Refusal> {
@@ -197,6 +198,20 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_a_tag_is_a_name_that_nothing_has() {
+        for path in ["/v2/a/manifests/..", "/v2/a/manifests/.INVALID"] {
+            let read = route(path);
+            assert!(
+                matches!(
+                    read,
+                    Ok(Route::In(_, Thing::Manifest(ManifestName::Impossible(_))))
+                ),
+                "{path}: {read:?}"
+            );
+        }
+    }
+
+    #[test]
     fn hostile_paths_are_refused() {
         for (path, expected) in [
             ("/v2/../etc/manifests/v1", (400, "NAME_INVALID")),
@@ -204,7 +219,6 @@ mod tests {
             ("/v2/a%2f..%2fb/tags/list", (400, "NAME_INVALID")),
             ("/v2//tags/list", (400, "NAME_INVALID")),
             ("/v2/tags/list", (400, "NAME_INVALID")),
-            ("/v2/a/manifests/..", (400, "MANIFEST_INVALID")),
             ("/v2/a/blobs/sha256:short", (400, "DIGEST_INVALID")),
             ("/v2/a/blobs/uploads/no-uuid", (404, "BLOB_UPLOAD_UNKNOWN")),
             ("/v2/a/unknown/x", (404, "UNSUPPORTED")),

@@ -217,7 +217,7 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         access: options.access,
         limits: options.limits,
         read_only: options.read_only,
-        sparse_indexes: options.sparse_indexes,
+        sparse: options.sparse,
         blobs: Box::new(FileBlobs::new(root.clone())),
         metadata: Box::new(FileMetadata::new(root.clone(), entries)),
         uploads,

@@ -65,6 +65,7 @@ impl Registry {
         let digest = match which {
             ManifestName::Digest(digest) => Some(digest.clone()),
             ManifestName::Tag(tag) => self.metadata.tag(name, tag)?,
+            ManifestName::Impossible(_) => None,
         };
         let found = match &digest {
             Some(digest) => self.metadata.manifest(name, digest)?,
@@ -142,7 +143,7 @@ impl Registry {
     ) -> Answer {
         let algorithm = match &which {
             ManifestName::Digest(digest) => digest.algorithm(),
-            ManifestName::Tag(_) => Algorithm::Sha256,
+            ManifestName::Tag(_) | ManifestName::Impossible(_) => Algorithm::Sha256,
         };
         let mut verifier = Verifier::new(algorithm);
         verifier.update(bytes);
@@ -157,6 +158,9 @@ impl Registry {
             }
             ManifestName::Digest(_) => {}
             ManifestName::Tag(tag) => tags.push(tag),
+            ManifestName::Impossible(error) => {
+                return Err(bad("MANIFEST_INVALID", error.to_string()));
+            }
         }
         let media_type = media_type_of(stated, bytes);
         let document = Document::parse(&media_type, bytes).map_err(|error| invalid(&error))?;
@@ -188,6 +192,9 @@ impl Registry {
 
     /// Whether the repository holds what a manifest names, except what is fetched elsewhere.
     fn all_there(&self, name: &Repository, document: &Document) -> Result<(), Refusal> {
+        if self.sparse {
+            return Ok(());
+        }
         let mut absent = Vec::new();
         match document {
             Document::Manifest(manifest) => {
@@ -199,7 +206,7 @@ impl Registry {
                     }
                 }
             }
-            Document::Index(index) if !self.sparse_indexes => {
+            Document::Index(index) => {
                 for descriptor in &index.manifests {
                     let digest = &descriptor.digest;
                     if self.metadata.manifest(name, digest)?.is_none()
@@ -209,7 +216,6 @@ impl Registry {
                     }
                 }
             }
-            Document::Index(_) => {}
         }
         if absent.is_empty() {
             return Ok(());
@@ -227,6 +233,7 @@ impl Registry {
             let deleted = match &which {
                 ManifestName::Tag(tag) => this.metadata.delete_tag(&name, tag)?,
                 ManifestName::Digest(digest) => this.metadata.delete_manifest(&name, digest)?,
+                ManifestName::Impossible(_) => false,
             };
             if deleted {
                 Ok(())
@@ -301,7 +308,7 @@ fn referrer(media_type: &str, digest: &Digest, size: usize, document: &Document)
 
 fn unknown(which: &ManifestName) -> Refusal {
     let cause = match which {
-        ManifestName::Tag(_) => Cause::TagNotFound,
+        ManifestName::Tag(_) | ManifestName::Impossible(_) => Cause::TagNotFound,
         ManifestName::Digest(_) => Cause::DigestNotFound,
     };
     let name = described(which);

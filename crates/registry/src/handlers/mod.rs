@@ -31,7 +31,7 @@ pub(crate) struct Registry {
     pub(crate) access: Access,
     pub(crate) limits: Limits,
     pub(crate) read_only: bool,
-    pub(crate) sparse_indexes: bool,
+    pub(crate) sparse: bool,
     pub(crate) blobs: Box<dyn BlobStore>,
     pub(crate) metadata: Box<dyn MetadataStore>,
     pub(crate) uploads: Uploads,
@@ -254,5 +254,6 @@ fn described(which: &ManifestName) -> String {
     match which {
         ManifestName::Tag(tag) => tag.to_string(),
         ManifestName::Digest(digest) => digest.to_string(),
+        ManifestName::Impossible(error) => error.name.clone(),
     }
 }

@@ -272,6 +272,14 @@ async fn manifests_that_are_wrong_are_refused() {
         "MANIFEST_INVALID"
     );
     assert_eq!(put(".bad", MANIFEST, good).await.status, 400);
+    for method in ["GET", "DELETE"] {
+        let answer = registry.send(method, "/v2/a/manifests/.bad", &[], "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (404, "MANIFEST_UNKNOWN"),
+            "{method} of what cannot be a tag"
+        );
+    }
     let large = " ".repeat(5 << 20);
     assert_eq!(
         put("v1", MANIFEST, large).await.status,
@@ -286,6 +294,31 @@ async fn manifests_that_are_wrong_are_refused() {
     )
     .await;
     assert_eq!(sparse.code(), "MANIFEST_BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_sparse_registry_takes_what_is_not_all_there() {
+    let registry = Registry::with(|options| options.sparse = true).await;
+    let absent = json!({"mediaType": MANIFEST, "digest": sha256(b"none"), "size": 4});
+    let image =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": absent, "layers": [absent]});
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": [absent]});
+    for (tag, kind, document) in [("image", MANIFEST, image), ("index", kind, index)] {
+        let path = format!("/v2/a/manifests/{tag}");
+        let answer = registry
+            .send(
+                "PUT",
+                &path,
+                &[("content-type", kind)],
+                document.to_string(),
+            )
+            .await;
+        assert_eq!(answer.status, 201, "{tag}: {answer:?}");
+        assert_eq!(registry.get(&path).await.json(), document);
+    }
+    let blob = format!("/v2/a/blobs/{}", sha256(b"none"));
+    assert_eq!(registry.get(&blob).await.code(), "BLOB_UNKNOWN");
 }
 
 #[tokio::test]
