@@ -72,7 +72,7 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) oom_score_adj: i64,
     pub(crate) privileged: bool,
     pub(crate) mounts: Vec<SpecMount>,
-    pub(crate) root_propagation: Option<&'static str>,
+    pub(crate) root_propagation: &'static str,
     pub(crate) masked: Vec<String>,
     pub(crate) read_only: Vec<String>,
     /// Kind (`network`, `pid`, ...) and the path of one to join; `None` for a new one.
@@ -139,18 +139,15 @@ fn linux(input: &SpecInput<'_>) -> Value {
             })
         })
         .collect();
-    let mut linux = json!({
+    json!({
         "namespaces": namespaces,
         "cgroupsPath": input.cgroup,
         "resources": resources,
         "devices": devices,
         "maskedPaths": input.masked,
         "readonlyPaths": input.read_only,
-    });
-    if let Some(propagation) = input.root_propagation {
-        linux["rootfsPropagation"] = json!(propagation);
-    }
-    linux
+        "rootfsPropagation": input.root_propagation,
+    })
 }
 
 /// No device but the harmless ones that every container has (the OCI runtime adds those) and those given.
@@ -185,7 +182,7 @@ mod tests {
             oom_score_adj: 1000,
             privileged: false,
             mounts: vec![],
-            root_propagation: None,
+            root_propagation: "private",
             masked: MASKED.map(str::to_owned).to_vec(),
             read_only: READ_ONLY.map(str::to_owned).to_vec(),
             namespaces: vec![("pid", None), ("network", Some(PathBuf::from("/n")))],

@@ -153,20 +153,16 @@ pub(crate) fn all(
     mounts
 }
 
-/// `rootfsPropagation`: the host's mounts reach the container only through a root that lets them.
-pub(crate) fn root_propagation(user: &[UserMount]) -> Option<&'static str> {
-    if user
-        .iter()
-        .any(|m| m.propagation == Propagation::Bidirectional)
-    {
-        Some("rshared")
-    } else if user
-        .iter()
-        .any(|m| m.propagation == Propagation::HostToContainer)
-    {
-        Some("rslave")
+/// `rootfsPropagation`. The OCI runtime library leaves the option of a single mount aside, so the root's decides for all:
+/// private unless a mount asks for more. Beside such a mount the private ones of the same container see later mounts too.
+pub(crate) fn root_propagation(user: &[UserMount]) -> &'static str {
+    let any = |wanted| user.iter().any(|m| m.propagation == wanted);
+    if any(Propagation::Bidirectional) {
+        "shared"
+    } else if any(Propagation::HostToContainer) {
+        "slave"
     } else {
-        None
+        "private"
     }
 }
 
@@ -243,8 +239,8 @@ mod tests {
         let at = |p: &str| places.iter().position(|q| *q == p).unwrap();
         assert!(at("/data") < at("/data/inner"));
         assert_eq!(mounts[at("/data")].options, ["rbind", "rslave", "ro"]);
-        assert_eq!(root_propagation(&asked), Some("rslave"));
-        assert_eq!(root_propagation(&[]), None);
+        assert_eq!(root_propagation(&asked), "slave");
+        assert_eq!(root_propagation(&[]), "private");
     }
 
     #[test]

@@ -250,3 +250,41 @@ async fn mounts_images_limits_and_logs() {
     }
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn later_mounts_reach_a_container_that_asks_for_them() {
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    let Some((_registry, mut node, image)) = started("l").await else {
+        return;
+    };
+    let config = pod(&node, "l");
+    let sandbox = node.run_pod(&config).await;
+    let host = node.directory.path().join("volume");
+    std::fs::create_dir(&host).unwrap();
+    mount_bind(&host, &host).unwrap();
+    mount_change(&host, MountPropagationFlags::SHARED).unwrap();
+    let mount = |inside: &str, propagation: v1::MountPropagation| v1::Mount {
+        container_path: inside.to_owned(),
+        host_path: host.to_str().unwrap().to_owned(),
+        propagation: propagation as i32,
+        ..Default::default()
+    };
+    let mut ids = Vec::new();
+    for (name, propagation) in [
+        ("asks", v1::MountPropagation::PropagationHostToContainer),
+        ("does-not", v1::MountPropagation::PropagationPrivate),
+    ] {
+        let mut config = container(name, &image, &[]);
+        config.mounts = vec![mount("/data", propagation)];
+        ids.push(node.run(&sandbox, config).await);
+    }
+    let inside = host.join("inside");
+    std::fs::create_dir(&inside).unwrap();
+    towline_sys::mount::tmpfs(&inside, 1 << 20).unwrap();
+    std::fs::write(inside.join("late"), "").unwrap();
+    let late = ["/bin/exists", "/data/inside/late"];
+    assert_eq!(node.exec(&ids[0], &late).await.0, 0);
+    assert_eq!(node.exec(&ids[1], &late).await.0, 1);
+    towline_sys::mount::unmount_under(&host).unwrap();
+    node.finish().await;
+}
