@@ -73,7 +73,8 @@ impl StagedLayer {
             source,
         })?;
         fs::write_atomic_mode(self.staged.join(INFO), &text, 0o600)?;
-        fs::sync_fs(&self.staged)?;
+        let store = Arc::clone(&self.store);
+        store.syncer.sync(|| fs::sync_fs(&self.staged))?;
         let path = self.store.layout.layer(&self.diff_id);
         let mut state = self.store.state();
         if state.layers.contains_key(&self.diff_id) {

@@ -28,6 +28,7 @@ mod records;
 mod spool;
 mod state;
 mod store;
+mod syncer;
 mod tree;
 mod verify;
 

@@ -16,6 +16,7 @@ use crate::lock::Lock;
 use crate::record::ImageRecord;
 use crate::records::Records;
 use crate::store::Options;
+use crate::syncer::Syncer;
 
 /// What the clones of a store share.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) options: Options,
     pub(crate) records: Records,
+    /// Layers that end at the same time become durable together.
+    pub(crate) syncer: Syncer,
     state: Mutex<State>,
     _lock: Lock,
 }
@@ -52,6 +55,7 @@ impl Inner {
             layout,
             options,
             records,
+            syncer: Syncer::default(),
             state: Mutex::new(state),
             _lock: lock,
         }
