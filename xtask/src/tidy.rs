@@ -18,16 +18,22 @@ pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
         if !path.is_file() {
             continue;
         }
-        if file.ends_with(".rs") {
+        if is(&file, "rs") {
             let text = std::fs::read_to_string(&path).with_context(|| format!("read {file}"))?;
             source(&file, &text, &mut problems);
         }
-        if file.ends_with(".rs") || file.ends_with(".md") || file.ends_with(".toml") {
+        if is(&file, "rs") || is(&file, "md") || is(&file, "toml") {
             let text = std::fs::read_to_string(&path).with_context(|| format!("read {file}"))?;
             foreign_words(&file, &text, &mut problems);
         }
     }
     Ok(problems)
+}
+
+fn is(file: &str, extension: &str) -> bool {
+    Path::new(file)
+        .extension()
+        .is_some_and(|end| end == extension)
 }
 
 fn tracked(root: &Path) -> anyhow::Result<Vec<String>> {

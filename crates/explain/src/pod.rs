@@ -130,18 +130,9 @@ async fn one(
     };
     let fixes = fixes::fixes(&ground, &verdict);
     let mut evidence = cluster.evidence(container, node.as_ref());
+    evidence.splice(0..0, parsed.as_ref().err().map(reference_evidence));
     evidence.extend(secret_evidence(&facts, spare.as_deref()));
     evidence.extend(proof_evidence(context, proof.as_ref()));
-    if let Err(error) = &parsed {
-        evidence.insert(
-            0,
-            Evidence {
-                fact: error.to_string(),
-                seen_from: "the pod's spec".into(),
-                seen_by: "towline".into(),
-            },
-        );
-    }
     Diagnosis {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
@@ -327,6 +318,14 @@ async fn spare_secret(
         }
     }
     None
+}
+
+fn reference_evidence(error: &towline_oci::ReferenceError) -> Evidence {
+    Evidence {
+        fact: error.to_string(),
+        seen_from: "the pod's spec".into(),
+        seen_by: "towline".into(),
+    }
 }
 
 fn secret_evidence(facts: &[SecretFact], spare: Option<&str>) -> Vec<Evidence> {

@@ -44,6 +44,6 @@ pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(OK);
     }
     output::error(error);
-    let usage = error.chain().any(|cause| cause.is::<Usage>());
+    let usage = error.chain().any(<dyn std::error::Error>::is::<Usage>);
     ExitCode::from(if usage { USAGE } else { BROKEN })
 }

@@ -11,7 +11,7 @@ use crate::table;
 /// Print the causes of a failed pull, or the page of one: what it is, how to prove it, how to fix it
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A cause, such as TagNotFound
+    /// A cause, such as `TagNotFound`
     name: Option<String>,
     /// How to print the list
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

@@ -10,7 +10,7 @@ use crate::cluster::ClusterArgs;
 use crate::exit::OK;
 use crate::output;
 
-/// Run the controllers alone: Deployments, ReplicaSets, namespaces, service accounts, garbage collection
+/// Run the controllers alone: Deployments and their sets, namespaces, service accounts, garbage collection
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         options.kubelet_listen,
     ) = (any, any, any);
     options.resolver = vec![resolver.local_addr()];
-    options.node_name = "demo".to_owned();
+    "demo".clone_into(&mut options.node_name);
     options.registry_access =
         demo::access(USER, PASSWORD).context("set up the registry's login")?;
     let started = Instant::now();
@@ -134,7 +134,7 @@ async fn story(handle: &Handle) -> anyhow::Result<()> {
         let fix = diagnosis
             .fixes
             .first()
-            .map_or(cause.fix(), |fix| fix.description.as_str());
+            .map_or_else(|| cause.fix(), |fix| fix.description.as_str());
         output::line(format!("  {} {}: {fix}", styled(BAD, cause), scenario.name))?;
     }
     Ok(())

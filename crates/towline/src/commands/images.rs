@@ -44,7 +44,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let name = row
             .tags
             .first()
-            .or(row.digests.first())
+            .or_else(|| row.digests.first())
             .cloned()
             .unwrap_or_else(|| "<none>".to_owned());
         vec![

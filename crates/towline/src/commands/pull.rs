@@ -128,7 +128,10 @@ async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled
                 args,
                 &format!(
                     "{}: {error}",
-                    pulled.cause.map(|cause| cause.name()).unwrap_or_default()
+                    pulled
+                        .cause
+                        .map(towline_cause::Cause::name)
+                        .unwrap_or_default()
                 ),
             );
             return Ok(pulled);

@@ -182,7 +182,7 @@ impl Pods {
         let key = |pod: &Pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
         match event {
             watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
-                drop(self.known.insert(key(&pod), pod))
+                drop(self.known.insert(key(&pod), pod));
             }
             watcher::Event::Delete(pod) => drop(self.known.remove(&key(&pod))),
             watcher::Event::Init => self.known.clear(),

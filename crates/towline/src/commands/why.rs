@@ -90,7 +90,7 @@ async fn of_pod(args: &Args, name: &str) -> anyhow::Result<Vec<Diagnosis>> {
             format!("there is no pod {name:?} in namespace {namespace:?}"),
             "`towline get pods -A` lists them; an image is asked about by its whole name, such as docker.io/library/nginx:1.25",
         ),
-        error => anyhow::Error::new(error).context(format!("explain pod {name}")),
+        error @ pod::ExplainError::Api { .. } => anyhow::Error::new(error).context(format!("explain pod {name}")),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Who is asking: every endpoint wants to know.
 
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use towline_sys::testing::{need_program, need_root};
@@ -8,7 +9,7 @@ use towline_sys::testing::{need_program, need_root};
 use crate::support::eventually;
 use crate::support::node::{Node, kubectl};
 use crate::support::program::{Guard, text, towline};
-use crate::support::registry::{hello, push};
+use crate::support::registry::push;
 
 /// The status that an HTTPS request gets, certificate unchecked.
 fn status(url: &str, token: Option<&str>) -> String {
@@ -143,7 +144,6 @@ fn sockets_and_keys_are_for_the_owner_alone() {
     if !need_root() {
         return;
     }
-    use std::os::unix::fs::MetadataExt as _;
     let node = Node::up();
     for file in [
         node.kubeconfig(),

@@ -40,7 +40,7 @@ fn the_demo_shows_each_cause_and_recovers() {
     let shown: Vec<&str> = readme
         .split("```text\n")
         .skip(1)
-        .flat_map(|block| block.split("```").next())
+        .filter_map(|block| block.split("```").next())
         .flat_map(str::lines)
         .collect();
     assert!(shown.len() > 100, "the README shows the demo");

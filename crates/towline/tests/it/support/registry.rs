@@ -105,8 +105,8 @@ fn certificate(folder: &Path) -> String {
     let leaf = ca.leaf(&["127.0.0.1"], towline_lab::tls::Flaw::None);
     for (name, pem) in [
         ("ca.pem", ca.pem()),
-        ("cert.pem", leaf.certificate_pem.clone()),
-        ("key.pem", leaf.key_pem.clone()),
+        ("cert.pem", leaf.certificate_pem),
+        ("key.pem", leaf.key_pem),
     ] {
         std::fs::write(folder.join(name), pem).unwrap();
     }
