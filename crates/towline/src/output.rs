@@ -72,6 +72,7 @@ pub(crate) fn note(text: impl std::fmt::Display) {
 }
 
 /// Draws over the current line of stderr.
+#[cfg(feature = "node")]
 pub(crate) fn redraw(text: &str) {
     drop(write!(anstream::stderr().lock(), "\r\x1b[K{text}"));
 }

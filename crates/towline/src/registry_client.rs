@@ -36,15 +36,19 @@ pub(crate) struct RegistryArgs {
 
 impl RegistryArgs {
     /// Takes over what the node beside this kubeconfig was told, where the command line says nothing: its name servers.
+    #[cfg(feature = "node")]
     pub(crate) fn beside(mut self, kubeconfig: &Path) -> Self {
-        #[cfg(feature = "node")]
         if self.resolver.is_empty()
             && let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read)
         {
             self.resolver = facts.resolver;
         }
-        #[cfg(not(feature = "node"))]
-        let _ = kubeconfig;
+        self
+    }
+
+    /// No node runs beside a program that was built without one.
+    #[cfg(not(feature = "node"))]
+    pub(crate) fn beside(self, _kubeconfig: &Path) -> Self {
         self
     }
 

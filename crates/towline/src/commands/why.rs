@@ -14,6 +14,7 @@ use crate::registry_client::RegistryArgs;
 
 mod text;
 
+#[cfg(feature = "node")]
 pub(crate) use text::print as print_text;
 
 /// Say why an image does not pull, prove it against the registry, and name the change that helps
