@@ -85,11 +85,8 @@ pub(crate) fn config(pod: &Pod, attempt: u32, defaults: &Defaults<'_>) -> PodSan
             namespace: view::namespace(pod).to_owned(),
             attempt,
         }),
-        hostname: if host {
-            defaults.node_name.to_owned()
-        } else {
-            hostname(pod)
-        },
+        // On the node's network the pod shares the node's UTS namespace: there is no name to set, and runc refuses one.
+        hostname: if host { String::new() } else { hostname(pod) },
         log_directory: log_directory(defaults.log_root, pod),
         dns_config: Some(dns(pod, defaults)),
         port_mappings: if host { Vec::new() } else { ports(pod) },
