@@ -179,7 +179,6 @@ impl Agent {
             resolv_conf: &resolv_conf,
             cgroup_root: &settings.cgroup_root,
             qos: &qos,
-            node_name: &settings.node_name,
         };
         sandbox::config(pod, attempt, &defaults)
     }

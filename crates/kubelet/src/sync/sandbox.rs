@@ -25,8 +25,6 @@ pub(crate) struct Defaults<'a> {
     pub(crate) resolv_conf: &'a str,
     pub(crate) cgroup_root: &'a str,
     pub(crate) qos: &'a str,
-    /// The host's name, for pods on the host's network.
-    pub(crate) node_name: &'a str,
 }
 
 /// The directory of a pod's logs.
@@ -288,7 +286,6 @@ mod tests {
             resolv_conf: HOST,
             cgroup_root: "/",
             qos: "Burstable",
-            node_name: "node1",
         }
     }
 
@@ -307,6 +304,12 @@ mod tests {
         );
         assert_eq!(config.labels["io.kubernetes.pod.uid"], "u");
         assert_eq!(config.metadata.unwrap().attempt, 2);
+    }
+
+    #[test]
+    fn a_pod_on_the_nodes_network_sets_no_hostname() {
+        let spec = serde_json::json!({"containers": [], "hostNetwork": true});
+        assert_eq!(config(&pod(&spec), 0, &defaults(&[])).hostname, "");
     }
 
     #[test]
