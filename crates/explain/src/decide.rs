@@ -249,8 +249,8 @@ fn both(node: &NodeView, proof: &Proof) -> Verdict {
 /// The replay pulls, the node did not: what only the node sees stands; the rest may be over, or differ from there.
 fn node_alone(node: &NodeView, proof: &Proof) -> Verdict {
     let mut verdict = of_node(node);
-    if !only_the_node_sees(node.cause) && proof.on_node && node.confidence > Confidence::Likely {
-        verdict.confidence = Confidence::Likely;
+    if !only_the_node_sees(node.cause) && proof.on_node {
+        verdict.confidence = verdict.confidence.min(Confidence::Likely);
     }
     verdict
 }
@@ -441,7 +441,14 @@ mod tests {
     #[test]
     fn nothing_known_is_said_so() {
         assert_eq!(decide(&facts(None, None, &[])).cause, Some(Cause::Unknown));
-        let proof = proof(None, false);
-        assert_eq!(decide(&facts(None, Some(&proof), &[])).cause, None);
+        let proof = |on_node| proof(None, on_node);
+        assert_eq!(decide(&facts(None, Some(&proof(false)), &[])).cause, None);
+        let node = node(Cause::Unknown, true);
+        let verdict = decide(&facts(Some(&node), Some(&proof(true)), &[]));
+        assert_eq!(
+            (verdict.cause, verdict.confidence),
+            (Some(Cause::Unknown), Confidence::Unknown),
+            "a cause that nobody knows is not likely"
+        );
     }
 }
