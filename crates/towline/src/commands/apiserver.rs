@@ -1,6 +1,6 @@
 //! `towline apiserver`: the API server alone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::output;
 
 /// Run the Kubernetes API server alone, over its own embedded store
 ///
-/// Writes kubeconfigs for admin, scheduler, controllers and the nodes named into DIR/kubeconfigs.
+/// Writes kubeconfigs for admin, scheduler, controllers and the nodes named into DIR/kubeconfigs, and beside a node's
+/// kubeconfig the certificate of its endpoint for logs (node-NAME.crt, node-NAME.key). Its authority is DIR/pki/ca.crt.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where it keeps objects, certificates and kubeconfigs
@@ -25,9 +26,21 @@ pub(crate) struct Args {
     /// Another name that its certificate holds; repeatable
     #[arg(long, value_name = "NAME")]
     server_name: Vec<String>,
-    /// Write a kubeconfig for the agent of this node; repeatable
-    #[arg(long, value_name = "NAME")]
-    node: Vec<String>,
+    /// Write kubeconfig and certificate for the agent of this node, at this address [default: 127.0.0.1]; repeatable
+    #[arg(long, value_name = "NAME[=IP]", value_parser = node)]
+    node: Vec<(String, IpAddr)>,
+}
+
+fn node(text: &str) -> Result<(String, IpAddr), String> {
+    let (name, ip) = text.split_once('=').unwrap_or((text, "127.0.0.1"));
+    // The name becomes a file's.
+    if name.is_empty() || name.contains('/') {
+        return Err(format!("{name:?} names no node"));
+    }
+    let ip = ip
+        .parse()
+        .map_err(|_| format!("{ip:?} is not an IP address"))?;
+    Ok((name.to_owned(), ip))
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -46,8 +59,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     identities.extend(
         args.node
             .iter()
-            .map(|name| (format!("node-{name}"), Identity::Node(name.clone()))),
+            .map(|(name, _)| (format!("node-{name}"), Identity::Node(name.clone()))),
     );
+    for (name, ip) in &args.node {
+        let common_name = format!("system:node:{name}");
+        let certified = handle
+            .issue_serving_cert(&common_name, std::slice::from_ref(name), &[*ip])
+            .with_context(|| format!("make the certificate of node {name}"))?;
+        let file = |end: &str| folder.join(format!("node-{name}.{end}"));
+        write(&file("crt"), &certified.certificate_pem)?;
+        write(&file("key"), &certified.key_pem)?;
+    }
     for (name, identity) in identities {
         write(
             &folder.join(name),

@@ -1,7 +1,7 @@
 //! `towline kubelet`: the node agent alone, on any API server and any CRI runtime.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,6 +36,12 @@ pub(crate) struct Args {
     /// The node's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     node_ip: IpAddr,
+    /// Certificate (PEM) of the endpoint for logs, from an authority that the API server knows [default: one of its own]
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
     /// Authority (PEM) of clients that may read logs: the API server's
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
@@ -64,14 +70,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     options.cgroup_root = args.cgroup_root;
     options.kubernetes_exact = args.kubernetes_exact;
     options.max_parallel_image_pulls = Some(args.max_parallel_image_pulls).filter(|most| *most > 0);
-    if let Some(file) = &args.client_ca_file {
-        let pem = std::fs::read(file)
-            .with_context(|| format!("read the authority {}", file.display()))?;
-        options.serving = Serving {
-            identity: None,
-            client_ca: Some(pem),
-        };
-    }
+    options.serving = serving(
+        args.client_ca_file.as_deref(),
+        args.tls_cert_file
+            .as_deref()
+            .zip(args.tls_private_key_file.as_deref()),
+    )?;
     let handle = Service::start(options).await.context("start the kubelet")?;
     output::note(format!(
         "kubelet runs, its endpoint is https://{}",
@@ -86,4 +90,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::from(OK)),
         Some(why) => Err(anyhow::anyhow!("the kubelet ended: {why}")),
     }
+}
+
+/// The endpoint's own certificate with its key, and the authority of those who call it.
+fn serving(client_ca: Option<&Path>, identity: Option<(&Path, &Path)>) -> anyhow::Result<Serving> {
+    let read = |what: &str, file: &Path| {
+        std::fs::read_to_string(file).with_context(|| format!("read {what} {}", file.display()))
+    };
+    let identity = match identity {
+        Some((certificate, key)) => Some((
+            read("the certificate", certificate)?.into_bytes(),
+            read("the key", key)?.into(),
+        )),
+        None => None,
+    };
+    let client_ca = client_ca
+        .map(|file| read("the authority", file))
+        .transpose()?
+        .map(String::into_bytes);
+    Ok(Serving {
+        identity,
+        client_ca,
+    })
 }
