@@ -1,5 +1,6 @@
 //! What the tests share: a node of the real binary, kubectl, registries, waiting with a deadline.
 
+pub(crate) mod containerd;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod registry;

@@ -35,8 +35,9 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
+impl Guard {
+    /// Ends it with SIGINT, after 10 s with SIGKILL.
+    pub(crate) fn end(&mut self) {
         if self.0.try_wait().is_ok_and(|status| status.is_none()) {
             // SIGINT first: a node takes its pods, mounts and namespaces with it.
             signal(self.0.id(), "INT");
@@ -49,6 +50,12 @@ impl Drop for Guard {
             self.0.kill().ok();
             self.0.wait().ok();
         }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
