@@ -54,6 +54,10 @@ impl Parts {
                 .into_iter()
                 .map(|task| format!("scheduler: {task}")),
         );
+        // Ends containers and removes volumes, of which some are mounts; the pod objects stay for the next start.
+        if !self.kubelet.stop_pods(left(2)).await {
+            unfinished.push("kubelet: pods".to_owned());
+        }
         let outcome = self.kubelet.shutdown(left(4)).await;
         unfinished.extend(
             outcome

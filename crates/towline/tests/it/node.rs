@@ -24,11 +24,11 @@ fn a_pod_from_the_nodes_own_registry_runs_and_all_is_gone_after_ctrl_c() {
         "1.0",
         None,
     );
-    node.run(
-        "good",
-        &format!("{}/lib/app:1.0", node.address("registry")),
-        "",
-    );
+    let image = format!("{}/lib/app:1.0", node.address("registry"));
+    // A volume in memory is a mount of the kubelet's, which has to go too.
+    node.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: good}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: app, image: \"{image}\", volumeMounts: [{{name: mem, mountPath: /mem}}]}}\n  volumes: [{{name: mem, emptyDir: {{medium: Memory}}}}]\n"
+    ));
     node.wait_status("good", "Running", 20);
     eventually("the log has the line", 5, || {
         let log = node.kubectl(&["logs", "good"]);
