@@ -19,7 +19,6 @@ mod objects;
 mod options;
 mod pleg;
 mod probes;
-mod quantity;
 mod server;
 mod service;
 mod sources;

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
 
-use crate::quantity;
 use crate::view;
+use towline_pod::quantity;
 
 /// What the pod does not hold but the node knows.
 #[derive(Debug, Clone, Default)]

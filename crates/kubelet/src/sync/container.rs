@@ -12,8 +12,8 @@ use towline_cri::v1::{
 
 use super::sandbox;
 use crate::env::expand::expand;
-use crate::quantity;
 use crate::view::{self, key};
+use towline_pod::quantity;
 
 const CPU_PERIOD: i64 = 100_000;
 const MASKED: [&str; 12] = [

@@ -16,9 +16,9 @@ use towline_sys::{fs, mount};
 pub(crate) use self::token::Tokens;
 use crate::clock::Clock;
 use crate::env::field::NodeFacts;
-use crate::quantity;
 use crate::sources::Sources;
 use crate::view;
+use towline_pod::quantity;
 
 /// Size of a memory volume without a limit, in bytes.
 const MEMORY_DEFAULT: u64 = 64 * 1024 * 1024;
