@@ -66,7 +66,17 @@ impl Verdict {
 
 /// Decides. Facts that are the same from everywhere (a reference, a secret, a manifest) come before what only one side saw;
 /// where node and replay disagree the node is believed and the replay's answer stays open.
+///
+/// Nothing is called proven while other causes stay open.
 pub fn decide(facts: &Facts<'_>) -> Verdict {
+    let mut verdict = weigh(facts);
+    if !verdict.alternatives.is_empty() {
+        verdict.confidence = verdict.confidence.min(Confidence::Likely);
+    }
+    verdict
+}
+
+fn weigh(facts: &Facts<'_>) -> Verdict {
     if facts.bad_reference.is_some() {
         return Verdict::proven(Cause::InvalidReference, Step::Reference);
     }
@@ -312,7 +322,6 @@ mod tests {
             failure: cause.map(|cause| ProofFailure {
                 cause,
                 step: Step::Resolve,
-                endpoint: None,
                 detail: String::new(),
                 alternatives: vec![],
             }),
@@ -425,7 +434,7 @@ mod tests {
                 Some(Cause::TagNotFound),
                 false,
                 Cause::ConnectionTimeout,
-                Confidence::Stated,
+                Confidence::Likely,
             ),
         ] {
             let (node, proof) = (node(told, typed), proof(seen, on_node));
@@ -436,6 +445,16 @@ mod tests {
                 "{told} {seen:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_leaves_others_open_is_not_proven() {
+        let mut proof = proof(Some(Cause::NoCredentials), true);
+        proof.failure.as_mut().unwrap().alternatives = vec![Cause::RepositoryNotFound];
+        let verdict = decide(&facts(None, Some(&proof), &[]));
+        assert_eq!(verdict.cause, Some(Cause::NoCredentials));
+        assert_eq!(verdict.alternatives, [Cause::RepositoryNotFound]);
+        assert_eq!(verdict.confidence, Confidence::Likely);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::secrets::{self, SecretFact, SecretState};
 use crate::{API_VERSION, Diagnosis, Evidence, KIND, Target, Unread};
 use cluster::Cluster;
 
+/// The most secrets that a pod does not name and that are tried all the same: each costs the registry a replay.
+const MAX_SPARE: usize = 5;
+
 /// What an explanation works with.
 #[derive(Clone)]
 pub struct Context {
@@ -301,20 +304,21 @@ async fn spare_secret(
     {
         return None;
     }
-    for (name, secret) in cluster.pull_secrets(&context.kube).await {
-        let SecretState::Matches(keys) = secrets::judge(image, &secret) else {
-            continue;
-        };
-        let fact = SecretFact {
-            name: name.clone(),
-            state: SecretState::Matches(keys),
-        };
-        if replay(context, cluster, image, &[fact])
+    let matching = cluster
+        .pull_secrets(&context.kube)
+        .await
+        .into_iter()
+        .filter_map(|(name, secret)| {
+            let state = secrets::judge(image, &secret);
+            matches!(state, SecretState::Matches(_)).then_some(SecretFact { name, state })
+        });
+    for fact in matching.take(MAX_SPARE) {
+        if replay(context, cluster, image, std::slice::from_ref(&fact))
             .await
             .failure
             .is_none()
         {
-            return Some(name);
+            return Some(fact.name);
         }
     }
     None

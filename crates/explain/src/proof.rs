@@ -29,21 +29,10 @@ pub struct ProofFailure {
     pub cause: Cause,
     /// The step.
     pub step: Step,
-    /// Scheme, host and port.
-    pub endpoint: Option<String>,
     /// What was attempted, on what, and what came back.
     pub detail: String,
     /// Causes left open.
     pub alternatives: Vec<Cause>,
-}
-
-impl Proof {
-    /// The step that failed, as it was seen.
-    pub fn failed_step(&self) -> Option<&StepSeen> {
-        self.steps
-            .iter()
-            .find(|step| step.outcome == StepOutcome::Failed)
-    }
 }
 
 /// Replays the pull and puts the report into the words of a diagnosis.
@@ -65,7 +54,6 @@ fn of_report(report: Report, on_node: bool) -> Proof {
         failure: report.failure.map(|failed| ProofFailure {
             cause: failed.cause(),
             step: failed.step,
-            endpoint: failed.endpoint.clone(),
             alternatives: failed.alternatives.iter().map(CauseName::cause).collect(),
             detail: failed.detail,
         }),

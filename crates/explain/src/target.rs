@@ -48,14 +48,6 @@ impl Target {
             owner: None,
         }
     }
-
-    /// What `kubectl` calls the object to change: `deployment/web` or `pod/web`.
-    pub fn object(&self) -> String {
-        match &self.owner {
-            Some(owner) => format!("{}/{}", owner.kind.to_lowercase(), owner.name),
-            None => format!("pod/{}", self.name),
-        }
-    }
 }
 
 impl std::fmt::Display for Target {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use towline_cause::{Cause, Failure, Step};
+use towline_cause::{Cause, Failure, Group, Step};
 use towline_distribution::{Fact, Repository, Resolved};
 use towline_keyring::Candidate;
 use towline_oci::Reference;
@@ -57,7 +57,7 @@ pub(crate) async fn try_all(probe: &mut Probe<'_>, reference: &Reference) -> Opt
     let failure = most_telling(failures)?;
     let outcome = match failure.step() {
         Step::Authenticate => Outcome::Failed,
-        step if step > Step::Authenticate => Outcome::Ok,
+        _ if let_in(&failure) => Outcome::Ok,
         _ => Outcome::Skipped,
     };
     authenticated(probe, outcome, &facts);
@@ -87,12 +87,17 @@ async fn attempt(
     probe.report.tried.push(Tried {
         credential: candidate.credential.to_string(),
         origin: candidate.origin.to_string(),
-        accepted: outcome
-            .as_ref()
-            .map_or_else(|failure| failure.step() > Step::Authenticate, |_| true),
+        accepted: outcome.as_ref().err().is_none_or(let_in),
         failure: outcome.as_ref().err().map(FailureReport::from),
     });
     outcome.map(|resolved| (repository, resolved))
+}
+
+/// Whether a failure shows that the registry took the credential: it answered about what lies behind it. A connection that was cut,
+/// an answer of something else, or a limit says nothing of the credential.
+fn let_in(failure: &Failure) -> bool {
+    failure.step() > Step::Authenticate
+        && (failure.cause().group() == Group::Absent || failure.cause() == Cause::DigestMismatch)
 }
 
 /// Whether the registry itself said no.
@@ -125,7 +130,10 @@ fn authenticated(probe: &mut Probe<'_>, outcome: Outcome, facts: &[Fact]) {
             let verdict = match &tried.failure {
                 None => "accepted".to_owned(),
                 Some(failure) if tried.accepted => format!("let in ({})", failure.cause),
-                Some(failure) => format!("refused ({})", failure.cause),
+                Some(failure) if failure.step == Step::Authenticate => {
+                    format!("refused ({})", failure.cause)
+                }
+                Some(failure) => format!("undecided ({})", failure.cause),
             };
             if tried.origin == tried.credential || tried.credential == "anonymous" {
                 format!("{}: {verdict}", tried.credential)

@@ -205,7 +205,7 @@ impl Cluster {
         }
         lines.extend(
             node.filter(|node| !node.text.is_empty())
-                .map(|node| node.text.clone()),
+                .map(|node| without_suffix(&node.text)),
         );
         lines
             .into_iter()
@@ -215,6 +215,14 @@ impl Cluster {
                 seen_by: "kubelet".into(),
             })
             .collect()
+    }
+}
+
+/// The words of a message without our runtime's suffix, which repeats what the diagnosis says in fields of its own.
+fn without_suffix(text: &str) -> String {
+    match text.rfind(" [towline: ") {
+        Some(at) if towline_cause::suffix::parse(text).is_some() => text[..at].to_owned(),
+        _ => text.to_owned(),
     }
 }
 
