@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use towline_sys::fs::FsError;
+
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -12,7 +14,7 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: FsError,
     },
     /// A component does not start.
     #[error("start the {component}")]

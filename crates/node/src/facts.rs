@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use towline_sys::fs::{self, FsError};
 
 const API_VERSION: &str = "towline.dev/v1";
 const KIND: &str = "NodeFacts";
@@ -63,9 +64,10 @@ impl Facts {
         (facts.api_version == API_VERSION && facts.kind == KIND && alive).then_some(facts)
     }
 
-    pub(crate) fn write(&self, data_dir: &Path) -> std::io::Result<()> {
-        let text = serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?;
-        std::fs::write(data_dir.join(FILE), text)
+    pub(crate) fn write(&self, data_dir: &Path) -> Result<(), FsError> {
+        // Strings, numbers and paths always have a JSON form.
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        fs::write_atomic(data_dir.join(FILE), &text)
     }
 
     pub(crate) fn remove(data_dir: &Path) {

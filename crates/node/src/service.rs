@@ -7,6 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::time::Instant;
 use towline_apiserver::Identity;
+use towline_sys::fs;
 
 use crate::parts::{Apiserver, Parts};
 use crate::{Error, Facts, Options, parts};
@@ -134,17 +135,12 @@ impl Handle {
 }
 
 fn prepare(data_dir: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let failed = |source| Error::DataDir {
         path: data_dir.to_owned(),
         source,
     };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .map_err(failed)?;
-    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)
+    fs::create_dir_all_mode(data_dir, 0o700).map_err(failed)?;
+    fs::set_mode(data_dir, 0o700).map_err(failed)
 }
 
 /// A client configuration with the rights of this identity.
@@ -171,26 +167,10 @@ fn write_kubeconfigs(options: &Options, apiserver: &Apiserver) -> Result<PathBuf
         .map_err(|error| Error::component("API server")(error.into()))?;
     let path = options.data_dir.join("kubeconfig");
     for path in std::iter::once(&path).chain(&options.kubeconfig) {
-        write_private(path, &text).map_err(|source| Error::DataDir {
+        fs::write_atomic_mode(path, text.as_bytes(), 0o600).map_err(|source| Error::DataDir {
             path: path.clone(),
             source,
         })?;
     }
     Ok(path)
-}
-
-/// Writes a file that only its owner reads, in one step.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let part = path.with_extension("part");
-    drop(std::fs::remove_file(&part));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)
 }

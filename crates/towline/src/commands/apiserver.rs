@@ -87,19 +87,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(OK))
 }
 
-/// A kubeconfig holds a private key: for its owner alone.
+/// Keys and kubeconfigs are for their owner alone.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let part = path.with_extension("part");
-    drop(std::fs::remove_file(&part));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)
-        .with_context(|| format!("make {}", part.display()))?;
-    file.write_all(text.as_bytes())
-        .with_context(|| format!("write {}", part.display()))?;
-    std::fs::rename(&part, path).with_context(|| format!("write {}", path.display()))
+    towline_sys::fs::write_atomic_mode(path, text.as_bytes(), 0o600)
+        .with_context(|| format!("write {}", path.display()))
 }

@@ -21,13 +21,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.cluster.config().await?;
     let handle = Service::start(Options::new(config)).context("start the controllers")?;
     output::note("controllers runs; Ctrl-C ends it");
-    let ended = tokio::select! {
-        told = super::until_told() => told.map(|()| None)?,
-        why = handle.ended() => Some(why),
-    };
+    let ended = super::until_told_or("controllers", handle.ended()).await;
     handle.shutdown(Duration::from_secs(5)).await;
-    match ended {
-        None => Ok(ExitCode::from(OK)),
-        Some(why) => Err(anyhow::anyhow!("the controllers ended: {why}")),
-    }
+    ended?;
+    Ok(ExitCode::from(OK))
 }

@@ -81,15 +81,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         "kubelet runs, its endpoint is https://{}",
         handle.address()
     ));
-    let ended = tokio::select! {
-        told = super::until_told() => told.map(|()| None)?,
-        why = handle.stopped() => Some(why),
-    };
+    let ended = super::until_told_or("kubelet", handle.stopped()).await;
     handle.shutdown(Duration::from_secs(5)).await;
-    match ended {
-        None => Ok(ExitCode::from(OK)),
-        Some(why) => Err(anyhow::anyhow!("the kubelet ended: {why}")),
-    }
+    ended?;
+    Ok(ExitCode::from(OK))
 }
 
 /// The endpoint's own certificate with its key, and the authority of those who call it.

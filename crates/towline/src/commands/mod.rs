@@ -42,3 +42,15 @@ pub(crate) async fn until_told() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// Waits for SIGINT or SIGTERM, or until a part ends of its own accord: then that is the error, to be returned once it is stopped.
+#[cfg(feature = "node")]
+pub(crate) async fn until_told_or(
+    part: &str,
+    ended: impl Future<Output = impl std::fmt::Display>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        told = until_told() => Ok(told?),
+        why = ended => Err(anyhow::anyhow!("the {part} ended: {why}")),
+    }
+}

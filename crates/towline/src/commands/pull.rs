@@ -67,6 +67,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let mut answers = Vec::new();
     if let Some(facts) = towline_node::Facts::read(&args.data_dir) {
+        through_node::refuse_what_it_decides(&args)?;
         for name in &args.images {
             answers.push(through_node::pull(&facts, &args, name).await?);
         }
@@ -150,6 +151,8 @@ async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled
     let started = Instant::now();
     let result = images.pull(request).await;
     bar.abort();
+    // The line has to be gone before anything else is printed; that it was ended is what was wanted.
+    drop(bar.await);
     match result {
         Ok(image) => done(args, name, &image, started.elapsed(), &mut pulled)?,
         Err(failure) => {
@@ -198,12 +201,19 @@ fn done(
     Ok(())
 }
 
-/// Draws one line a pull, a few times a second, and wipes it at the end.
+/// Draws one line a pull, a few times a second; it is wiped when this ends or is ended.
 async fn draw(name: String, progress: watch::Receiver<Progress>, quiet: bool) {
+    struct Wiped;
+    impl Drop for Wiped {
+        fn drop(&mut self) {
+            output::redraw("");
+        }
+    }
     if quiet {
         return;
     }
     tokio::time::sleep(SOON).await;
+    let _wiped = Wiped;
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     loop {
         tick.tick().await;

@@ -48,16 +48,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let handle = Service::start(options).await.context("start the runtime")?;
     output::note(format!("runtime listens on {}", handle.endpoint()));
-    let ended = tokio::select! {
-        told = super::until_told() => told.map(|()| None)?,
-        why = handle.stopped() => Some(why),
-    };
+    let ended = super::until_told_or("runtime", handle.stopped()).await;
     handle
         .shutdown(Duration::from_secs(5))
         .await
         .context("stop the runtime")?;
-    match ended {
-        None => Ok(ExitCode::from(OK)),
-        Some(why) => Err(anyhow::anyhow!("the runtime ended: {why}")),
-    }
+    ended?;
+    Ok(ExitCode::from(OK))
 }

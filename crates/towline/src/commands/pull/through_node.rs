@@ -7,7 +7,25 @@ use towline_keyring::Credential;
 use towline_node::Facts;
 
 use super::{Args, Pulled, say};
+use crate::exit::Usage;
 use crate::output::{self, Format};
+
+/// A node pulls for its own platform, with the name servers and authorities that it was told.
+pub(super) fn refuse_what_it_decides(args: &Args) -> anyhow::Result<()> {
+    let registry = &args.registry;
+    let given = [
+        ("--platform", args.platform.is_some()),
+        ("--plain-http", registry.plain_http),
+        ("--ca", !registry.ca.is_empty()),
+        ("--resolver", !registry.resolver.is_empty()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(anyhow::Error::new(Usage(format!(
+            "{option} is the running node's to decide: give it to `towline up`, or pull into another --data-dir"
+        )))),
+    }
+}
 
 /// Asks the node's runtime for an image.
 pub(super) async fn pull(facts: &Facts, args: &Args, name: &str) -> anyhow::Result<Pulled> {
