@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use towline_sys::format::FormatError;
 use towline_sys::fs::FsError;
 
+use crate::config::ConfigError;
+
 /// Why a registry does not start or ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,6 +33,9 @@ pub enum Error {
         /// The directory.
         root: PathBuf,
     },
+    /// The configuration file cannot be used.
+    #[error("use the configuration")]
+    Config(#[from] ConfigError),
     /// No address to listen on was given.
     #[error("no address to listen on")]
     NoAddress,

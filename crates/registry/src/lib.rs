@@ -7,6 +7,7 @@
 
 pub mod access;
 mod body;
+mod config;
 mod error;
 mod handlers;
 mod log;
@@ -15,11 +16,14 @@ mod names;
 mod options;
 mod range;
 mod refusal;
+mod reload;
 mod route;
 mod server;
+mod settings;
 mod storage;
 mod uploads;
 
+pub use config::ConfigError;
 pub use error::Error;
 pub use names::{NameError, Repository, Tag};
 pub use options::{Limits, Options, Tls};

@@ -17,6 +17,8 @@ pub struct Options {
     pub listen: Vec<SocketAddr>,
     /// Speaks TLS with this certificate.
     pub tls: Option<Tls>,
+    /// A configuration file, laid over these options now and again whenever it changes.
+    pub config: Option<PathBuf>,
     /// Who may do what.
     pub access: Access,
     /// Allows to listen beyond loopback although anyone may push.
@@ -38,6 +40,7 @@ impl Options {
             root: root.into(),
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
             tls: None,
+            config: None,
             access: Access::open(),
             open_beyond_loopback: false,
             read_only: false,

@@ -29,6 +29,8 @@ use crate::handlers::Registry;
 use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
 use crate::options::{Limits, Options, Tls};
+use crate::reload::{self, Reloader};
+use crate::settings::{Live, Settings};
 use crate::storage::{FileBlobs, FileMetadata};
 use crate::uploads::Uploads;
 
@@ -48,6 +50,7 @@ pub struct Service {
     addresses: Vec<SocketAddr>,
     tls: Option<Arc<ServerConfig>>,
     registry: Arc<Registry>,
+    reloader: Arc<Reloader>,
     log: Arc<Log>,
     _lock: File,
 }
@@ -58,6 +61,7 @@ pub struct Handle {
     addresses: Vec<SocketAddr>,
     tls: bool,
     shutdown: CancellationToken,
+    reloader: Arc<Reloader>,
     run: tokio::task::JoinHandle<()>,
 }
 
@@ -65,16 +69,11 @@ impl Service {
     /// Opens the directory and binds the sockets.
     pub async fn bind(options: Options) -> Result<Self, Error> {
         let first = *options.listen.first().ok_or(Error::NoAddress)?;
-        let open = options.access.anyone_may_change()
-            && !options.read_only
-            && !options.open_beyond_loopback;
-        if let Some(&address) = options
-            .listen
-            .iter()
-            .find(|address| open && !address.ip().is_loopback())
-        {
-            return Err(Error::OpenToTheNetwork { address });
-        }
+        let told = options;
+        let (told, (options, watched)) = task::blocking("read the configuration", move || {
+            reload::load(&told).map(|loaded| (told, loaded))
+        })
+        .await?;
         let tls = options.tls.as_ref().map(tls_config).transpose()?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
@@ -90,11 +89,14 @@ impl Service {
         }
         let (lock, registry, log) =
             task::blocking("open the registry", move || open_storage(options)).await?;
+        let registry = Arc::new(registry);
+        let reloader = Arc::new(Reloader::new(told, Arc::clone(&registry), watched));
         Ok(Self {
             listeners,
             addresses,
             tls,
-            registry: Arc::new(registry),
+            reloader,
+            registry,
             log: Arc::new(log),
             _lock: lock,
         })
@@ -105,11 +107,13 @@ impl Service {
         let service = Self::bind(options).await?;
         let shutdown = CancellationToken::new();
         let (addresses, tls) = (service.addresses.clone(), service.tls.is_some());
+        let reloader = Arc::clone(&service.reloader);
         let run = task::spawn("registry", service.run(shutdown.clone()));
         Ok(Handle {
             addresses,
             tls,
             shutdown,
+            reloader,
             run,
         })
     }
@@ -126,7 +130,9 @@ impl Service {
 
     /// Answers until told to stop; then requests have five seconds to end.
     pub async fn run(self, shutdown: CancellationToken) {
-        let connections = Arc::new(Semaphore::new(self.registry.limits.connections));
+        let connections = Arc::new(Semaphore::new(
+            self.registry.settings.get().limits.connections,
+        ));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             let server = Server {
@@ -143,7 +149,7 @@ impl Service {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 let registry = Arc::clone(&registry);
-                let age = registry.limits.upload_age;
+                let age = registry.settings.get().limits.upload_age;
                 task::blocking("sweep uploads", move || {
                     registry.uploads.sweep(SystemTime::now(), age)
                 })
@@ -153,6 +159,7 @@ impl Service {
         tokio::select! {
             () = async { while accepting.join_next().await.is_some() {} } => {}
             () = sweeping => {}
+            () = self.reloader.watch() => {}
         }
     }
 }
@@ -173,6 +180,11 @@ impl Handle {
         self.tls
     }
 
+    /// Reads the configuration file again. What cannot be used changes nothing.
+    pub async fn reload(&self) -> Result<(), Error> {
+        self.reloader.reload().await
+    }
+
     /// Stops the registry: no new connections, requests have until the deadline. True if all of them ended.
     pub async fn shutdown(mut self, deadline: Duration) -> bool {
         self.shutdown.cancel();
@@ -187,7 +199,7 @@ impl Drop for Handle {
 }
 
 fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
-    let root = options.root;
+    let root = options.root.clone();
     let storage = |source: FsError| Error::Storage {
         root: root.clone(),
         source,
@@ -207,6 +219,7 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
     } = options.limits;
     let uploads = Uploads::open(root.join("uploads"), uploads, blob_bytes).map_err(storage)?;
     uploads.sweep(SystemTime::now(), options.limits.upload_age);
+    let settings = Settings::of(&options);
     let metrics = Arc::new(Metrics::default());
     let log = Log::open(options.access_log.as_deref(), Arc::clone(&metrics));
     let log = log.map_err(|source| Error::AccessLog {
@@ -214,9 +227,7 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         source,
     })?;
     let registry = Registry {
-        access: options.access,
-        limits: options.limits,
-        read_only: options.read_only,
+        settings: Live::new(settings),
         sparse: options.sparse,
         blobs: Box::new(FileBlobs::new(root.clone())),
         metadata: Box::new(FileMetadata::new(root.clone(), entries)),
@@ -318,7 +329,7 @@ impl Server {
         let Some(config) = self.tls.clone() else {
             return self.serve(stream, peer).await;
         };
-        let patience = self.registry.limits.head_patience;
+        let patience = self.registry.settings.get().limits.head_patience;
         match tokio::time::timeout(patience, TlsAcceptor::from(config).accept(stream)).await {
             Ok(Ok(stream)) => self.serve(stream, peer).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
@@ -332,7 +343,7 @@ impl Server {
         peer: SocketAddr,
     ) {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        let patience = self.registry.limits.head_patience;
+        let patience = self.registry.settings.get().limits.head_patience;
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +25,8 @@ use crate::storage::StorageError;
 #[derive(Debug)]
 pub(crate) struct Uploads {
     root: PathBuf,
-    most: usize,
-    blob_bytes: u64,
+    most: AtomicUsize,
+    blob_bytes: AtomicU64,
     open: Mutex<HashMap<Uuid, State>>,
 }
 
@@ -61,14 +62,20 @@ impl Uploads {
         }
         Ok(Self {
             root,
-            most,
-            blob_bytes,
+            most: AtomicUsize::new(most),
+            blob_bytes: AtomicU64::new(blob_bytes),
             open: Mutex::new(open),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, State>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on: so many at once, and so many bytes in one.
+    pub(crate) fn bound(&self, most: usize, blob_bytes: u64) {
+        self.most.store(most, Relaxed);
+        self.blob_bytes.store(blob_bytes, Relaxed);
     }
 
     /// How many are open.
@@ -81,7 +88,7 @@ impl Uploads {
         let id = Uuid::new_v4();
         {
             let mut open = self.lock();
-            if open.len() >= self.most {
+            if open.len() >= self.most.load(Relaxed) {
                 let refusal = Refusal::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "TOOMANYREQUESTS",
@@ -223,8 +230,9 @@ impl Session<'_> {
     /// Adds bytes.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let length = self.length.saturating_add(bytes.len() as u64);
-        if length > self.uploads.blob_bytes {
-            let message = format!("a blob may have at most {} bytes", self.uploads.blob_bytes);
+        let most = self.uploads.blob_bytes.load(Relaxed);
+        if length > most {
+            let message = format!("a blob may have at most {most} bytes");
             return Err(Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "SIZE_INVALID",

@@ -1,8 +1,10 @@
 //! Who may do what: ordered rules by repository, and the users they speak of.
 
+mod caller;
 mod rules;
 mod users;
 
+pub(crate) use caller::Caller;
 pub(crate) use rules::Decision;
 pub use rules::{Access, Rule, Who};
 pub use users::{Users, UsersError};

@@ -74,6 +74,11 @@ impl Access {
             .any(|rule| rule.push == Who::Anyone || rule.delete == Who::Anyone)
     }
 
+    /// Whether there is a way to log in.
+    pub(crate) fn wants_login(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     /// Decides for a user (`None`: nobody logged in).
     pub(crate) fn decide(
         &self,
@@ -99,7 +104,7 @@ impl Access {
         match (allowed, user) {
             (true, _) => Decision::Allow,
             // Whether a name exists, and is nobody's, is not told to strangers where logins exist.
-            (false, None) if !self.users.is_empty() => Decision::LoginNeeded,
+            (false, None) if self.wants_login() => Decision::LoginNeeded,
             (false, _) => Decision::Forbidden,
         }
     }

@@ -110,6 +110,11 @@ impl Users {
         self.hashes.is_empty()
     }
 
+    /// Whether there is such a user.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.hashes.contains_key(name)
+    }
+
     /// Whether the password was right a moment ago; fast.
     pub(crate) fn recently_right(&self, name: &str, password: &Secret) -> bool {
         let known = self

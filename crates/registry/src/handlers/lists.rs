@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use towline_oci::{Digest, media_type};
 
 use super::{Answer, Registry};
-use crate::access::Decision;
+use crate::access::{Caller, Decision};
 use crate::body::{Body, full};
 use crate::names::Repository;
 use crate::refusal::{Refusal, bad, missing};
@@ -82,19 +82,20 @@ impl Registry {
                 Ok(tags)
             })
             .await?;
-        let Page { items, next } = page(tags, n, last.as_deref(), self.limits.page);
+        let Page { items, next } = page(tags, n, last.as_deref(), self.settings.get().limits.page);
         let body = json!({"name": name.as_str(), "tags": items});
         Ok(paged(&body, &format!("/v2/{name}/tags/list"), next))
     }
 
-    pub(super) async fn catalog(self: &Arc<Self>, uri: &Uri, user: Option<String>) -> Answer {
+    pub(super) async fn catalog(self: &Arc<Self>, uri: &Uri, caller: &Arc<Caller>) -> Answer {
         let (n, last) = asked(uri)?;
+        let caller = Arc::clone(caller);
+        let most = caller.settings.limits.page;
         let names = self
             .blocking("list repositories", move |this| {
                 let all = this.metadata.repositories()?;
-                let readable = |name: &Repository| {
-                    this.access.decide(user.as_deref(), name, Action::Pull) == Decision::Allow
-                };
+                let readable =
+                    |name: &Repository| caller.decide(name, Action::Pull) == Decision::Allow;
                 Ok(all
                     .iter()
                     .filter(|name| readable(name))
@@ -102,7 +103,7 @@ impl Registry {
                     .collect::<Vec<_>>())
             })
             .await?;
-        let Page { items, next } = page(names, n, last.as_deref(), self.limits.page);
+        let Page { items, next } = page(names, n, last.as_deref(), most);
         Ok(paged(&json!({"repositories": items}), "/v2/_catalog", next))
     }
 

@@ -116,7 +116,7 @@ impl Registry {
             ));
         }
         let reading = Limited::new(request.into_body(), MAX_DOCUMENT_BYTES).collect();
-        let bytes = tokio::time::timeout(self.limits.body_patience, reading).await;
+        let bytes = tokio::time::timeout(self.settings.get().limits.body_patience, reading).await;
         let bytes = bytes.map_err(|_| {
             Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,

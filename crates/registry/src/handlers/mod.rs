@@ -2,35 +2,34 @@
 
 mod blobs;
 mod lists;
+mod login;
 mod manifests;
 mod uploads;
 
 use std::sync::Arc;
 
-use base64::Engine as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use towline_cause::Cause;
-use towline_keyring::Secret;
 use towline_sys::task;
 
-use crate::access::{Access, Decision};
+use crate::access::Caller;
 use crate::body::{Body, full};
 use crate::log::Entry;
 use crate::metrics::Metrics;
 use crate::names::Repository;
-use crate::options::Limits;
 use crate::refusal::{Refusal, missing};
 use crate::route::{self, Action, ManifestName, Route, Thing, no_such_method};
+use crate::settings::{Live, Settings};
 use crate::storage::{BlobStore, MetadataStore};
 use crate::uploads::Uploads;
+
+use login::login_needed;
 
 /// Everything that a request needs.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    pub(crate) access: Access,
-    pub(crate) limits: Limits,
-    pub(crate) read_only: bool,
+    pub(crate) settings: Live<Settings>,
     pub(crate) sparse: bool,
     pub(crate) blobs: Box<dyn BlobStore>,
     pub(crate) metadata: Box<dyn MetadataStore>,
@@ -67,24 +66,24 @@ impl Registry {
             "/metrics" => return Ok(text(self.metrics.text(self.uploads.count()))),
             _ => {}
         }
-        let user = self.authenticate(&request).await?;
-        entry.user(user.clone());
+        let caller = Arc::new(self.authenticate(&request).await?);
+        entry.user(caller.user().map(ToOwned::to_owned));
         let asked = route::read(request.uri())?;
         let (name, thing) = match asked {
-            Route::Ping => return self.ping(user.as_deref()),
-            Route::Catalog => return self.catalog(request.uri(), user).await,
+            Route::Ping => return Self::ping(&caller),
+            Route::Catalog => return self.catalog(request.uri(), &caller).await,
             Route::In(name, thing) => (name, thing),
         };
         let action = Action::of(request.method(), &thing);
-        self.authorize(user.as_deref(), &name, action)?;
-        if self.read_only && action != Action::Pull {
+        login::authorize(&caller, &name, action)?;
+        if caller.settings.read_only && action != Action::Pull {
             return Err(Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "UNSUPPORTED",
                 "this registry is read-only",
             ));
         }
-        self.dispatch(request, name, thing, user).await
+        self.dispatch(request, name, thing, &caller).await
     }
 
     async fn dispatch(
@@ -92,7 +91,7 @@ impl Registry {
         request: Request<Incoming>,
         name: Repository,
         thing: Thing,
-        user: Option<String>,
+        caller: &Arc<Caller>,
     ) -> Answer {
         let method = request.method().clone();
         match (thing, &method) {
@@ -101,7 +100,7 @@ impl Registry {
             }
             (Thing::Blob(digest), &Method::DELETE) => self.delete_blob(name, digest).await,
             (Thing::Blob(_), _) => Err(no_such_method("GET, HEAD, DELETE")),
-            (Thing::NewUpload, &Method::POST) => self.new_upload(request, name, user).await,
+            (Thing::NewUpload, &Method::POST) => self.new_upload(request, name, caller).await,
             (Thing::NewUpload, _) => Err(no_such_method("POST")),
             (Thing::Upload(id), &Method::PATCH) => self.patch_upload(request, name, id).await,
             (Thing::Upload(id), &Method::PUT) => self.put_upload(request, name, id).await,
@@ -123,8 +122,8 @@ impl Registry {
     }
 
     /// Whether this is a registry; also the place where clients learn how to log in.
-    fn ping(&self, user: Option<&str>) -> Answer {
-        if user.is_none() && !self.access.users.is_empty() {
+    fn ping(caller: &Caller) -> Answer {
+        if caller.user().is_none() && caller.settings.access.wants_login() {
             return Err(login_needed(
                 Cause::NoCredentials,
                 "authentication required",
@@ -136,53 +135,6 @@ impl Registry {
             HeaderValue::from_static("application/json"),
         );
         Ok(answer)
-    }
-
-    /// Who asks: a login that is wrong is refused, also where none is needed.
-    async fn authenticate(
-        self: &Arc<Self>,
-        request: &Request<Incoming>,
-    ) -> Result<Option<String>, Refusal> {
-        let Some(value) = request.headers().get(header::AUTHORIZATION) else {
-            return Ok(None);
-        };
-        let wrong = || {
-            login_needed(
-                Cause::WrongCredentials,
-                "the user name or password is wrong",
-            )
-        };
-        let (name, password) = basic(value).ok_or_else(wrong)?;
-        if self.access.users.recently_right(&name, &password) {
-            return Ok(Some(name));
-        }
-        let this = Arc::clone(self);
-        let name_to_check = name.clone();
-        let right = task::blocking("check a password", move || {
-            this.access.users.right(&name_to_check, &password)
-        })
-        .await;
-        if right { Ok(Some(name)) } else { Err(wrong()) }
-    }
-
-    fn authorize(
-        &self,
-        user: Option<&str>,
-        name: &Repository,
-        action: Action,
-    ) -> Result<(), Refusal> {
-        match self.access.decide(user, name, action) {
-            Decision::Allow => Ok(()),
-            Decision::LoginNeeded => Err(login_needed(
-                Cause::NoCredentials,
-                "authentication required",
-            )),
-            Decision::Forbidden => {
-                let message = "requested access to the resource is denied";
-                Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", message)
-                    .cause(Cause::InsufficientPermission))
-            }
-        }
     }
 
     /// Runs blocking work that may refuse.
@@ -205,24 +157,6 @@ impl Registry {
             Err(error) => error.into(),
         }
     }
-}
-
-fn login_needed(cause: Cause, message: &str) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
-        .cause(cause)
-        .header(header::WWW_AUTHENTICATE, "Basic realm=\"registry\"")
-}
-
-fn basic(value: &HeaderValue) -> Option<(String, Secret)> {
-    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(encoded.trim())
-        .ok()?;
-    let (name, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    Some((name.to_owned(), Secret::new(password)))
 }
 
 fn text(body: String) -> Response<Body> {

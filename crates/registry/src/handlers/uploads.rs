@@ -13,7 +13,7 @@ use towline_sys::task;
 use uuid::Uuid;
 
 use super::{Answer, Registry, empty, text_header};
-use crate::access::Decision;
+use crate::access::{Caller, Decision};
 use crate::names::Repository;
 use crate::range;
 use crate::refusal::{Refusal, bad};
@@ -45,14 +45,15 @@ impl Registry {
         self: &Arc<Self>,
         request: Request<Incoming>,
         name: Repository,
-        user: Option<String>,
+        caller: &Arc<Caller>,
     ) -> Answer {
         if let Some(wanted) = query(request.uri(), "mount").first() {
             let wanted = digest(wanted)?;
             let from = query(request.uri(), "from").into_iter().next();
             let (target, mounted) = (name.clone(), wanted.clone());
+            let caller = Arc::clone(caller);
             let done = self.blocking("mount a blob", move |this| {
-                this.mount(&target, &mounted, from.as_deref(), user.as_deref())
+                this.mount(&target, &mounted, from.as_deref(), &caller)
             });
             if done.await? {
                 return Ok(created(&name, &wanted));
@@ -140,7 +141,7 @@ impl Registry {
         target: &Repository,
         digest: &Digest,
         from: Option<&str>,
-        user: Option<&str>,
+        caller: &Caller,
     ) -> Result<bool, Refusal> {
         if self.blobs.size(digest)?.is_none() {
             return Ok(false);
@@ -150,7 +151,7 @@ impl Registry {
             None => self.metadata.repositories()?,
         };
         for source in sources {
-            let readable = self.access.decide(user, &source, Action::Pull) == Decision::Allow;
+            let readable = caller.decide(&source, Action::Pull) == Decision::Allow;
             if readable && self.metadata.has_blob(&source, digest)? {
                 self.metadata.link_blob(target, digest)?;
                 return Ok(true);
@@ -168,7 +169,11 @@ impl Registry {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let this = Arc::clone(self);
         let writing = task::blocking("receive a blob", move || this.write(&work, receiver));
-        let feeding = feed(request.into_body(), sender, self.limits.body_patience);
+        let feeding = feed(
+            request.into_body(),
+            sender,
+            self.settings.get().limits.body_patience,
+        );
         tokio::pin!(writing, feeding);
         let (written, fed) = tokio::select! {
             // A refusal ends the reading; the client learns of it as soon as it looks.

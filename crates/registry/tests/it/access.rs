@@ -214,3 +214,77 @@ async fn it_speaks_tls() {
         .unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn the_configuration_is_read_again_when_told_and_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let users = format!("ann:{hash}\nbob:{hash}\n");
+    std::fs::write(folder.path().join("users"), users).unwrap();
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("users: users\n");
+    let config = file.clone();
+    let registry = Registry::with(|options| options.config = Some(config)).await;
+    let status = async |user: Option<&str>| {
+        let login = user.map(|user| basic(user, "secret"));
+        let header = login
+            .as_ref()
+            .map(|login| ("authorization", login.as_str()));
+        let path = "/v2/a/blobs/uploads/";
+        let answer = registry.send("POST", path, header.as_slice(), "").await;
+        answer.status.as_u16()
+    };
+    assert_eq!((status(None).await, status(Some("bob")).await), (401, 202));
+
+    write("users: users\nrules:\n  - {repositories: '*', pull: anyone, push: [ann]}\n");
+    registry.handle.reload().await.unwrap();
+    assert_eq!(
+        (status(Some("ann")).await, status(Some("bob")).await),
+        (202, 403)
+    );
+
+    write("users: users\nrules:\n  - {repositories: '*', push: [zoe]}\n");
+    let error = registry.handle.reload().await.unwrap_err();
+    let error = towline_sys::task::chain(&error);
+    assert!(
+        error.contains("line 3, column 32: there is no user \"zoe\""),
+        "{error}"
+    );
+    assert_eq!(
+        (status(Some("ann")).await, status(Some("bob")).await),
+        (202, 403)
+    );
+
+    write("users: users\nrules:\n  - {repositories: '*', push: [bob]}\n");
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while status(Some("bob")).await != 202 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the change was not seen"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(status(Some("ann")).await, 403);
+}
+
+#[tokio::test]
+async fn a_change_that_would_open_it_to_the_network_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    std::fs::write(folder.path().join("users"), format!("ann:{hash}\n")).unwrap();
+    std::fs::write(&file, "users: users\n").unwrap();
+    let config = file.clone();
+    let registry = Registry::with(|options| {
+        options.config = Some(config);
+        options.listen = vec!["0.0.0.0:0".parse().unwrap()];
+    })
+    .await;
+    let open = "rules:\n  - {repositories: '*', pull: anyone, push: anyone}\n";
+    std::fs::write(&file, open).unwrap();
+    let error = registry.handle.reload().await.unwrap_err();
+    assert!(matches!(error, Error::OpenToTheNetwork { .. }), "{error}");
+    std::fs::write(&file, format!("openBeyondLoopback: true\n{open}")).unwrap();
+    registry.handle.reload().await.unwrap();
+}

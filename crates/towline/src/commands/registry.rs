@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 use towline_registry::access::{Access, Rule, Users, Who};
-use towline_registry::{Options, Service, Tls};
+use towline_registry::{Handle, Options, Service, Tls};
 
 use crate::exit::{OK, Usage};
 use crate::output;
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// The directory that it owns
     #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/registry")]
     root: PathBuf,
+    /// A YAML file with users, rules and limits, read again on SIGHUP and when it changes; see docs/registry.md
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Users and their bcrypt hashes, as `htpasswd -B` writes them: they may do everything, others nothing
     #[arg(long, value_name = "FILE")]
     htpasswd: Option<PathBuf>,
@@ -53,6 +57,7 @@ impl Args {
     fn options(&self) -> anyhow::Result<Options> {
         let mut options = Options::new(&self.root);
         options.listen = vec![self.listen];
+        options.config.clone_from(&self.config);
         options.open_beyond_loopback = self.open_beyond_loopback;
         options.read_only = self.read_only;
         options.sparse = self.sparse;
@@ -92,6 +97,25 @@ fn access(file: &PathBuf, anonymous: &[String]) -> anyhow::Result<Access> {
     Ok(access)
 }
 
+/// Reads the configuration again on each SIGHUP, until the process is told to end.
+async fn reload_until_told(handle: &Handle) -> anyhow::Result<()> {
+    let mut hang_up = signal(SignalKind::hangup()).context("listen for signals")?;
+    let told = super::until_told();
+    tokio::pin!(told);
+    loop {
+        tokio::select! {
+            told = &mut told => return Ok(told?),
+            _ = hang_up.recv() => match handle.reload().await {
+                Ok(()) => output::note("the configuration was read again"),
+                Err(error) => output::note(format!(
+                    "{:#}; the one before stays in use",
+                    anyhow::Error::new(error)
+                )),
+            },
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let handle = Service::start(args.options()?)
         .await
@@ -102,7 +126,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         handle.local_addr(),
         args.root.display()
     ));
-    super::until_told().await?;
+    reload_until_told(&handle).await?;
     output::note("stopping");
     handle.shutdown(Duration::from_secs(5)).await;
     Ok(ExitCode::from(OK))

@@ -1,0 +1,242 @@
+//! The configuration file: YAML, every field optional, an unknown one refused with its line and column.
+//!
+//! A path in it is relative to the file's own directory. What the file says is laid over [`Options`], so that the command
+//! line's flags are the defaults; the same is done again when the file or one that it names changes.
+
+mod units;
+mod watch;
+mod who;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
+use towline_sys::fs::{self, FsError};
+
+use crate::access::{Access, Rule, Users, UsersError, Who};
+use crate::options::Options;
+
+use units::{Bytes, Span};
+pub(crate) use watch::Watched;
+use who::Written;
+
+/// The largest file that is read, in bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+/// The largest list of users that is read, in bytes.
+const USERS_LIMIT: u64 = 16 << 20;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("read the configuration")]
+    Read(#[from] FsError),
+    /// The text is not what is expected there.
+    #[error("{}: {message}", file.display())]
+    Text {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// The file with the users cannot be used.
+    #[error("{}", file.display())]
+    Users {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: UsersError,
+    },
+}
+
+/// What a file says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Config {
+    users: Option<Spanned<PathBuf>>,
+    rules: Option<Vec<RuleText>>,
+    open_beyond_loopback: Option<bool>,
+    read_only: Option<bool>,
+    limits: LimitsText,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RuleText {
+    repositories: Spanned<String>,
+    pull: Option<Written>,
+    push: Option<Written>,
+    delete: Option<Written>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct LimitsText {
+    blob: Option<Bytes>,
+    uploads: Option<usize>,
+    upload_age: Option<Span>,
+    connections: Option<usize>,
+    head_patience: Option<Span>,
+    body_patience: Option<Span>,
+    page: Option<usize>,
+}
+
+/// Reads a file and lays it over the options; all files that were read, so that they can be watched.
+pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, ConfigError> {
+    let text = fs::read_to_string_bounded(file, FILE_LIMIT)?;
+    let config = parse(file, &text)?;
+    let reader = Reader { file };
+    let mut read = vec![file.to_owned()];
+    if config.users.is_some() || config.rules.is_some() {
+        options.access = reader.access(&config, &options.access, &mut read)?;
+    }
+    if let Some(open) = config.open_beyond_loopback {
+        options.open_beyond_loopback = open;
+    }
+    if let Some(read_only) = config.read_only {
+        options.read_only = read_only;
+    }
+    config.limits.apply(options);
+    Ok(read)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+    // A file with nothing but comments is an empty configuration.
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
+        return Ok(Config::default());
+    }
+    serde_saphyr::from_str(text).map_err(|error| ConfigError::Text {
+        file: file.to_owned(),
+        message: plain(&error),
+    })
+}
+
+/// The parser's words, first the place, without the picture of the text that the parser draws.
+fn plain(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let first = text.lines().next().unwrap_or_default().to_owned();
+    match error.location() {
+        Some(location) if !first.contains("line ") => at(location, &first),
+        _ => first,
+    }
+}
+
+fn at(location: Location, message: &str) -> String {
+    format!(
+        "line {}, column {}: {message}",
+        location.line(),
+        location.column()
+    )
+}
+
+/// What errors of one file need.
+struct Reader<'a> {
+    file: &'a Path,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, place: Location, message: &str) -> ConfigError {
+        ConfigError::Text {
+            file: self.file.to_owned(),
+            message: at(place, message),
+        }
+    }
+
+    /// A path as the file means it.
+    fn path(&self, written: &Path) -> PathBuf {
+        self.file
+            .parent()
+            .unwrap_or_else(|| Path::new(""))
+            .join(written)
+    }
+
+    fn access(
+        &self,
+        config: &Config,
+        before: &Access,
+        read: &mut Vec<PathBuf>,
+    ) -> Result<Access, ConfigError> {
+        let mut access = before.clone();
+        if let Some(written) = &config.users {
+            let file = self.path(&written.value);
+            let text = fs::read_to_string_bounded(&file, USERS_LIMIT)?;
+            access.users = Users::from_htpasswd(&text).map_err(|source| ConfigError::Users {
+                file: file.clone(),
+                source,
+            })?;
+            read.push(file);
+            if access.users.is_empty() {
+                return Err(self.wrong(written.referenced, "this file names no user"));
+            }
+            // With users, and no rules, it is theirs.
+            access.rules = Access::private(Users::default()).rules;
+        }
+        if let Some(rules) = &config.rules {
+            access.rules = rules
+                .iter()
+                .map(|rule| self.rule(rule, &access.users))
+                .collect::<Result<_, _>>()?;
+        }
+        Ok(access)
+    }
+
+    fn rule(&self, written: &RuleText, users: &Users) -> Result<Rule, ConfigError> {
+        let pattern = &written.repositories;
+        let known = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/*".contains(&byte)
+        };
+        if pattern.value.is_empty() || !pattern.value.bytes().all(known) {
+            let message = "no repository can fit this pattern: names have lower-case letters, digits, and `.`, `_`, `-`, `/`";
+            return Err(self.wrong(pattern.referenced, message));
+        }
+        let who = |written: &Option<Written>, otherwise: Who| match written {
+            None => Ok(otherwise),
+            Some(written) => {
+                for name in &written.names {
+                    if !users.has(&name.value) {
+                        let message = format!("there is no user {:?}", name.value);
+                        return Err(self.wrong(name.referenced, &message));
+                    }
+                }
+                Ok(written.who.clone())
+            }
+        };
+        let push = who(&written.push, Who::Nobody)?;
+        Ok(Rule {
+            repositories: pattern.value.clone(),
+            pull: who(&written.pull, Who::Nobody)?,
+            delete: who(&written.delete, push.clone())?,
+            push,
+        })
+    }
+}
+
+impl LimitsText {
+    fn apply(&self, options: &mut Options) {
+        fn set<T: Copy>(limit: &mut T, said: Option<T>) {
+            if let Some(said) = said {
+                *limit = said;
+            }
+        }
+        let limits = &mut options.limits;
+        set(&mut limits.blob_bytes, self.blob.map(|bytes| bytes.0));
+        set(&mut limits.uploads, self.uploads);
+        set(&mut limits.upload_age, self.upload_age.map(|span| span.0));
+        set(&mut limits.connections, self.connections);
+        set(
+            &mut limits.head_patience,
+            self.head_patience.map(|span| span.0),
+        );
+        set(
+            &mut limits.body_patience,
+            self.body_patience.map(|span| span.0),
+        );
+        set(&mut limits.page, self.page);
+    }
+}
+
+#[cfg(test)]
+mod tests;

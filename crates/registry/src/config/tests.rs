@@ -1,0 +1,102 @@
+//! What files mean, and where they are wrong.
+
+use super::*;
+
+fn read(text: &str) -> Result<Options, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    std::fs::write(&file, text).unwrap();
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    std::fs::write(
+        folder.path().join("users"),
+        format!("ann:{hash}\nbob:{hash}\n"),
+    )
+    .unwrap();
+    std::fs::write(folder.path().join("none"), "# nobody\n").unwrap();
+    let mut options = Options::new("/nowhere");
+    apply(&file, &mut options)
+        .map(|_| options)
+        .map_err(|error| towline_sys::task::chain(&error).replace(file.to_str().unwrap(), "FILE"))
+}
+
+#[test]
+fn a_whole_file() {
+    let options = read(
+        "users: users
+rules:
+  - repositories: public/*
+    pull: anyone
+    push: [ann]
+    delete: nobody
+  - {repositories: '*', pull: users, push: [ann, bob]}
+openBeyondLoopback: true
+readOnly: true
+limits: {blob: 10GiB, uploads: 7, uploadAge: 2h, connections: 9, page: 5}
+",
+    )
+    .unwrap();
+    let names = |names: &[&str]| Who::Users(names.iter().map(ToString::to_string).collect());
+    let expected = [
+        Rule {
+            repositories: "public/*".to_owned(),
+            pull: Who::Anyone,
+            push: names(&["ann"]),
+            delete: Who::Nobody,
+        },
+        Rule::new("*", Who::AnyUser, names(&["ann", "bob"])),
+    ];
+    assert_eq!(options.access.rules, expected);
+    assert!(options.access.users.right("bob", &"secret".into()));
+    assert!(options.open_beyond_loopback && options.read_only);
+    assert_eq!(options.limits.blob_bytes, 10 << 30);
+    assert_eq!(options.limits.upload_age.as_secs(), 7200);
+    assert_eq!((options.limits.uploads, options.limits.page), (7, 5));
+}
+
+#[test]
+fn what_is_not_said_stays_as_it_was() {
+    for text in ["", "# nothing\n\n", "limits: {}\n"] {
+        let options = read(text).unwrap();
+        assert_eq!(options.access.rules, Access::open().rules, "{text:?}");
+    }
+    let options = read("users: users\n").unwrap();
+    assert_eq!(
+        options.access.rules,
+        [Rule::new("*", Who::AnyUser, Who::AnyUser)]
+    );
+}
+
+#[test]
+fn errors_name_line_and_column() {
+    for (text, expected) in [
+        ("user: x\n", "line 1, column 1"),
+        (
+            "rules:\n  - repositories: a\n    pul: anyone\n",
+            "line 3, column 5",
+        ),
+        (
+            "rules:\n  - repositories: a\n    pull: everyone\n",
+            "line 3, column 5",
+        ),
+        (
+            "rules:\n  - repositories: a\n    pull: [zoe]\n",
+            "line 3, column 12: there is no user \"zoe\"",
+        ),
+        (
+            "users: users\nrules:\n  - repositories: A/*\n",
+            "line 3, column 19: no repository can fit",
+        ),
+        ("users: none\n", "line 1, column 8: this file names no user"),
+        ("limits:\n  blob: 10 gigs\n", "line 2, column 9"),
+        ("limits:\n  uploadAge: 5\n", "line 2, column 14"),
+        ("rules: [\n", "line "),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(
+            error.starts_with("FILE: ") && error.contains(expected),
+            "{text:?}: {error}"
+        );
+    }
+    let error = read("users: absent\n").unwrap_err();
+    assert!(error.contains("absent"), "{error}");
+}

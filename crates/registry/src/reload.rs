@@ -1,0 +1,116 @@
+//! The configuration while the registry runs: read again when told, and when a file changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use towline_sys::task;
+
+use crate::config::{self, Watched};
+use crate::error::Error;
+use crate::handlers::Registry;
+use crate::options::Options;
+use crate::settings::Settings;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What it takes to read the configuration again.
+#[derive(Debug)]
+pub(crate) struct Reloader {
+    /// What the registry was told besides the file.
+    told: Options,
+    registry: Arc<Registry>,
+    watched: Mutex<Watched>,
+}
+
+/// The options with the file laid over them, and what was read for that.
+pub(crate) fn load(told: &Options) -> Result<(Options, Watched), Error> {
+    let Some(file) = &told.config else {
+        refuse_open(told)?;
+        return Ok((told.clone(), Watched::now([])));
+    };
+    let mut options = told.clone();
+    let before = Watched::now([file.as_path()]);
+    let read = config::apply(file, &mut options)?;
+    refuse_open(&options)?;
+    let paths = read.iter().map(PathBuf::as_path);
+    let watched = Watched::now(paths.filter(|path: &&Path| *path != file));
+    Ok((options, before.and(watched)))
+}
+
+/// Refuses to let anyone in the network change something, unless that is meant.
+fn refuse_open(options: &Options) -> Result<(), Error> {
+    let open =
+        options.access.anyone_may_change() && !options.read_only && !options.open_beyond_loopback;
+    let beyond = |address: &&std::net::SocketAddr| open && !address.ip().is_loopback();
+    match options.listen.iter().find(beyond) {
+        Some(&address) => Err(Error::OpenToTheNetwork { address }),
+        None => Ok(()),
+    }
+}
+
+impl Reloader {
+    pub(crate) fn new(told: Options, registry: Arc<Registry>, watched: Watched) -> Self {
+        Self {
+            told,
+            registry,
+            watched: Mutex::new(watched),
+        }
+    }
+
+    /// Reads the files again. What cannot be used changes nothing.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<(), Error> {
+        let this = Arc::clone(self);
+        task::blocking("read the configuration", move || this.reload_now()).await
+    }
+
+    fn reload_now(&self) -> Result<(), Error> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        match load(&self.told) {
+            Ok((options, now)) => {
+                *watched = now;
+                let limits = &options.limits;
+                self.registry
+                    .uploads
+                    .bound(limits.uploads, limits.blob_bytes);
+                self.registry.settings.set(Settings::of(&options));
+                Ok(())
+            }
+            Err(error) => {
+                // It is tried again when something changes, not before.
+                watched.look_again();
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the files again whenever one of them changed; never ends.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        if self.told.config.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let this = Arc::clone(&self);
+            let changed = task::blocking("look at the configuration", move || {
+                this.watched
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .changed()
+            });
+            if changed.await {
+                match self.reload().await {
+                    Ok(()) => tracing::info!("the configuration changed and is in use"),
+                    Err(error) => {
+                        let error = task::chain(&error);
+                        tracing::error!(
+                            error,
+                            "the configuration changed and cannot be used; the old one stays"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

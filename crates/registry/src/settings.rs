@@ -1,0 +1,42 @@
+//! What may change while the registry runs.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::access::Access;
+use crate::options::{Limits, Options};
+
+/// What a request is judged by, from its beginning to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) access: Access,
+    pub(crate) limits: Limits,
+    pub(crate) read_only: bool,
+}
+
+impl Settings {
+    pub(crate) fn of(options: &Options) -> Self {
+        Self {
+            access: options.access.clone(),
+            limits: options.limits.clone(),
+            read_only: options.read_only,
+        }
+    }
+}
+
+/// A value that is replaced as a whole; whoever took it keeps what it took.
+#[derive(Debug)]
+pub(crate) struct Live<T>(RwLock<Arc<T>>);
+
+impl<T> Live<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(RwLock::new(Arc::new(value)))
+    }
+
+    pub(crate) fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}
