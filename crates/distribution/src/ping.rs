@@ -8,7 +8,7 @@ use crate::client::Ping;
 use crate::facts::Fact;
 use crate::session::{Asking, Got, Session, unanswered};
 use crate::transport::{Answer, SendFault};
-use crate::url::{Origin, Scheme};
+use crate::url::{Origin, Scheme, Url};
 
 impl Session {
     /// Asks `/v2/` without any credential.
@@ -23,13 +23,20 @@ impl Session {
             let origin = self.origin()?;
             let call = self.call(
                 &asking,
-                &self.base(origin.clone()),
+                &Url::new(origin.clone(), "/v2/"),
                 HeaderMap::new(),
                 "nothing",
             );
             let answer = match self.send(&asking, &call).await {
                 Ok(answer) => answer,
-                Err(fault) if self.turn(&fault) => continue,
+                Err(SendFault::TlsOnPlain)
+                    if self
+                        .shared
+                        .schemes
+                        .turn_to_tls(&self.target.reference, &self.watch) =>
+                {
+                    continue;
+                }
                 Err(fault) => return Err(unanswered(&fault, &origin, &asking)),
             };
             let Some(answer) = self.unless_tls_wanted(answer, &asking).await? else {
@@ -93,7 +100,11 @@ impl Session {
                 None,
             ));
         }
-        if self.turn(&SendFault::TlsOnPlain) {
+        if self
+            .shared
+            .schemes
+            .turn_to_tls(&self.target.reference, &self.watch)
+        {
             return Ok(None);
         }
         Err(Failure::new(
@@ -117,7 +128,7 @@ impl Session {
         );
         let call = self.call(
             &asking,
-            &self.base(origin.clone()),
+            &Url::new(origin.clone(), "/v2/"),
             HeaderMap::new(),
             "nothing",
         );

@@ -13,104 +13,34 @@ use crate::access::{Caller, Decision};
 use crate::names::Repository;
 use crate::refusal::Refusal;
 use crate::route::Action;
-use crate::settings::Settings;
-use crate::tokens::{self, Bad, Scope};
-
-/// How a client is told to log in.
-#[derive(Debug)]
-pub(super) enum Challenge {
-    Basic,
-    Bearer { realm: String, service: String },
-}
-
-impl Challenge {
-    pub(super) fn new<B>(request: &Request<B>, settings: &Settings) -> Self {
-        let Some(tokens) = settings.tokens() else {
-            return Self::Basic;
-        };
-        let realm = match &tokens.realm {
-            Some(realm) => Some(realm.clone()),
-            None => host(request).map(|host| {
-                let scheme = if settings.secure { "https" } else { "http" };
-                format!("{scheme}://{host}/token")
-            }),
-        };
-        // A client that does not say whom it asks cannot be sent anywhere.
-        realm.map_or(Self::Basic, |realm| Self::Bearer {
-            realm,
-            service: tokens.service.clone(),
-        })
-    }
-
-    /// The refusal that says how to log in, and for what.
-    pub(super) fn refuse(&self, cause: Cause, message: &str, scope: Option<&str>) -> Refusal {
-        let mut text = match self {
-            Self::Basic => "Basic realm=\"registry\"".to_owned(),
-            Self::Bearer { realm, service } => {
-                format!("Bearer realm=\"{realm}\",service=\"{service}\"")
-            }
-        };
-        if matches!(self, Self::Bearer { .. }) {
-            let error = match cause {
-                Cause::WrongCredentials | Cause::ExpiredCredentials => Some("invalid_token"),
-                Cause::InsufficientPermission => Some("insufficient_scope"),
-                _ => None,
-            };
-            for (name, value) in [("scope", scope), ("error", error)] {
-                if let Some(value) = value {
-                    text.push_str(&[",", name, "=\"", value, "\""].concat());
-                }
-            }
-        }
-        Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
-            .cause(cause)
-            .header(header::WWW_AUTHENTICATE, &text)
-    }
-}
-
-/// The host that the client asked for, if it is one.
-fn host<B>(request: &Request<B>) -> Option<String> {
-    let mut written = request.headers().get_all(header::HOST).into_iter();
-    let host = match (written.next(), written.next()) {
-        (Some(value), None) => value.to_str().ok()?,
-        (None, _) => request.uri().authority()?.as_str(),
-        // Two hosts are none: which one the client meant cannot be known.
-        (Some(_), Some(_)) => return None,
-    };
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
-    (!host.is_empty() && host.len() <= 300 && host.bytes().all(known)).then(|| host.to_owned())
-}
 
 impl Registry {
     /// Who asks: a login that is wrong is refused, also where none is needed.
-    pub(super) async fn authenticate<B>(
-        &self,
-        request: &Request<B>,
-        settings: Arc<Settings>,
-        challenge: &Challenge,
-    ) -> Result<Caller, Refusal> {
+    pub(super) async fn authenticate<B>(&self, request: &Request<B>) -> Result<Caller, Refusal> {
+        let settings = self.settings.get();
         let Some(value) = request.headers().get(header::AUTHORIZATION) else {
             return Ok(Caller::nobody(settings));
         };
-        if let (Some(tokens), Some(token)) = (settings.tokens(), bearer(value)) {
-            let now = jiff::Timestamp::now();
-            return match tokens::verify(&self.keys, &tokens.service, token, now) {
-                Ok(holder) => Ok(Caller::holder(holder, settings)),
-                Err(Bad::Expired) => {
-                    Err(challenge.refuse(Cause::ExpiredCredentials, "the token has expired", None))
-                }
-                Err(Bad::Invalid) => {
-                    let message = "the token is not one of this registry's";
-                    Err(challenge.refuse(Cause::WrongCredentials, message, None))
-                }
-            };
-        }
         let wrong = || {
-            let message = "the user name or password is wrong";
-            challenge.refuse(Cause::WrongCredentials, message, None)
+            login_needed(
+                Cause::WrongCredentials,
+                "the user name or password is wrong",
+            )
         };
         let (name, password) = basic(value).ok_or_else(wrong)?;
-        if right(&settings, &name, password).await {
+        // What podman and skopeo send to a registry that wants a login when they have none.
+        if name.is_empty() && password.is_empty() {
+            return Ok(Caller::nobody(settings));
+        }
+        if settings.access.users.recently_right(&name, &password) {
+            return Ok(Caller::user_named(name, settings));
+        }
+        let (checked, to_check) = (Arc::clone(&settings), name.clone());
+        let right = task::blocking("check a password", move || {
+            checked.access.users.right(&to_check, &password)
+        })
+        .await;
+        if right {
             Ok(Caller::user_named(name, settings))
         } else {
             Err(wrong())
@@ -118,37 +48,14 @@ impl Registry {
     }
 }
 
-/// Whether a user's password is right.
-pub(super) async fn right(settings: &Arc<Settings>, name: &str, password: Secret) -> bool {
-    if settings.access.users.recently_right(name, &password) {
-        return true;
-    }
-    let (settings, name) = (Arc::clone(settings), name.to_owned());
-    task::blocking("check a password", move || {
-        settings.access.users.right(&name, &password)
-    })
-    .await
-}
-
 /// Whether the caller may do this.
-pub(super) fn authorize(
-    caller: &Caller,
-    name: &Repository,
-    action: Action,
-    challenge: &Challenge,
-) -> Result<(), Refusal> {
-    let scope = Scope::wanted(name, action);
+pub(super) fn authorize(caller: &Caller, name: &Repository, action: Action) -> Result<(), Refusal> {
     match caller.decide(name, action) {
         Decision::Allow => Ok(()),
-        Decision::LoginNeeded => Err(challenge.refuse(
+        Decision::LoginNeeded => Err(login_needed(
             Cause::NoCredentials,
             "authentication required",
-            Some(&scope),
         )),
-        Decision::ScopeNeeded => {
-            let message = "the token is not for this";
-            Err(challenge.refuse(Cause::InsufficientPermission, message, Some(&scope)))
-        }
         Decision::Forbidden => {
             let message = "requested access to the resource is denied";
             Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", message)
@@ -157,27 +64,15 @@ pub(super) fn authorize(
     }
 }
 
-/// Whether the caller may see the list of repositories, which holds what the rules let them pull.
-pub(super) fn authorize_catalog(caller: &Caller, challenge: &Challenge) -> Result<(), Refusal> {
-    if caller.may_list() {
-        return Ok(());
-    }
-    let scope = Some("registry:catalog:*");
-    Err(challenge.refuse(
-        Cause::InsufficientPermission,
-        "the token is not for this",
-        scope,
-    ))
-}
-
-/// The token of a Bearer login.
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+/// The refusal that says how to log in.
+pub(super) fn login_needed(cause: Cause, message: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+        .cause(cause)
+        .header(header::WWW_AUTHENTICATE, "Basic realm=\"registry\"")
 }
 
 /// The name and password of a Basic login.
-pub(super) fn basic(value: &HeaderValue) -> Option<(String, Secret)> {
+fn basic(value: &HeaderValue) -> Option<(String, Secret)> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

@@ -10,4 +10,3 @@ mod crash;
 mod peers;
 mod pull;
 mod push;
-mod tokens;

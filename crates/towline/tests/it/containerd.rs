@@ -1,8 +1,7 @@
 //! containerd in our runtime's place: it pulls from our registry, and our kubelet runs pods on it and explains why they do not run.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::path::PathBuf;
+use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,66 +11,24 @@ use towline_sys::testing::need_program;
 use crate::support::containerd::{Containerd, assert_nothing_left, need_containerd};
 use crate::support::eventually;
 use crate::support::node::kubectl;
-use crate::support::program::{Guard, free_port, text, towline};
-use crate::support::registry::{DockerRegistry, hello, push};
+use crate::support::program::{Guard, part, text, towline};
+use crate::support::registry::{DockerRegistry, OurRegistry, hello, push};
 
-/// Starts a part of the program that says what it has to say into a file of this folder.
-fn part(folder: &Path, name: &str, args: &[&str]) -> Guard {
-    let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
-    Guard::spawn(
-        towline()
-            .arg(name)
-            .args(args)
-            .stdout(log.try_clone().unwrap())
-            .stderr(Stdio::from(log)),
-    )
-}
-
-/// `towline registry` alone.
-struct Registry {
-    _process: Guard,
-    address: SocketAddr,
-    _folder: TempDir,
-}
-
-impl Registry {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        let root = folder.path().join("data");
-        let listen = address.to_string();
-        let process = part(
-            folder.path(),
-            "registry",
-            &["--listen", &listen, "--root", root.to_str().unwrap()],
-        );
-        eventually("the registry listens", 20, || {
-            std::net::TcpStream::connect(address).map_err(|error| error.to_string())
-        });
-        Self {
-            _process: process,
-            address,
-            _folder: folder,
-        }
-    }
-
-    fn image(&self, name: &str) -> String {
-        format!("{}/{name}", self.address)
-    }
-}
+/// What a pod shows whose image does not come.
+const FAILED: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
 
 /// API server, scheduler, controllers and kubelet as programs of their own, the kubelet on containerd. Dropped in this order.
 struct Cluster {
     kubelet: Guard,
     containerd: Containerd,
     _others: [Guard; 3],
-    registry: Registry,
+    registry: OurRegistry,
     folder: TempDir,
 }
 
 impl Cluster {
     fn start() -> Self {
-        let registry = Registry::start();
+        let registry = OurRegistry::start();
         let containerd = Containerd::start(registry.address);
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("api");
@@ -170,10 +127,15 @@ impl Cluster {
         });
     }
 
-    fn wait_status(&self, pod: &str, wanted: &str) {
-        eventually(&format!("pod {pod} is {wanted}"), 40, || {
+    /// Waits for one of these; a pull that fails shows two in turn, and one of them briefly.
+    fn wait_status(&self, pod: &str, wanted: &[&str]) {
+        eventually(&format!("pod {pod} is {wanted:?}"), 90, || {
             let line = text(&self.kubectl(&["get", "pod", pod, "--no-headers"]));
-            if line.split_whitespace().nth(2) == Some(wanted) {
+            if line
+                .split_whitespace()
+                .nth(2)
+                .is_some_and(|status| wanted.contains(&status))
+            {
                 return Ok(());
             }
             let described = text(&self.kubectl(&["describe", "pod", pod]));
@@ -199,7 +161,7 @@ fn containerd_pulls_from_our_registry() {
     if !need_containerd() {
         return;
     }
-    let registry = Registry::start();
+    let registry = OurRegistry::start();
     let pushed = hello("x");
     push(&pushed, registry.address, "lib/app", "1.0", None);
     let containerd = Containerd::start(registry.address);
@@ -234,8 +196,8 @@ fn our_kubelet_runs_pods_on_containerd() {
     let image = cluster.registry.image("lib/app:1.0");
     for (pod, host_network) in [("bridged", false), ("on-the-host", true)] {
         cluster.run(pod, &image, host_network);
-        cluster.wait_status(pod, "Running");
-        eventually("the log is read through the API server", 10, || {
+        cluster.wait_status(pod, &["Running"]);
+        eventually("the log is read through the API server", 30, || {
             let log = text(&cluster.kubectl(&["logs", pod]));
             (log == "from containerd\n").then_some(()).ok_or(log)
         });
@@ -273,7 +235,7 @@ fn why_explains_what_containerd_could_not_pull() {
 
     let typo = cluster.registry.image("lib/app:v1.O");
     cluster.run("typo", &typo, false);
-    cluster.wait_status("typo", "ErrImagePull");
+    cluster.wait_status("typo", &FAILED);
     let (code, answer) = cluster.why("typo");
     assert_eq!(code, Some(1), "{answer}");
     assert_eq!(answer["cause"], "TagNotFound", "{answer}");
@@ -290,7 +252,7 @@ fn why_explains_what_containerd_could_not_pull() {
         &format!("{}/team/app:v1", private.address),
         false,
     );
-    cluster.wait_status("private", "ErrImagePull");
+    cluster.wait_status("private", &FAILED);
     let (code, answer) = cluster.why("private");
     assert_eq!(code, Some(1), "{answer}");
     assert_eq!(answer["cause"], "NoCredentials", "{answer}");
@@ -302,7 +264,7 @@ fn why_explains_what_containerd_could_not_pull() {
     // The registry is well and the node's words are nothing that anyone has read before: no guess. The sandbox is made
     // while containerd is well, so the tag comes later.
     cluster.run("odd", &cluster.registry.image("lib/odd:v1"), false);
-    cluster.wait_status("odd", "ErrImagePull");
+    cluster.wait_status("odd", &FAILED);
     cluster.containerd.spoil_snapshots();
     // A layer that is not on the node yet.
     let odd = image::guest()

@@ -7,7 +7,7 @@ use towline_sys::testing::{need_program, need_root};
 
 use crate::support::node::Node;
 use crate::support::program::text;
-use crate::support::registry::{hello, push};
+use crate::support::registry::{LOGIN, OurRegistry, hello, push};
 
 #[test]
 fn crictl_drives_our_runtime() {
@@ -129,4 +129,62 @@ fn skopeo_and_crane_use_our_registry() {
     ];
     assert_eq!(digests[0], digests[1]);
     assert_eq!(digests[1], digests[2]);
+}
+
+#[test]
+fn podman_uses_our_registry() {
+    if !need_root() || need_program("podman").is_none() || need_program("htpasswd").is_none() {
+        return;
+    }
+    let registry = OurRegistry::with_login();
+    let pushed = hello("x");
+    for repository in ["public/app", "team/app"] {
+        push(&pushed, registry.address, repository, "1.0", Some(LOGIN));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("auth.json"), "{}").unwrap();
+    let podman = |args: &[&str]| {
+        let output = Command::new("podman")
+            .arg("--root")
+            .arg(folder.path().join("root"))
+            .arg("--runroot")
+            .arg(folder.path().join("run"))
+            .args(["--storage-driver", "vfs"])
+            .args(args)
+            .env("REGISTRY_AUTH_FILE", folder.path().join("auth.json"))
+            .output()
+            .unwrap();
+        (output.status.success(), text(&output))
+    };
+    let login = format!("{}:{}", LOGIN.0, LOGIN.1);
+    let copy = registry.image("team/copy:1.0");
+    let private = registry.image("team/app:1.0");
+    let public = registry.image("public/app:1.0");
+    let (ok, said) = podman(&["pull", "--tls-verify=false", &public]);
+    assert!(ok, "{said}");
+    let (ok, said) = podman(&["pull", "--tls-verify=false", &private]);
+    assert!(!ok && said.contains("unauthorized"), "{said}");
+    let (ok, said) = podman(&["pull", "--tls-verify=false", "--creds", &login, &private]);
+    assert!(ok, "{said}");
+    let (ok, said) = podman(&[
+        "push",
+        "--tls-verify=false",
+        "--creds",
+        &login,
+        &private,
+        &copy,
+    ]);
+    assert!(ok, "{said}");
+    let id = |image: &str| podman(&["image", "inspect", "--format", "{{.Id}}", image]).1;
+    let first = id(&private);
+    assert!(podman(&["rmi", "--all", "--force"]).0);
+    let (ok, said) = podman(&["pull", "--tls-verify=false", "--creds", &login, &copy]);
+    assert!(ok, "{said}");
+    assert_eq!(id(&copy), first, "what podman pushed is what it pulled");
+    let (ok, said) = podman(&[
+        "pull",
+        "--tls-verify=false",
+        &registry.image("team/app:2.0"),
+    ]);
+    assert!(!ok, "{said}");
 }

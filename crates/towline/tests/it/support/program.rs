@@ -1,5 +1,6 @@
 //! Programs that run while a test does, and are ended with it.
 
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -8,6 +9,18 @@ pub(crate) fn towline() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_towline"));
     command.env_remove("KUBECONFIG").env("RUST_BACKTRACE", "0");
     command
+}
+
+/// Starts a part of the program that says what it has to say into a file of this folder.
+pub(crate) fn part(folder: &Path, name: &str, args: &[&str]) -> Guard {
+    let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
+    Guard::spawn(
+        towline()
+            .arg(name)
+            .args(args)
+            .stdout(log.try_clone().unwrap())
+            .stderr(Stdio::from(log)),
+    )
 }
 
 /// A child that is killed when dropped.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use towline_lab::image::{self, Image};
 
 use super::eventually;
-use super::program::{Guard, free_port};
+use super::program::{Guard, free_port, part};
 
 /// A docker-registry on loopback.
 pub(crate) struct DockerRegistry {
@@ -147,4 +147,49 @@ pub(crate) fn push(
     runtime
         .block_on(image.push(registry, repository, tag, login))
         .unwrap();
+}
+
+/// `towline registry` alone.
+pub(crate) struct OurRegistry {
+    _process: Guard,
+    pub(crate) address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl OurRegistry {
+    pub(crate) fn start() -> Self {
+        Self::with(tempfile::tempdir().unwrap(), &[])
+    }
+
+    /// With a login, and `public/*` for anyone to pull.
+    pub(crate) fn with_login() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        htpasswd(folder.path());
+        let users = folder.path().join("htpasswd").display().to_string();
+        Self::with(
+            folder,
+            &["--htpasswd", &users, "--anonymous-pull", "public/*"],
+        )
+    }
+
+    fn with(folder: TempDir, options: &[&str]) -> Self {
+        let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let root = folder.path().join("data");
+        let listen = address.to_string();
+        let mut args = vec!["--listen", &listen, "--root", root.to_str().unwrap()];
+        args.extend(options);
+        let process = part(folder.path(), "registry", &args);
+        eventually("the registry listens", 20, || {
+            std::net::TcpStream::connect(address).map_err(|error| error.to_string())
+        });
+        Self {
+            _process: process,
+            address,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
 }
