@@ -28,6 +28,9 @@ pub enum Action {
         name: String,
         /// The container.
         container: String,
+        /// Whether that is an init container.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        init: bool,
         /// The new image.
         image: String,
     },
@@ -116,6 +119,7 @@ impl Action {
                 name,
                 container,
                 image,
+                ..
             } => {
                 format!(
                     "kubectl -n {namespace} set image {kind}/{name} {container}={}",
@@ -161,6 +165,7 @@ impl Action {
         }
     }
 
+    /// The change as a strategic merge patch (a merge patch for annotations); null where it is not a patch.
     fn patch(&self) -> serde_json::Value {
         match self {
             Self::ReferenceSecret { kind, secret, .. } => {
@@ -168,21 +173,23 @@ impl Action {
                 if kind == "serviceaccount" {
                     json!({ "imagePullSecrets": secrets })
                 } else {
-                    json!({ "spec": { "template": { "spec": { "imagePullSecrets": secrets } } } })
+                    in_pod_spec(kind, &json!({ "imagePullSecrets": secrets }))
                 }
             }
             Self::SetImage {
                 kind,
                 container,
+                init,
                 image,
                 ..
             } => {
-                let spec = json!({ "containers": [{ "name": container, "image": image }] });
-                if kind == "pod" {
-                    json!({ "spec": spec })
+                let list = if *init {
+                    "initContainers"
                 } else {
-                    json!({ "spec": { "template": { "spec": spec } } })
-                }
+                    "containers"
+                };
+                let spec = json!({ list: [{ "name": container, "image": image }] });
+                in_pod_spec(kind, &spec)
             }
             Self::RetryNow { .. } => {
                 json!({ "metadata": { "annotations": { towline_pod::pulls::RETRY_NOW: jiff::Timestamp::now().as_second().to_string() } } })
@@ -261,6 +268,17 @@ impl Action {
     }
 }
 
+/// A pod's spec where an object of this kind keeps it.
+fn in_pod_spec(kind: &str, spec: &serde_json::Value) -> serde_json::Value {
+    match kind {
+        "pod" => json!({ "spec": spec }),
+        "cronjob" => {
+            json!({ "spec": { "jobTemplate": { "spec": { "template": { "spec": spec } } } } })
+        }
+        _ => json!({ "spec": { "template": { "spec": spec } } }),
+    }
+}
+
 fn params() -> PatchParams {
     PatchParams {
         field_manager: Some("towline".to_owned()),
@@ -276,6 +294,8 @@ fn dynamic(client: &Client, namespace: &str, kind: &str) -> Result<Api<DynamicOb
         "replicaset" => ("apps", "ReplicaSet"),
         "statefulset" => ("apps", "StatefulSet"),
         "daemonset" => ("apps", "DaemonSet"),
+        "replicationcontroller" => ("", "ReplicationController"),
+        "cronjob" => ("batch", "CronJob"),
         other => return Err(ApplyError::Kind(other.to_owned())),
     };
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
@@ -320,6 +340,7 @@ mod tests {
             kind: "deployment".into(),
             name: "web".into(),
             container: "app".into(),
+            init: false,
             image: "ghcr.io/o/r:v1".into(),
         };
         assert_eq!(

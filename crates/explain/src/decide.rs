@@ -324,6 +324,7 @@ mod tests {
                 step: Step::Resolve,
                 detail: String::new(),
                 alternatives: vec![],
+                endpoint: None,
             }),
             on_node,
             ..Proof::default()

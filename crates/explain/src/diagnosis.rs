@@ -46,6 +46,48 @@ pub struct Diagnosis {
     /// What could not be read, and what that costs the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+    /// Everything that this cause keeps from running, where the answer is for more than its target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affected: Option<Affected>,
+}
+
+impl Diagnosis {
+    /// A diagnosis that says nothing yet: unknown cause, no evidence.
+    pub fn about(target: Target) -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            target,
+            pulls: false,
+            cause: None,
+            step: None,
+            confidence: Confidence::Unknown,
+            summary: String::new(),
+            alternatives: Vec::new(),
+            evidence: Vec::new(),
+            steps: Vec::new(),
+            retry: None,
+            fixes: Vec::new(),
+            unread: Vec::new(),
+            affected: None,
+        }
+    }
+}
+
+/// The pods that fail for one reason, of which the target is one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Affected {
+    /// How many pods.
+    pub count: usize,
+    /// Their names, each `namespace/name`, sorted; at most 200.
+    pub pods: Vec<String>,
+    /// The nodes that they are bound to, sorted.
+    pub nodes: Vec<String>,
+    /// What made them, each `namespace/kind/name`, sorted; at most 200.
+    pub workloads: Vec<String>,
+    /// Their images, sorted; at most 200.
+    pub images: Vec<String>,
 }
 
 /// One fact, with where it was seen and by whom.

@@ -19,6 +19,8 @@ pub struct Ground<'a> {
     pub secrets: &'a [SecretFact],
     /// A secret of the namespace that would work.
     pub spare_secret: Option<&'a str>,
+    /// Whether the service account names that secret by now, so that a pod made anew would have it.
+    pub account_names_it: bool,
     /// The service account of the pod.
     pub service_account: &'a str,
     /// The replay.
@@ -30,7 +32,9 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
     let Some(cause) = verdict.cause else {
         return Vec::new();
     };
-    let mut fixes = match cause {
+    let spare = matches!(cause, Cause::PullSecretMissing | Cause::PullSecretWrongHost)
+        .then(|| referenced_secret(ground));
+    let more = match cause {
         Cause::TagNotFound => near_tags(ground),
         Cause::NoCredentials => new_secret(ground, "regcred", false).into_iter().collect(),
         Cause::PullSecretMissing => missing_secrets(ground),
@@ -49,6 +53,7 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         | Cause::ManifestUnsupported => other_image(ground),
         _ => Vec::new(),
     };
+    let mut fixes: Vec<Fix> = spare.into_iter().flatten().chain(more).collect();
     for fix in &mut fixes {
         fix.who = cause.fixers().to_vec();
     }
@@ -65,6 +70,16 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
     fixes
 }
 
+/// Kinds whose pod template can be changed.
+const TEMPLATED: [&str; 6] = [
+    "deployment",
+    "statefulset",
+    "daemonset",
+    "replicaset",
+    "replicationcontroller",
+    "cronjob",
+];
+
 /// The object whose image can be changed: kind and name.
 fn object(target: &Target) -> (String, String) {
     match &target.owner {
@@ -75,13 +90,35 @@ fn object(target: &Target) -> (String, String) {
 
 fn set_image(target: &Target, image: &str) -> Option<Action> {
     let (kind, name) = object(target);
+    if kind != "pod" && !TEMPLATED.contains(&kind.as_str()) {
+        return None;
+    }
     Some(Action::SetImage {
         namespace: target.namespace.clone()?,
         kind,
         name,
         container: target.container.clone()?,
+        init: target.init,
         image: image.to_owned(),
     })
+}
+
+/// What a person does where no command can change the image: the object is immutable, or not of a kind that we know.
+fn by_hand(target: &Target) -> Option<String> {
+    let owner = target.owner.as_ref()?;
+    let name = &owner.name;
+    match owner.kind.as_str() {
+        "Job" => Some(format!(
+            "a job's template cannot be changed: delete job/{name} and create it with another image"
+        )),
+        "Node" => Some(format!(
+            "it is a static pod: change its file on node {name}"
+        )),
+        kind if TEMPLATED.contains(&kind.to_lowercase().as_str()) => None,
+        kind => Some(format!(
+            "change the template of {kind} {name}, which made the pod"
+        )),
+    }
 }
 
 fn fix(description: impl Into<String>, actions: Vec<Action>, target: &Target) -> Fix {
@@ -95,6 +132,9 @@ fn fix(description: impl Into<String>, actions: Vec<Action>, target: &Target) ->
             .namespace
             .as_ref()
             .map(|namespace| match &target.owner {
+                Some(owner) if !rolls_out(&owner.kind) => {
+                    format!("kubectl -n {namespace} get pods -w")
+                }
                 Some(owner) => format!(
                     "kubectl -n {namespace} rollout status {}/{}",
                     owner.kind.to_lowercase(),
@@ -105,17 +145,25 @@ fn fix(description: impl Into<String>, actions: Vec<Action>, target: &Target) ->
     }
 }
 
+/// Whether `kubectl rollout status` knows the kind.
+fn rolls_out(kind: &str) -> bool {
+    matches!(kind, "Deployment" | "StatefulSet" | "DaemonSet")
+}
+
 fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
     let (Some(image), Some(proof)) = (ground.image, ground.proof) else {
         return other_image(ground);
     };
     let fixes = proof.tags_near.iter().take(3).filter_map(|tag| {
         let near = image.with_tag(tag)?;
-        let words = format!("Use the tag {tag:?}, which exists");
-        let actions: Vec<Action> = set_image(ground.target, &as_written(ground.target, &near))
-            .into_iter()
-            .collect();
-        Some(fix(words, actions, ground.target))
+        let mut words = format!("Use the tag {tag:?}, which exists");
+        let action = set_image(ground.target, &as_written(ground.target, &near));
+        if action.is_none()
+            && let Some(how) = by_hand(ground.target)
+        {
+            words = format!("{words}: {how}");
+        }
+        Some(fix(words, action.into_iter().collect(), ground.target))
     });
     let fixes: Vec<Fix> = fixes.collect();
     if fixes.is_empty() {
@@ -138,10 +186,13 @@ fn as_written(target: &Target, near: &Reference) -> String {
 
 /// A change that needs a person to say what was meant.
 fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
+    let words = "Name an image that exists";
     let Some(action) = set_image(ground.target, "IMAGE") else {
-        return Vec::new();
+        let by_hand = by_hand(ground.target);
+        let fix = by_hand.map(|how| fix(format!("{words}: {how}"), vec![], ground.target));
+        return fix.into_iter().collect();
     };
-    let mut fix = fix("Name an image that exists", vec![action], ground.target);
+    let mut fix = fix(words, vec![action], ground.target);
     fix.actions.clear();
     vec![fix]
 }
@@ -176,9 +227,8 @@ fn reference(ground: &Ground<'_>, secret: &str) -> Vec<Action> {
     let Some(namespace) = ground.target.namespace.clone() else {
         return Vec::new();
     };
-    let templated = ["deployment", "statefulset", "daemonset", "replicaset"];
     match &ground.target.owner {
-        Some(owner) if templated.contains(&owner.kind.to_lowercase().as_str()) => {
+        Some(owner) if TEMPLATED.contains(&owner.kind.to_lowercase().as_str()) => {
             vec![Action::ReferenceSecret {
                 namespace,
                 kind: owner.kind.to_lowercase(),
@@ -262,21 +312,48 @@ fn replaced_secrets(ground: &Ground<'_>, cause: Cause) -> Vec<Fix> {
     fixes.collect()
 }
 
+/// A secret that would do is there: the pod has to name it. Certain where that changes one workload alone; what a service account
+/// names, all its pods get, and a pod without an owner is not made again by anybody.
 fn referenced_secret(ground: &Ground<'_>) -> Vec<Fix> {
     let Some(name) = ground.spare_secret else {
         return Vec::new();
     };
+    let target = ground.target;
+    if ground.account_names_it
+        && let Some(namespace) = target.namespace.clone()
+    {
+        let account = ground.service_account;
+        let words = format!(
+            "Make the pod anew: the service account {account:?} names the secret {name:?} by now, which a pod gets when it is made"
+        );
+        let actions = match target.owner {
+            Some(_) => vec![Action::DeletePod {
+                namespace,
+                name: target.name.clone(),
+            }],
+            None => Vec::new(),
+        };
+        let certain = !actions.is_empty() && target.kind == "Pod";
+        return vec![Fix {
+            certain,
+            confirm: Some(format!(
+                "kubectl -n {} get pods -w",
+                target.namespace.as_deref().unwrap_or_default()
+            )),
+            ..fix(words, actions, target)
+        }];
+    }
     let actions = reference(ground, name);
-    let mut fix = fix(
-        format!(
-            "Name the secret {name:?}, which the registry accepts{}",
-            remake(ground)
-        ),
-        actions,
-        ground.target,
+    let in_template = |action: &Action| matches!(action, Action::ReferenceSecret { kind, .. } if kind != "serviceaccount");
+    let certain = !actions.is_empty() && actions.iter().all(in_template);
+    let words = format!(
+        "Name the secret {name:?}, which the registry accepts{}",
+        remake(ground)
     );
-    fix.certain = true;
-    vec![fix]
+    vec![Fix {
+        certain,
+        ..fix(words, actions, target)
+    }]
 }
 
 #[cfg(test)]
@@ -290,6 +367,7 @@ mod tests {
             namespace: Some("shop".into()),
             name: "web-1".into(),
             container: Some("app".into()),
+            init: false,
             image: "127.0.0.1:5000/team/app:v1O".into(),
             node: None,
             owner: owner.map(|kind| Owner {
@@ -311,6 +389,7 @@ mod tests {
             image: Some(&image),
             secrets,
             spare_secret: Some("good"),
+            account_names_it: false,
             service_account: "default",
             proof: Some(proof),
         };

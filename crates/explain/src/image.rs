@@ -5,8 +5,9 @@ use towline_oci::{Platform, Reference};
 
 use crate::decide::{self, Facts};
 use crate::fixes::{self, Ground};
+use crate::prober::{Budget, Prober};
 use crate::proof;
-use crate::{API_VERSION, Diagnosis, Evidence, KIND, Target};
+use crate::{Diagnosis, Evidence, Target};
 
 /// Replays the pull of an image with these credentials (none: anonymously) and says why it would not work.
 pub async fn explain(
@@ -18,7 +19,15 @@ pub async fn explain(
     let target = Target::image(image);
     let parsed = Reference::parse(image);
     let proof = match &parsed {
-        Ok(reference) => Some(proof::replay(registry, reference, platform, candidates, true).await),
+        Ok(reference) => {
+            let prober = Prober::new(registry.clone(), Budget::default());
+            let asked = prober
+                .replay(reference, &platform, candidates.clone())
+                .await;
+            asked
+                .ok()
+                .map(|asked| proof::of_asked(&asked, &candidates, true))
+        }
         Err(_) => None,
     };
     let verdict = decide::decide(&Facts {
@@ -40,12 +49,11 @@ pub async fn explain(
         image: parsed.as_ref().ok(),
         secrets: &[],
         spare_secret: None,
+        account_names_it: false,
         service_account: "default",
         proof: proof.as_ref(),
     };
     Diagnosis {
-        api_version: API_VERSION.to_owned(),
-        kind: KIND.to_owned(),
         pulls: verdict.cause.is_none(),
         fixes: fixes::fixes(&ground, &verdict),
         cause: verdict.cause,
@@ -59,8 +67,6 @@ pub async fn explain(
         summary,
         alternatives: verdict.alternatives,
         steps: proof.map(|proof| proof.steps).unwrap_or_default(),
-        retry: None,
-        unread: Vec::new(),
-        target,
+        ..Diagnosis::about(target)
     }
 }

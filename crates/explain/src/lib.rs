@@ -1,7 +1,8 @@
 //! Evidence in, diagnosis out: why an image does not pull, how sure that is, and the one change that helps.
 //!
-//! [`pod::explain`] gathers what the cluster says of a pod, [`proof`] replays the pull with the pod's own credentials, and
-//! [`decide::decide`] - a plain function - weighs both. Read-only: nothing here changes a cluster except [`Action::apply`], which a
+//! [`pod::explain`] gathers what the cluster says of a pod, [`proof`] puts the pull into words as it was replayed with the pod's own
+//! credentials, and [`decide::decide`] - a plain function - weighs both. [`scan::explain`] does so for workloads, namespaces and
+//! clusters: each thing is asked once, and pods that fail for one reason are one answer. Read-only: nothing here changes a cluster except [`Action::apply`], which a
 //! person asks for.
 #![forbid(unsafe_code)]
 
@@ -10,13 +11,21 @@ pub mod decide;
 mod diagnosis;
 mod evidence;
 pub mod fixes;
+mod fold;
 pub mod image;
+mod memo;
 pub mod pod;
+mod prober;
 pub mod proof;
+pub mod scan;
 pub mod secrets;
 mod target;
+mod world;
 
 pub use action::{Action, ApplyError, Login};
-pub use diagnosis::{API_VERSION, Diagnosis, Evidence, Fix, KIND, Retry, StepOutcome, StepSeen};
+pub use diagnosis::{
+    API_VERSION, Affected, Diagnosis, Evidence, Fix, KIND, Retry, StepOutcome, StepSeen,
+};
 pub use evidence::Unread;
+pub use prober::Budget;
 pub use target::{Owner, Target};

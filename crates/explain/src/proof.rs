@@ -2,9 +2,9 @@
 
 use towline_cause::{Cause, CauseName, Step};
 use towline_keyring::Candidate;
-use towline_oci::{Platform, Reference};
-use towline_probe::{Outcome, Report, Request, StepReport};
+use towline_probe::{Outcome, StepReport};
 
+use crate::prober::Asked;
 use crate::{StepOutcome, StepSeen};
 
 /// What a replay showed.
@@ -33,38 +33,39 @@ pub struct ProofFailure {
     pub detail: String,
     /// Causes left open.
     pub alternatives: Vec<Cause>,
+    /// Scheme, host and port that failed.
+    pub endpoint: Option<String>,
 }
 
-/// Replays the pull and puts the report into the words of a diagnosis.
-pub async fn replay(
-    registry: &towline_distribution::Client,
-    image: &Reference,
-    platform: Platform,
-    candidates: Vec<Candidate>,
-    on_node: bool,
-) -> Proof {
-    let mut request = Request::new(image.clone().with_default_tag().to_string());
-    request.platform = platform;
-    request.candidates = candidates;
-    of_report(towline_probe::run(registry, request).await, on_node)
-}
-
-fn of_report(report: Report, on_node: bool) -> Proof {
+/// Puts the report of a replay into the words of a diagnosis, for whoever offers `candidates`: the replay may have been made for
+/// another pod that offers the same logins from secrets of its own.
+pub(crate) fn of_asked(asked: &Asked, candidates: &[Candidate], on_node: bool) -> Proof {
+    let report = &asked.report;
+    let mut steps: Vec<StepSeen> = report.steps.iter().map(step_seen).collect();
+    for (theirs, own) in asked.candidates.iter().zip(candidates) {
+        if theirs.origin != own.origin {
+            let (theirs, own) = (theirs.origin.to_string(), own.origin.to_string());
+            for fact in steps.iter_mut().flat_map(|step| &mut step.facts) {
+                *fact = fact.replace(&theirs, &own);
+            }
+        }
+    }
     Proof {
-        failure: report.failure.map(|failed| ProofFailure {
+        failure: report.failure.as_ref().map(|failed| ProofFailure {
             cause: failed.cause(),
             step: failed.step,
             alternatives: failed.alternatives.iter().map(CauseName::cause).collect(),
-            detail: failed.detail,
+            detail: failed.detail.clone(),
+            endpoint: failed.endpoint.clone(),
         }),
-        steps: report.steps.into_iter().map(step_seen).collect(),
-        tags_near: report.tags_near,
+        steps,
+        tags_near: report.tags_near.clone(),
         platforms: report.platforms.iter().map(ToString::to_string).collect(),
         on_node,
     }
 }
 
-fn step_seen(step: StepReport) -> StepSeen {
+fn step_seen(step: &StepReport) -> StepSeen {
     StepSeen {
         step: step.step,
         outcome: match step.outcome {
@@ -72,6 +73,6 @@ fn step_seen(step: StepReport) -> StepSeen {
             Outcome::Failed => StepOutcome::Failed,
             Outcome::Skipped => StepOutcome::Skipped,
         },
-        facts: vec![step.text],
+        facts: vec![step.text.clone()],
     }
 }

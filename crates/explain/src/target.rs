@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// `Pod` or `Image`.
+    /// `Pod`, `Image`, or the kind of a workload whose template was explained because it has no pods.
     pub kind: String,
     /// Namespace of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -16,6 +16,9 @@ pub struct Target {
     /// The container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Whether that is an init container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// The image, as written.
     pub image: String,
     /// The node that the pod is bound to.
@@ -43,6 +46,7 @@ impl Target {
             namespace: None,
             name: image.to_owned(),
             container: None,
+            init: false,
             image: image.to_owned(),
             node: None,
             owner: None,
@@ -52,12 +56,14 @@ impl Target {
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.namespace, &self.container) {
-            (Some(namespace), Some(container)) => {
-                write!(f, "pod {namespace}/{}, container {container}", self.name)
-            }
-            (Some(namespace), None) => write!(f, "pod {namespace}/{}", self.name),
-            _ => write!(f, "image {}", self.image),
+        let Some(namespace) = &self.namespace else {
+            return write!(f, "image {}", self.image);
+        };
+        write!(f, "{} {namespace}/{}", self.kind.to_lowercase(), self.name)?;
+        match &self.container {
+            Some(container) if self.init => write!(f, ", init container {container}"),
+            Some(container) => write!(f, ", container {container}"),
+            None => Ok(()),
         }
     }
 }

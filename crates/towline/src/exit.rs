@@ -36,6 +36,11 @@ pub(crate) struct Usage(pub(crate) String);
 
 /// Prints an error with its chain and hint, and gives the exit code.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    failed_with(error, BROKEN)
+}
+
+/// The same, with another code for what is no wrong command line.
+pub(crate) fn failed_with(error: &anyhow::Error, code: u8) -> ExitCode {
     if let Some(io) = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>())
@@ -45,5 +50,5 @@ pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     }
     output::error(error);
     let usage = error.chain().any(<dyn std::error::Error>::is::<Usage>);
-    ExitCode::from(if usage { USAGE } else { BROKEN })
+    ExitCode::from(if usage { USAGE } else { code })
 }

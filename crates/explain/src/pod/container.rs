@@ -5,16 +5,18 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use towline_cause::{Cause, Confidence};
 use towline_pod::pulls::{ANNOTATION, ContainerPull, Pulls};
 
-use super::cluster::Cluster;
 use super::status_of;
+use super::view::View;
 use crate::Retry;
 use crate::decide::NodeView;
+use crate::world::Said;
 
 /// A container whose image may be missing.
 #[derive(Debug)]
 pub(super) struct Container<'a> {
     pub(super) name: &'a str,
     pub(super) image: &'a str,
+    pub(super) init: bool,
     policy: Option<&'a str>,
     status: Option<&'a ContainerStatus>,
 }
@@ -24,9 +26,11 @@ pub(super) fn all(pod: &Pod) -> Vec<Container<'_>> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
-    let init = spec.init_containers.iter().flatten();
-    init.chain(&spec.containers)
-        .map(|container| Container {
+    let init = spec.init_containers.iter().flatten().map(|one| (true, one));
+    let main = spec.containers.iter().map(|one| (false, one));
+    init.chain(main)
+        .map(|(init, container)| Container {
+            init,
             name: &container.name,
             image: container.image.as_deref().unwrap_or_default(),
             policy: container.image_pull_policy.as_deref(),
@@ -83,8 +87,8 @@ impl Container<'_> {
     }
 }
 
-fn pull_of(cluster: &Cluster, container: &Container<'_>) -> Option<ContainerPull> {
-    let annotation = cluster.pod.metadata.annotations.as_ref()?.get(ANNOTATION)?;
+fn pull_of(view: &View, container: &Container<'_>) -> Option<ContainerPull> {
+    let annotation = view.pod.metadata.annotations.as_ref()?.get(ANNOTATION)?;
     Pulls::parse(annotation)
         .ok()?
         .containers
@@ -93,9 +97,9 @@ fn pull_of(cluster: &Cluster, container: &Container<'_>) -> Option<ContainerPull
 }
 
 /// What the node says: our kubelet's record, else the words of the waiting message, else those of the last event.
-pub(super) fn node_view(cluster: &Cluster, container: &Container<'_>) -> Option<NodeView> {
-    let words = words(cluster, container);
-    if let Some(pull) = pull_of(cluster, container)
+pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeView> {
+    let words = words(view, container);
+    if let Some(pull) = pull_of(view, container)
         && let Some(cause) = &pull.cause
     {
         return Some(NodeView {
@@ -120,32 +124,35 @@ pub(super) fn node_view(cluster: &Cluster, container: &Container<'_>) -> Option<
 }
 
 /// The most telling words: a waiting message that holds more than the back-off, else the newest failure among the events.
-fn words(cluster: &Cluster, container: &Container<'_>) -> Option<String> {
+fn words(view: &View, container: &Container<'_>) -> Option<String> {
     let message = container
         .waiting_message()
         .filter(|message| !is_bare_backoff(message));
     if let Some(message) = message {
         return Some(message.to_owned());
     }
-    let field = format!("{{{}}}", container.name);
-    let mut failures: Vec<_> = cluster
-        .events
-        .iter()
-        .filter(|event| {
-            event
-                .involved_object
-                .field_path
-                .as_deref()
-                .is_some_and(|path| path.ends_with(&field))
-        })
-        .filter_map(|event| Some((event.last_timestamp.clone()?.0, event.message.clone()?)))
-        .filter(|(_, message)| {
-            message.contains("Failed to pull image")
-                || message.contains("Failed to apply default image tag")
+    let mut failures: Vec<_> = of_container(view, container)
+        .filter(|said| {
+            said.message.contains("Failed to pull image")
+                || said.message.contains("Failed to apply default image tag")
         })
         .collect();
-    failures.sort_by_key(|(at, _)| *at);
-    failures.pop().map(|(_, message)| message)
+    failures.sort_by_key(|said| said.last);
+    failures.pop().map(|said| said.message.clone())
+}
+
+fn of_container<'a>(
+    view: &'a View,
+    container: &'a Container<'_>,
+) -> impl Iterator<Item = &'a Said> {
+    view.events
+        .iter()
+        .filter(|said| said.container.as_deref() == Some(container.name))
+}
+
+/// Whether our kubelet keeps a record of this container's pulls.
+pub(super) fn recorded(view: &View, container: &Container<'_>) -> bool {
+    pull_of(view, container).is_some()
 }
 
 fn is_bare_backoff(message: &str) -> bool {
@@ -153,14 +160,10 @@ fn is_bare_backoff(message: &str) -> bool {
 }
 
 /// Attempts so far and the next one.
-pub(super) fn retry(
-    cluster: &Cluster,
-    container: &Container<'_>,
-    cause: Option<Cause>,
-) -> Option<Retry> {
+pub(super) fn retry(view: &View, container: &Container<'_>, cause: Option<Cause>) -> Option<Retry> {
     let cause = cause?;
     let waiting_helps = cause.transient();
-    if let Some(pull) = pull_of(cluster, container) {
+    if let Some(pull) = pull_of(view, container) {
         return Some(Retry {
             attempts: Some(pull.attempt),
             last: pull.last_attempt.map(rfc3339),
@@ -168,19 +171,9 @@ pub(super) fn retry(
             waiting_helps,
         });
     }
-    let field = format!("{{{}}}", container.name);
-    let pulling = cluster.events.iter().find(|event| {
-        event.reason.as_deref() == Some("Pulling")
-            && event
-                .involved_object
-                .field_path
-                .as_deref()
-                .is_some_and(|path| path.ends_with(&field))
-    });
-    let attempts = pulling.and_then(|event| u32::try_from(event.count?).ok());
-    let last = pulling
-        .and_then(|event| event.last_timestamp.as_ref())
-        .map(|time| rfc3339(time.0));
+    let pulling = of_container(view, container).find(|said| said.reason == "Pulling");
+    let attempts = pulling.and_then(|said| said.count);
+    let last = pulling.and_then(|said| said.last).map(rfc3339);
     Some(Retry {
         attempts,
         last,

@@ -259,6 +259,7 @@ async fn explain<'a>(
             .context("make the registry client")?,
         seen_from: "this machine".to_owned(),
         boot_id: why::boot_id(),
+        budget: towline_explain::Budget::default(),
     };
     let pods = pods(handle).await?;
     let mut diagnoses = Vec::new();

@@ -4,95 +4,129 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use towline_explain::{Diagnosis, image, pod};
+use towline_explain::pod::{Context, ExplainError};
+use towline_explain::{Budget, Diagnosis, image, scan};
 use towline_oci::Platform;
 
-use crate::cluster::ClusterArgs;
-use crate::exit::{BROKEN, OK, UNDECIDED, Usage, hinted};
-use crate::output::{self, Format};
+use crate::cluster::{Cluster, ClusterArgs};
+use crate::exit::{self, UNDECIDED, Usage, hinted};
 use crate::registry_client::RegistryArgs;
 
+mod answer;
+mod markdown;
+mod target;
 mod text;
 
+use answer::{Answer, Style};
+use target::Asked;
 #[cfg(feature = "node")]
 pub(crate) use text::print as print_text;
 
-/// Say why an image does not pull, prove it against the registry, and name the change that helps
+/// Say why images do not pull, prove it against the registry, and name the change that helps
 ///
-/// TARGET is a pod (pod/NAME), or an image reference. Read-only. Exit codes: 0 it pulls, 1 it does not, 2 could not tell,
-/// 64 wrong command line.
+/// TARGET is pod/NAME, a workload (deployment/NAME, statefulset/NAME, daemonset/NAME, replicaset/NAME, job/NAME, cronjob/NAME),
+/// namespace/NAME, or an image reference. Without TARGET, -n NAMESPACE asks about a whole namespace and -A about the cluster: pods
+/// that fail for one reason are one answer. Read-only. Exit codes: 0 all pull, 1 some do not, 2 could not tell, 64 wrong command line.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// pod/NAME, or an image such as ghcr.io/team/app:v1
-    target: String,
+    /// pod/NAME, deployment/NAME, ..., or an image such as ghcr.io/team/app:v1; repeatable
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Every pod of every namespace
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
+    output: Style,
     /// Platform to pull for, when TARGET is an image [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Begin no further replay against a registry that got this many requests
+    #[arg(long, value_name = "N", default_value_t = Budget::default().requests_per_registry)]
+    budget: usize,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
 
-enum Target<'a> {
-    Pod(&'a str),
-    Image(&'a str),
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let diagnoses = match target(&args.target)? {
-        Target::Pod(name) => of_pod(&args, name).await?,
-        Target::Image(reference) => vec![of_image(&args, reference).await?],
-    };
-    match args.output {
-        Format::Text => {
-            for diagnosis in &diagnoses {
-                text::print(diagnosis)?;
+    match Box::pin(explain(&args)).await {
+        // Where no answer could be had, that is what the exit code says.
+        Err(error) => Ok(exit::failed_with(&error, UNDECIDED)),
+        code => code,
+    }
+}
+
+async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
+    let given = args.cluster.namespace.as_deref();
+    // The namespace is that of the context, which is not read for images.
+    let asked = target::read(
+        &args.targets,
+        given.unwrap_or_default(),
+        given.is_some(),
+        args.all_namespaces,
+    )?;
+    let answer = match asked {
+        Asked::Images(images) => {
+            let mut diagnoses = Vec::new();
+            for image in &images {
+                diagnoses.push(of_image(args, image).await?);
             }
+            Answer::of(&images.join(", "), diagnoses)
         }
-        format if diagnoses.len() == 1 => output::document(format, &diagnoses[0])?,
-        format => output::document(format, &diagnoses)?,
-    }
-    Ok(ExitCode::from(code(&diagnoses)))
+        Asked::Cluster(_) => {
+            let cluster = args.cluster.connect().await?;
+            let all = args.all_namespaces;
+            let asked = target::read(&args.targets, &cluster.namespace, given.is_some(), all)?;
+            let Asked::Cluster(asks) = asked else {
+                return Err(Usage("name objects of the cluster".to_owned()).into());
+            };
+            let context = context(args, cluster)?;
+            of_cluster(&context, &asks).await?
+        }
+    };
+    answer.print(args.output)?;
+    Ok(ExitCode::from(answer.code()))
 }
 
-fn target(text: &str) -> anyhow::Result<Target<'_>> {
-    match text.split_once('/') {
-        Some(("pod" | "pods" | "po", name)) if !name.is_empty() && !name.contains('/') => {
-            Ok(Target::Pod(name))
-        }
-        Some((kind @ ("deployment" | "deploy" | "statefulset" | "daemonset" | "job"), name)) => {
-            Err(anyhow::Error::new(Usage(format!(
-                "name a pod of {kind} {name}: pod/NAME"
-            ))))
-        }
-        _ if text.is_empty() => Err(anyhow::Error::new(Usage(
-            "name a pod (pod/NAME) or an image".to_owned(),
-        ))),
-        _ => Ok(Target::Image(text)),
-    }
-}
-
-async fn of_pod(args: &Args, name: &str) -> anyhow::Result<Vec<Diagnosis>> {
-    let cluster = args.cluster.connect().await?;
+fn context(args: &Args, cluster: Cluster) -> anyhow::Result<Context> {
     let registry = args.registry.clone().beside(&cluster.kubeconfig).client()?;
-    let context = pod::Context {
+    Ok(Context {
         kube: cluster.client,
         registry,
         seen_from: "this machine".to_owned(),
         boot_id: boot_id(),
-    };
-    let explained = pod::explain(&context, &cluster.namespace, name).await;
-    explained.map_err(|error| match error {
-        pod::ExplainError::NoPod { namespace, name } => hinted(
-            format!("there is no pod {name:?} in namespace {namespace:?}"),
-            "`towline get pods -A` lists them; an image is asked about by its whole name, such as docker.io/library/nginx:1.25",
-        ),
-        error @ pod::ExplainError::Api { .. } => anyhow::Error::new(error).context(format!("explain pod {name}")),
+        budget: Budget {
+            requests_per_registry: args.budget,
+            ..Budget::default()
+        },
     })
+}
+
+async fn of_cluster(context: &Context, asks: &[scan::Ask]) -> anyhow::Result<Answer> {
+    let explained = Box::pin(scan::explain(context, asks)).await;
+    let scan = explained.map_err(|error| match &error {
+        ExplainError::Missing { kind, .. } => hinted(
+            error.to_string(),
+            format!(
+                "`towline get {kind}s -A` lists them; an image is asked about by its whole name, such as docker.io/library/nginx:1.25"
+            ),
+        ),
+        ExplainError::Api { source, .. } if is_forbidden(source) => {
+            let rights = anyhow::Error::new(error).context("the cluster does not let you read what is asked about");
+            rights.context(exit::Hinted {
+                message: "cannot tell why".to_owned(),
+                hint: "docs/why.md lists the rights that this takes; -n NAMESPACE asks about one namespace alone".to_owned(),
+            })
+        }
+        ExplainError::Api { .. } => anyhow::Error::new(error).context("ask the cluster"),
+    })?;
+    Ok(Answer::of_scan(scan, asks))
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 async fn of_image(args: &Args, reference: &str) -> anyhow::Result<Diagnosis> {
@@ -112,18 +146,4 @@ async fn of_image(args: &Args, reference: &str) -> anyhow::Result<Diagnosis> {
 pub(crate) fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
-fn code(diagnoses: &[Diagnosis]) -> u8 {
-    let undecided = |diagnosis: &Diagnosis| diagnosis.cause == Some(towline_cause::Cause::Unknown);
-    if diagnoses.iter().all(|diagnosis| diagnosis.pulls) {
-        OK
-    } else if diagnoses
-        .iter()
-        .any(|diagnosis| !diagnosis.pulls && !undecided(diagnosis))
-    {
-        BROKEN
-    } else {
-        UNDECIDED
-    }
 }

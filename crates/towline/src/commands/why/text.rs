@@ -1,14 +1,81 @@
 //! A diagnosis for people: the cause, the steps with ticks and crosses, the evidence, the fix. Fits 80 columns where words allow.
 
-use towline_explain::{Diagnosis, Fix, Retry, StepOutcome};
+use towline_explain::scan::Scan;
+use towline_explain::{Affected, Diagnosis, Fix, Retry, StepOutcome};
 
 use crate::output::{BAD, BOLD, DIM, GOOD, line, styled, wrapped};
 
 const WIDTH: usize = 80;
 
+/// The most workloads that a title names.
+const MOST_NAMED: usize = 3;
+
+/// Prints every answer; what was seen in all first, unless one thing was asked about.
+pub(super) fn print_scan(scan: &Scan, single: bool) -> std::io::Result<()> {
+    if !single || scan.items.is_empty() {
+        line(wrapped(&headline(scan), WIDTH, 0))?;
+    }
+    for (number, diagnosis) in scan.items.iter().enumerate() {
+        if number > 0 || !single {
+            line("")?;
+        }
+        print(diagnosis)?;
+    }
+    Ok(())
+}
+
+/// `namespace shop: 12 pods; 5 do not pull, 1 is undecided`.
+pub(super) fn headline(scan: &Scan) -> String {
+    let pods = many(scan.pods, "pod");
+    let open = match (scan.broken, scan.undecided) {
+        (0, 0) => {
+            return format!(
+                "{}: {pods}; none waits for an image that does not pull",
+                scan.scope
+            );
+        }
+        (broken, 0) => format!("{broken} cannot pull"),
+        (0, undecided) => format!("{undecided} undecided"),
+        (broken, undecided) => format!("{broken} cannot pull, {undecided} undecided"),
+    };
+    let causes = many(scan.items.iter().filter(|one| !one.pulls).count(), "cause");
+    format!("{}: {pods}; {open}; {causes}", scan.scope)
+}
+
+fn many(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
+
+/// What an answer is about: one object, or how many pods of what.
+pub(super) fn title(diagnosis: &Diagnosis) -> String {
+    match &diagnosis.affected {
+        Some(affected) if affected.count > 1 => of_many(affected),
+        _ => diagnosis.target.to_string(),
+    }
+}
+
+fn of_many(affected: &Affected) -> String {
+    let mut title = many(affected.count, "pod");
+    if !affected.nodes.is_empty() {
+        title = format!("{title} on {}", many(affected.nodes.len(), "node"));
+    }
+    let names = if affected.workloads.is_empty() {
+        &affected.pods
+    } else {
+        &affected.workloads
+    };
+    let named: Vec<&str> = names.iter().take(MOST_NAMED).map(String::as_str).collect();
+    let more = match names.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{title}: {}{more}", named.join(", "))
+}
+
 /// Prints a diagnosis.
 pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
-    line(styled(BOLD, &diagnosis.target))?;
+    line(styled(BOLD, wrapped(&title(diagnosis), WIDTH, 2)))?;
     if diagnosis.pulls {
         line(format!(
             "  {} {}",
@@ -22,7 +89,7 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
         .step
         .map(|step| format!(", step {step}"))
         .unwrap_or_default();
-    line(format!("  image      {}", diagnosis.target.image))?;
+    images(diagnosis)?;
     line(format!(
         "  cause      {} ({}{step})",
         styled(BAD.bold(), cause),
@@ -48,7 +115,7 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
     if let Some(retry) = &diagnosis.retry {
         line(format!(
             "  attempts   {}",
-            wrapped(&retry_words(retry), WIDTH, 13)
+            wrapped(&attempts(retry), WIDTH, 13)
         ))?;
     }
     for (number, fix) in diagnosis.fixes.iter().enumerate() {
@@ -56,6 +123,18 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
     }
     for unread in &diagnosis.unread {
         line(format!("  note       {}", wrapped(unread, WIDTH, 13)))?;
+    }
+    Ok(())
+}
+
+fn images(diagnosis: &Diagnosis) -> std::io::Result<()> {
+    line(format!("  image      {}", diagnosis.target.image))?;
+    let images = diagnosis
+        .affected
+        .as_ref()
+        .map_or(0, |affected| affected.images.len());
+    if images > 1 {
+        line(format!("             and {} more", images - 1))?;
     }
     Ok(())
 }
@@ -76,10 +155,24 @@ fn steps(diagnosis: &Diagnosis) -> std::io::Result<()> {
         line(format!(
             "  {label:<10} {mark} {:<12} {}",
             step.step.name(),
-            wrapped(&step.facts.join("; "), WIDTH, 28)
+            wrapped(&short_digests(&step.facts.join("; ")), WIDTH, 28)
         ))?;
     }
     Ok(())
+}
+
+/// Digests by their first digits: whole ones are in the JSON.
+fn short_digests(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let mut short = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let hex = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let kept = if hex == 64 { &part[..12] } else { &part[..hex] };
+        short.push_str("sha256:");
+        short.push_str(kept);
+        short.push_str(&part[hex..]);
+    }
+    short
 }
 
 fn evidence(diagnosis: &Diagnosis) -> std::io::Result<()> {
@@ -100,7 +193,7 @@ fn evidence(diagnosis: &Diagnosis) -> std::io::Result<()> {
 }
 
 /// Attempts so far, and whether waiting helps.
-fn retry_words(retry: &Retry) -> String {
+pub(super) fn attempts(retry: &Retry) -> String {
     let mut words = Vec::new();
     words.extend(retry.attempts.map(|attempts| format!("{attempts} so far")));
     words.extend(
@@ -154,4 +247,20 @@ fn print_fix(number: usize, fix: &Fix) -> std::io::Result<()> {
         line(format!("  confirm    {confirm}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_shortened_and_nothing_else() {
+        let digest = format!("v1 is sha256:{} now", "ab".repeat(32));
+        assert_eq!(short_digests(&digest), "v1 is sha256:abababababab now");
+        assert_eq!(
+            short_digests("sha256:abc is no digest"),
+            "sha256:abc is no digest"
+        );
+        assert_eq!(short_digests("\u{e9}"), "\u{e9}");
+    }
 }

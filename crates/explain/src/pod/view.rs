@@ -1,0 +1,227 @@
+//! A pod and everything that belongs to it, as the cluster's API says.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt as _;
+
+use super::container::{self, Container};
+use crate::decide::NodeView;
+use crate::world::{Answer, NodeFact, Said, World};
+use crate::{Evidence, Owner, Unread};
+
+/// One pod, or a workload's template as the pod that it would make.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// `Pod`, or the kind of the workload whose template this is.
+    pub(super) kind: String,
+    pub(super) pod: Pod,
+    pub(super) owner: Option<Owner>,
+    pub(super) events: Vec<Said>,
+    pub(super) secrets: Vec<(String, Answer<Option<Arc<Secret>>>)>,
+    pub(super) node: NodeFact,
+    pub(super) unread: Vec<Unread>,
+}
+
+impl View {
+    pub(crate) async fn of_pod(world: &World, pod: Pod) -> Self {
+        let namespace = pod.namespace().unwrap_or_default();
+        let (owner, unknown) = world.owner(&namespace, &pod).await;
+        let mut view = Self::read(world, namespace, "Pod", pod, owner).await;
+        view.unread.extend(unknown.map(|unknown| Unread {
+            what: unknown.what,
+            why: unknown.why,
+            cost: "the fix may be for the wrong object".to_owned(),
+        }));
+        view
+    }
+
+    /// The pod that a workload without pods would make.
+    pub(crate) async fn of_template(world: &World, workload: Owner, mut pod: Pod) -> Self {
+        let namespace = pod.namespace().unwrap_or_default();
+        pod.metadata.name = Some(workload.name.clone());
+        let mut unread = None;
+        if let Some(spec) = &mut pod.spec
+            && spec.image_pull_secrets.iter().flatten().next().is_none()
+        {
+            let account = spec.service_account_name.as_deref().unwrap_or("default");
+            match world.account_secrets(&namespace, account).await {
+                Ok(names) => {
+                    let named =
+                        names
+                            .iter()
+                            .map(|name| k8s_openapi::api::core::v1::LocalObjectReference {
+                                name: name.clone(),
+                            });
+                    spec.image_pull_secrets = Some(named.collect());
+                }
+                Err(why) => {
+                    unread = Some(Unread {
+                        what: format!("service account {namespace}/{account}"),
+                        why,
+                        cost: "the secrets that it gives to pods stay unknown".to_owned(),
+                    });
+                }
+            }
+        }
+        let kind = workload.kind.clone();
+        let mut view = Self::read(world, namespace, &kind, pod, Some(workload)).await;
+        view.unread.extend(unread);
+        view
+    }
+
+    async fn read(
+        world: &World,
+        namespace: String,
+        kind: &str,
+        pod: Pod,
+        owner: Option<Owner>,
+    ) -> Self {
+        let mut view = Self {
+            name: pod.name_any(),
+            kind: kind.to_owned(),
+            owner,
+            events: Vec::new(),
+            secrets: Vec::new(),
+            node: NodeFact::default(),
+            unread: Vec::new(),
+            namespace,
+            pod,
+        };
+        let (events, secrets, node) = futures::join!(
+            view.read_events(world),
+            view.read_secrets(world),
+            view.read_node(world)
+        );
+        view.take_events(events);
+        view.take_secrets(secrets);
+        view.take_node(node);
+        view
+    }
+
+    /// The events, unless our kubelet's own record says more than they do.
+    async fn read_events(&self, world: &World) -> Answer<Vec<Said>> {
+        let silent = container::all(&self.pod)
+            .iter()
+            .any(|container| !container.image_is_there() && !container::recorded(self, container));
+        if self.kind != "Pod" || !silent {
+            return Ok(Vec::new());
+        }
+        world.events(&self.namespace, &self.pod).await
+    }
+
+    fn take_events(&mut self, events: Answer<Vec<Said>>) {
+        match events {
+            Ok(events) => self.events = events,
+            Err(why) => self.note(
+                "events".to_owned(),
+                why,
+                "earlier errors and attempts stay unknown",
+            ),
+        }
+    }
+
+    async fn read_secrets(&self, world: &World) -> Vec<(String, Answer<Option<Arc<Secret>>>)> {
+        let spec = self.pod.spec.iter();
+        let named = spec.flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+        let names = named
+            .map(|reference| reference.name.clone())
+            .filter(|name| !name.is_empty());
+        let read = names.map(async |name| {
+            let found = world.secret(&self.namespace, &name).await;
+            (name, found)
+        });
+        futures::future::join_all(read).await
+    }
+
+    fn take_secrets(&mut self, secrets: Vec<(String, Answer<Option<Arc<Secret>>>)>) {
+        for (name, found) in &secrets {
+            if let Err(why) = found {
+                self.note(
+                    format!("secret {}/{name}", self.namespace),
+                    why.clone(),
+                    "whether its login is right stays unknown",
+                );
+            }
+        }
+        self.secrets = secrets;
+    }
+
+    async fn read_node(&self, world: &World) -> Option<Answer<NodeFact>> {
+        Some(world.node(self.node_name()?).await)
+    }
+
+    fn take_node(&mut self, node: Option<Answer<NodeFact>>) {
+        match node {
+            Some(Ok(node)) => self.node = node,
+            Some(Err(why)) => self.note(
+                format!("node {}", self.node_name().unwrap_or_default()),
+                why,
+                "its platform is taken to be that of this machine",
+            ),
+            None => {}
+        }
+    }
+
+    pub(super) fn note(&mut self, what: String, why: String, cost: &str) {
+        self.unread.push(Unread {
+            what,
+            why,
+            cost: cost.to_owned(),
+        });
+    }
+
+    pub(super) fn node_name(&self) -> Option<&str> {
+        self.pod.spec.as_ref()?.node_name.as_deref()
+    }
+
+    pub(super) fn service_account(&self) -> &str {
+        self.pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.as_deref())
+            .unwrap_or("default")
+    }
+
+    /// What node and kubelet said of this container.
+    pub(super) fn evidence(
+        &self,
+        container: &Container<'_>,
+        node: Option<&NodeView>,
+    ) -> Vec<Evidence> {
+        let from = self.node_name().map_or_else(
+            || "the cluster's API".to_owned(),
+            |name| format!("node {name}"),
+        );
+        let mut lines = Vec::new();
+        if let Some(reason) = container.waiting_reason() {
+            lines.push(format!("the container waits: {reason}"));
+        }
+        lines.extend(
+            node.filter(|node| !node.text.is_empty())
+                .map(|node| without_suffix(&node.text)),
+        );
+        lines.extend(self.node.troubles.iter().cloned());
+        lines
+            .into_iter()
+            .map(|fact| Evidence {
+                fact,
+                seen_from: from.clone(),
+                seen_by: match &self.node.runtime {
+                    Some(runtime) => format!("kubelet on {runtime}"),
+                    None => "kubelet".into(),
+                },
+            })
+            .collect()
+    }
+}
+
+/// The words of a message without our runtime's suffix, which repeats what the diagnosis says in fields of its own.
+fn without_suffix(text: &str) -> String {
+    match text.rfind(" [towline: ") {
+        Some(at) if towline_cause::suffix::parse(text).is_some() => text[..at].to_owned(),
+        _ => text.to_owned(),
+    }
+}

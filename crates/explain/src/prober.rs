@@ -1,0 +1,231 @@
+//! Pulls replayed, each once: pods that name the same image and offer the same logins share one replay, a registry that cannot be
+//! reached is tried once, and no registry is asked more than its budget allows.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+use towline_cause::{Cause, Step};
+use towline_distribution::Fact;
+use towline_keyring::{Candidate, Credential};
+use towline_oci::{Platform, Reference};
+use towline_probe::{Report, Request};
+
+/// How hard registries may be asked in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// After so many requests to one registry no further replay is begun there.
+    pub requests_per_registry: usize,
+    /// Replays at the same time against one registry.
+    pub at_once_per_registry: usize,
+    /// Replays at the same time in all.
+    pub at_once: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            requests_per_registry: 1000,
+            at_once_per_registry: 4,
+            at_once: 16,
+        }
+    }
+}
+
+/// A replay, and the candidates that it was made with.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) report: Report,
+}
+
+/// Why an image was not replayed.
+pub(crate) type NotAsked = String;
+
+type Answer = Result<Arc<Asked>, NotAsked>;
+
+/// Replays pulls.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    client: towline_distribution::Client,
+    budget: Budget,
+    all: Semaphore,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    replays: Mutex<HashMap<(String, String), Vec<Replay>>>,
+}
+
+#[derive(Debug)]
+struct Replay {
+    credentials: Vec<Credential>,
+    answer: Arc<OnceCell<Answer>>,
+}
+
+#[derive(Debug)]
+struct Host {
+    lanes: Semaphore,
+    /// The first replay: where that does not reach the registry, no other is tried.
+    first: OnceCell<Option<Arc<Asked>>>,
+    sent: AtomicUsize,
+    /// The registry said that it is asked too often.
+    limited: AtomicBool,
+}
+
+impl Prober {
+    pub(crate) fn new(client: towline_distribution::Client, budget: Budget) -> Self {
+        Self {
+            client,
+            budget,
+            all: Semaphore::new(budget.at_once),
+            hosts: Mutex::default(),
+            replays: Mutex::default(),
+        }
+    }
+
+    /// The replay of this image with these candidates, made now or before.
+    pub(crate) async fn replay(
+        &self,
+        image: &Reference,
+        platform: &Platform,
+        candidates: Vec<Candidate>,
+    ) -> Answer {
+        let image = image.clone().with_default_tag();
+        let key = (image.to_string(), platform.to_string());
+        let credentials: Vec<Credential> = candidates
+            .iter()
+            .map(|one| one.credential.clone())
+            .collect();
+        let answer = {
+            let mut replays = lock(&self.replays);
+            let known = replays.entry(key).or_default();
+            if let Some(known) = known.iter().find(|one| one.credentials == credentials) {
+                Arc::clone(&known.answer)
+            } else {
+                let answer = Arc::default();
+                known.push(Replay {
+                    credentials,
+                    answer: Arc::clone(&answer),
+                });
+                answer
+            }
+        };
+        answer
+            .get_or_init(|| self.ask(&image, platform, candidates))
+            .await
+            .clone()
+    }
+
+    /// Registries that were asked, and how many requests each got.
+    pub(crate) fn sent(&self) -> Vec<(String, usize)> {
+        let hosts = lock(&self.hosts);
+        let mut sent: Vec<(String, usize)> = hosts
+            .iter()
+            .map(|(name, host)| (name.clone(), host.sent.load(Ordering::Relaxed)))
+            .collect();
+        sent.sort();
+        sent
+    }
+
+    fn host(&self, image: &Reference) -> Arc<Host> {
+        let mut hosts = lock(&self.hosts);
+        let new = || {
+            Arc::new(Host {
+                lanes: Semaphore::new(self.budget.at_once_per_registry),
+                first: OnceCell::new(),
+                sent: AtomicUsize::new(0),
+                limited: AtomicBool::new(false),
+            })
+        };
+        Arc::clone(hosts.entry(image.registry().to_owned()).or_insert_with(new))
+    }
+
+    async fn ask(
+        &self,
+        image: &Reference,
+        platform: &Platform,
+        candidates: Vec<Candidate>,
+    ) -> Answer {
+        let host = self.host(image);
+        let mut own = None;
+        let unreached = host
+            .first
+            .get_or_init(|| async {
+                let asked = Arc::new(self.send(&host, image, platform, candidates.clone()).await);
+                own = Some(Arc::clone(&asked));
+                let stopped = asked.report.failure.as_ref().map(|failed| failed.step);
+                let before = [Step::Dns, Step::Connect, Step::Tls];
+                stopped
+                    .is_some_and(|step| before.contains(&step))
+                    .then_some(asked)
+            })
+            .await;
+        if let Some(own) = own {
+            return Ok(own);
+        }
+        if let Some(first) = unreached {
+            return Ok(Arc::new(as_of(image, first, candidates)));
+        }
+        let _lane = host.lanes.acquire().await;
+        if host.limited.load(Ordering::Relaxed) {
+            return Err(format!(
+                "{} said that it is asked too often, so it was not asked about {image}",
+                image.registry()
+            ));
+        }
+        if host.sent.load(Ordering::Relaxed) >= self.budget.requests_per_registry {
+            return Err(format!(
+                "{} was not asked about {image}: the {} requests that it may get are spent",
+                image.registry(),
+                self.budget.requests_per_registry
+            ));
+        }
+        Ok(Arc::new(
+            self.send(&host, image, platform, candidates).await,
+        ))
+    }
+
+    async fn send(
+        &self,
+        host: &Host,
+        image: &Reference,
+        platform: &Platform,
+        candidates: Vec<Candidate>,
+    ) -> Asked {
+        // Closed never: the semaphore lives as long as the prober.
+        let _turn = self.all.acquire().await;
+        let mut request = Request::new(image.to_string());
+        request.platform = platform.clone();
+        request.candidates.clone_from(&candidates);
+        let mut report = towline_probe::run(&self.client, request).await;
+        let sent = report
+            .facts
+            .iter()
+            .filter(|fact| matches!(fact, Fact::Request { .. } | Fact::Token { .. }));
+        host.sent.fetch_add(sent.count(), Ordering::Relaxed);
+        let limited = |failed: &towline_probe::FailureReport| failed.cause() == Cause::RateLimited;
+        if report.failure.as_ref().is_some_and(limited) {
+            host.limited.store(true, Ordering::Relaxed);
+        }
+        // A thousand of them would be held until the end, and no diagnosis shows them.
+        report.facts = Vec::new();
+        Asked { candidates, report }
+    }
+}
+
+/// The report of an image on a registry that could not be reached for another image.
+fn as_of(image: &Reference, first: &Asked, candidates: Vec<Candidate>) -> Asked {
+    let mut report = first.report.clone();
+    report.image = image.to_string();
+    report.reference = Some(image.to_string());
+    for step in &mut report.steps {
+        if step.step == Step::Reference {
+            step.text = format!("{image} means {image}");
+            step.facts.clear();
+        }
+    }
+    Asked { candidates, report }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

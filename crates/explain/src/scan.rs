@@ -1,0 +1,155 @@
+//! Many pods explained at once: a workload, a namespace, the whole cluster.
+
+mod find;
+
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use crate::fold::Fold;
+use crate::pod::{self, Context, Desk, ExplainError, View};
+use crate::{API_VERSION, Diagnosis};
+
+pub use find::Workload;
+
+/// `kind` of [`Scan`].
+pub const KIND: &str = "DiagnosisList";
+
+/// Pods that are explained at the same time.
+const AT_ONCE: usize = 32;
+
+/// What is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// One pod.
+    Pod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The pods of a workload; its template where there are none.
+    Workload {
+        /// What it is.
+        kind: Workload,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The pods of a namespace.
+    Namespace(String),
+    /// Every pod.
+    Cluster,
+}
+
+impl std::fmt::Display for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pod { namespace, name } => write!(f, "pod {namespace}/{name}"),
+            Self::Workload {
+                kind,
+                namespace,
+                name,
+            } => write!(f, "{} {namespace}/{name}", kind.word()),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+            Self::Cluster => f.write_str("all namespaces"),
+        }
+    }
+}
+
+/// The answers for many pods: pods that fail for one reason are one answer; most harmful first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scan {
+    /// Always [`API_VERSION`].
+    pub api_version: String,
+    /// Always [`KIND`].
+    pub kind: String,
+    /// What was asked about: `namespace shop`.
+    pub scope: String,
+    /// Pods seen.
+    pub pods: usize,
+    /// Pods of which an image does not pull.
+    pub broken: usize,
+    /// Pods for which it could not be told.
+    pub undecided: usize,
+    /// The answers.
+    pub items: Vec<Diagnosis>,
+    /// Registries that were asked, with the requests that each got.
+    pub asked: Vec<Asked>,
+}
+
+impl Scan {
+    /// Diagnoses of things that are no pods.
+    pub fn of(scope: &str, items: Vec<Diagnosis>) -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            scope: scope.to_owned(),
+            pods: 0,
+            broken: 0,
+            undecided: 0,
+            items,
+            asked: Vec::new(),
+        }
+    }
+}
+
+/// How much a registry was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The registry as the images name it.
+    pub registry: String,
+    /// Requests that it got.
+    pub requests: usize,
+}
+
+/// Explains everything that is asked about.
+pub async fn explain(context: &Context, asks: &[Ask]) -> Result<Scan, ExplainError> {
+    let many = !asks.iter().all(|ask| matches!(ask, Ask::Pod { .. }));
+    let desk = Desk::new(context, many);
+    let mut fold = Fold::default();
+    let mut pods = 0;
+    for ask in asks {
+        let found = find::find(context, &desk.world, ask).await?;
+        pods += found.seen;
+        // The healthy ones of many are only counted; a pod or workload that was asked for by name gets an answer in any case.
+        let named = !matches!(ask, Ask::Namespace(_) | Ask::Cluster);
+        let views = futures::stream::iter(found.pods).map(|pod| async {
+            let view = match found.template_of.clone() {
+                Some(workload) => Box::pin(View::of_template(&desk.world, workload, pod)).await,
+                None => Box::pin(View::of_pod(&desk.world, pod)).await,
+            };
+            desk.explain(&view).await
+        });
+        let mut explained = std::pin::pin!(views.buffer_unordered(AT_ONCE));
+        while let Some(diagnoses) = explained.next().await {
+            diagnoses
+                .into_iter()
+                .filter(|diagnosis| named || !diagnosis.pulls)
+                .for_each(|diagnosis| fold.take(diagnosis));
+        }
+    }
+    let asked = desk.prober.sent().into_iter();
+    let (broken, undecided) = fold.pods();
+    let scope: Vec<String> = asks.iter().map(ToString::to_string).collect();
+    Ok(Scan {
+        pods,
+        broken,
+        undecided,
+        asked: asked
+            .map(|(registry, requests)| Asked { registry, requests })
+            .collect(),
+        ..Scan::of(&scope.join(", "), fold.finish())
+    })
+}
+
+/// Reads a pod by name, whatever state it is in.
+async fn one(context: &Context, namespace: &str, name: &str) -> Result<find::Found, ExplainError> {
+    let pod = pod::read(&context.kube, namespace, name).await?;
+    Ok(find::Found {
+        seen: 1,
+        pods: vec![pod],
+        template_of: None,
+    })
+}
