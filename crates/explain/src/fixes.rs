@@ -388,7 +388,7 @@ mod tests {
             target,
             image: Some(&image),
             secrets,
-            spare_secret: Some("good"),
+            spare_secret: (cause == Cause::PullSecretNotReferenced).then_some("good"),
             account_names_it: false,
             service_account: "default",
             proof: Some(proof),

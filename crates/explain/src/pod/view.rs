@@ -204,15 +204,17 @@ impl View {
                 .map(|node| without_suffix(&node.text)),
         );
         lines.extend(self.node.troubles.iter().cloned());
+        // A report about a runtime is worth little without its version; ours says so itself.
+        let foreign = |runtime: &&String| !runtime.starts_with("towline://");
+        if let Some(runtime) = self.node.runtime.as_ref().filter(foreign) {
+            lines.push(format!("the node pulls with {runtime}"));
+        }
         lines
             .into_iter()
             .map(|fact| Evidence {
                 fact,
                 seen_from: from.clone(),
-                seen_by: match &self.node.runtime {
-                    Some(runtime) => format!("kubelet on {runtime}"),
-                    None => "kubelet".into(),
-                },
+                seen_by: "kubelet".into(),
             })
             .collect()
     }

@@ -20,7 +20,15 @@ fn help_teaches_and_a_wrong_command_line_is_64() {
     }
     assert_eq!(run(&["why"]).0, Some(64));
     assert_eq!(run(&["no-such-command"]).0, Some(64));
-    assert_eq!(run(&["why", "deployment/web"]).0, Some(64));
+    assert_eq!(run(&["why", "deployment/"]).0, Some(64));
+    assert_eq!(run(&["why", "nginx", "pod/web"]).0, Some(64));
+    assert_eq!(run(&["why", "-A", "pod/web"]).0, Some(64));
+    let (code, error) = run(&["why", "deployment/web"]);
+    assert_eq!(
+        code,
+        Some(2),
+        "without a cluster it cannot be told: {error}"
+    );
 }
 
 #[test]

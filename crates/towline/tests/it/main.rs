@@ -11,6 +11,7 @@ mod access;
 mod command_line;
 mod containerd;
 mod foreign;
+mod many;
 mod node;
 mod pulls;
 mod why;

@@ -225,7 +225,7 @@ fn anonymous(line: &str) -> String {
             .split_once("private-")
             .is_some_and(|(_, rest)| rest.contains('-'));
         let folder = word.starts_with("/tmp/");
-        let digest = word.len() > 40 && word.chars().filter(|c| varies(*c)).count() > 10;
+        let digest = word.starts_with("sha256:");
         if digest || pod || folder {
             "#".to_owned()
         } else {

@@ -29,7 +29,7 @@ fn one(diagnosis: &Diagnosis) -> std::io::Result<()> {
         plain(&diagnosis.summary)
     ))?;
     line("| | |\n| --- | --- |")?;
-    let mut row = |name: &str, value: &str| line(format!("| {name} | {value} |"));
+    let row = |name: &str, value: &str| line(format!("| {name} | {value} |"));
     row("image", &code(&diagnosis.target.image))?;
     row("confidence", diagnosis.confidence.name())?;
     if let Some(step) = diagnosis.step {
