@@ -78,6 +78,20 @@ impl Failure {
         self
     }
 
+    /// Adds outcomes of other endpoints behind those that are kept already.
+    #[must_use]
+    pub fn and_others(mut self, others: Vec<Self>) -> Self {
+        self.0.others.extend(others);
+        self
+    }
+
+    /// Adds words to this layer's own.
+    #[must_use]
+    pub fn adding(mut self, words: &str) -> Self {
+        self.0.detail.push_str(words);
+        self
+    }
+
     /// The cause.
     pub fn cause(&self) -> Cause {
         self.0.cause

@@ -8,6 +8,7 @@ use towline_oci::{Descriptor, Digest};
 
 use crate::body::Body;
 use crate::client::{BlobHead, BlobStream};
+use crate::endpoint::route::{Need, Route};
 use crate::facts::Fact;
 use crate::fault;
 use crate::refused;
@@ -30,13 +31,17 @@ fn asking(session: &Session, method: Method, digest: &Digest) -> Asking {
 
 /// A blob on its way: what was given out already, and the connection that brings the rest.
 struct Transfer {
-    session: Session,
+    route: Route,
     descriptor: Descriptor,
     /// Bytes of the blob before this were given out, or were there before.
     at: u64,
     /// Bytes to throw away first: a server without ranges starts at 0.
     skip: u64,
     body: Option<(Body, Origin)>,
+    /// The endpoint that serves.
+    place: Option<Origin>,
+    /// The endpoint that served badly: others are asked before it.
+    avoid: Option<Origin>,
     /// Attempts since the last byte arrived.
     fruitless: u32,
     ended: bool,
@@ -44,12 +49,14 @@ struct Transfer {
 
 /// Opens a blob from `offset` on.
 pub(crate) async fn open(
-    session: &Session,
+    route: &Route,
     descriptor: &Descriptor,
     offset: u64,
 ) -> Result<BlobStream, Failure> {
     let mut transfer = Transfer {
-        session: session.clone(),
+        route: route.clone(),
+        place: None,
+        avoid: None,
         descriptor: descriptor.clone(),
         at: offset,
         skip: 0,
@@ -60,7 +67,7 @@ pub(crate) async fn open(
     if offset > descriptor.size {
         return Err(transfer.mismatch(&format!("{offset} bytes are there already")));
     }
-    let mut endpoint = session.origin()?.to_string();
+    let mut endpoint = route.first_place();
     if offset < descriptor.size {
         transfer.connect().await?;
         if let Some((_, origin)) = &transfer.body {
@@ -116,8 +123,12 @@ impl Transfer {
                     return self.take(piece);
                 }
                 Some(Err(why)) => {
-                    let asking = asking(&self.session, Method::GET, &self.descriptor.digest);
-                    fault::of_body(&why, origin, &asking.what, Step::Fetch, self.at).because(why)
+                    let what = format!(
+                        "GET blob {} of {}",
+                        self.descriptor.digest,
+                        self.route.reference().repository()
+                    );
+                    fault::of_body(&why, origin, &what, Step::Fetch, self.at).because(why)
                 }
                 None => {
                     let origin = origin.to_string();
@@ -126,6 +137,10 @@ impl Transfer {
                 }
             };
             self.body = None;
+            // A cut after bytes came is nothing unusual; silence, or a cut before any, is.
+            if failure.cause() == Cause::PullStalled || self.fruitless > 0 {
+                self.avoid = self.place.take();
+            }
             self.again(failure).await?;
         }
     }
@@ -152,11 +167,11 @@ impl Transfer {
     async fn again(&mut self, failure: Failure) -> Result<(), Failure> {
         self.fruitless += 1;
         let seen = Seen::Passing { most: u32::MAX };
-        let Some(wait) = retry::next(seen, self.fruitless, &self.session.retries, fastrand::f64())
+        let Some(wait) = retry::next(seen, self.fruitless, self.route.retries(), fastrand::f64())
         else {
             return Err(failure);
         };
-        self.session.watch.tell(|| Fact::Retry {
+        self.route.watch().tell(|| Fact::Retry {
             what: format!("blob {} from byte {}", self.descriptor.digest, self.at),
             attempt: self.fruitless,
             wait_millis: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
@@ -167,51 +182,75 @@ impl Transfer {
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {
-        let mut asking = asking(&self.session, Method::GET, &self.descriptor.digest);
-        if self.at > 0 {
-            let last = self.descriptor.size.saturating_sub(1);
-            asking = asking.header(header::RANGE, &format!("bytes={}-{last}", self.at));
-        }
-        let got = self.session.ask(&asking).await?;
-        let status = got.answer.status;
-        if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
-            return Err(refused::of_answer(&self.session, &asking, got).await);
-        }
-        let origin = got.answer.url.origin.clone();
-        let is_page = got
-            .answer
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("text/html"));
-        if is_page && got.elsewhere {
-            return Err(Failure::new(
-                Cause::BlobHostUnreachable,
-                Step::Fetch,
-                format!(
-                    "{}: {origin} answers with a web page instead of the blob",
-                    asking.what
-                ),
-            )
-            .at(origin.to_string())
-            .or_else([Cause::NotARegistry]));
-        }
-        self.skip = starts_at(status, &got.answer.headers, self.at, self.descriptor.size)
-            .map_err(|words| self.mismatch(&words).at(origin.to_string()))?;
-        self.body = Some((got.answer.body, origin));
+        let (descriptor, at) = (&self.descriptor, self.at);
+        let connect = |session: Session| {
+            let descriptor = descriptor.clone();
+            async move { connect(&session, &descriptor, at).await }
+        };
+        let avoid = self.avoid.take();
+        let opened = self
+            .route
+            .run_avoiding(avoid.as_ref(), Need::Content, connect);
+        let (body, origin, skip, place) = opened.await?;
+        self.place = Some(place);
+        self.skip = skip;
+        self.body = Some((body, origin));
         Ok(())
     }
 
     fn mismatch(&self, words: &str) -> Failure {
-        Failure::new(
-            Cause::DigestMismatch,
-            Step::Verify,
+        mismatch(self.route.reference().repository(), &self.descriptor, words)
+    }
+}
+
+fn mismatch(repository: &str, descriptor: &Descriptor, words: &str) -> Failure {
+    Failure::new(
+        Cause::DigestMismatch,
+        Step::Verify,
+        format!(
+            "blob {} of {repository} has {} bytes by its manifest: {words}",
+            descriptor.digest, descriptor.size
+        ),
+    )
+}
+
+/// Asks one endpoint for a blob from byte `at` on: the body, who sends it, how much of it comes before that byte, and the endpoint.
+async fn connect(
+    session: &Session,
+    descriptor: &Descriptor,
+    at: u64,
+) -> Result<(Body, Origin, u64, Origin), Failure> {
+    let mut asking = asking(session, Method::GET, &descriptor.digest);
+    if at > 0 {
+        let last = descriptor.size.saturating_sub(1);
+        asking = asking.header(header::RANGE, &format!("bytes={at}-{last}"));
+    }
+    let got = session.ask(&asking).await?;
+    let status = got.answer.status;
+    if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
+        return Err(refused::of_answer(session, &asking, got).await);
+    }
+    let origin = got.answer.url.origin.clone();
+    let is_page = got
+        .answer
+        .header("content-type")
+        .is_some_and(|kind| kind.starts_with("text/html"));
+    if is_page && got.elsewhere {
+        return Err(Failure::new(
+            Cause::BlobHostUnreachable,
+            Step::Fetch,
             format!(
-                "blob {} of {} has {} bytes by its manifest: {words}",
-                self.descriptor.digest,
-                self.session.target.repository(),
-                self.descriptor.size
+                "{}: {origin} answers with a web page instead of the blob",
+                asking.what
             ),
         )
+        .at(origin.to_string())
+        .or_else([Cause::NotARegistry]));
     }
+    let skip = starts_at(status, &got.answer.headers, at, descriptor.size).map_err(|words| {
+        mismatch(session.target.repository(), descriptor, &words).at(origin.to_string())
+    })?;
+    Ok((got.answer.body, origin, skip, session.origin()?))
 }
 
 /// How many bytes of an answer come before those asked for (from `at` on); or what is wrong with it.
@@ -274,7 +313,7 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
 
 /// A small blob, whole and verified.
 pub(crate) async fn bytes(
-    session: &Session,
+    route: &Route,
     descriptor: &Descriptor,
     most: u64,
 ) -> Result<Bytes, Failure> {
@@ -283,7 +322,10 @@ pub(crate) async fn bytes(
         Failure::new(
             cause,
             Step::Verify,
-            format!("blob {digest} of {} {words}", session.target.repository()),
+            format!(
+                "blob {digest} of {} {words}",
+                route.reference().repository()
+            ),
         )
     };
     if descriptor.size > most {
@@ -295,7 +337,7 @@ pub(crate) async fn bytes(
             ),
         ));
     }
-    let mut stream = open(session, descriptor, 0).await?;
+    let mut stream = open(route, descriptor, 0).await?;
     let mut verifier = digest.verifier();
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.next().await {

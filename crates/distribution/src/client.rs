@@ -12,6 +12,8 @@ use towline_cause::{Cause, Failure, Step};
 use towline_keyring::Credential;
 use towline_oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 
+use crate::endpoint::health::Health;
+use crate::endpoint::route::{Need, Route};
 use crate::manifest::Name;
 use crate::options::Retries;
 use crate::scheme::Schemes;
@@ -19,7 +21,7 @@ use crate::session::Session;
 use crate::token::Tokens;
 use crate::transport::Transport;
 use crate::watch::Watch;
-use crate::{Observer, Options, OptionsError, Trace, blob, fault, manifest, push, tags};
+use crate::{Observer, Options, OptionsError, Trace, blob, manifest, push, tags};
 
 /// A registry client. Clones share connections and tokens.
 #[derive(Clone)]
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) transport: Transport,
     pub(crate) tokens: Tokens,
     pub(crate) schemes: Schemes,
+    pub(crate) health: Health,
 }
 
 impl Client {
@@ -52,6 +55,7 @@ impl Client {
                 transport: Transport::new(&options)?,
                 tokens: Tokens::default(),
                 schemes: Schemes::new(options.plain_http.clone()),
+                health: Health::default(),
                 options,
             }),
         })
@@ -65,7 +69,7 @@ impl Client {
         trace: Trace,
     ) -> Repository {
         Repository {
-            session: Session::new(self.shared.clone(), reference, credential, trace),
+            route: Route::new(&self.shared, reference, credential, trace),
         }
     }
 }
@@ -73,14 +77,14 @@ impl Client {
 /// One repository of a registry, seen with one credential. Clones share what they learnt of how to log in.
 #[derive(Clone)]
 pub struct Repository {
-    session: Session,
+    route: Route,
 }
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Repository")
-            .field("reference", &self.session.target.reference)
-            .field("credential", &self.session.target.credential)
+            .field("reference", self.route.reference())
+            .field("credential", self.route.credential())
             .finish_non_exhaustive()
     }
 }
@@ -141,73 +145,90 @@ impl Repository {
     /// The same, reporting every fact to `observer`.
     #[must_use]
     pub fn observed(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.session.watch = Watch::new(observer);
+        let watch = Watch::new(observer);
+        self.route.each(|session| session.watch = watch.clone());
         self
     }
 
     /// The same, sending each request once only.
     #[must_use]
     pub fn once(mut self) -> Self {
-        self.session.retries = Retries::NONE;
+        self.route.each(|session| session.retries = Retries::NONE);
         self
     }
 
     /// The reference that this repository was made from.
     pub fn reference(&self) -> &Reference {
-        &self.session.target.reference
+        self.route.reference()
     }
 
     /// Looks up the name, connects and shakes hands; asks nothing. Gives scheme, host and port.
     pub async fn reach(&self) -> Result<String, Failure> {
-        let origin = self.session.origin()?;
-        let shared = &self.session.shared;
-        match shared.transport.reach(&origin, &self.session.watch).await {
-            Ok(()) => Ok(origin.to_string()),
-            Err(why) => Err(
-                fault::of_send(&why, &origin, "opening a connection", Step::Connect).because(why),
-            ),
-        }
+        let reach = |session: Session| async move { session.reach().await };
+        let origin = self.route.run(Need::Anything, reach).await?;
+        Ok(origin.to_string())
     }
 
     /// Asks `/v2/` without any credential.
     pub async fn ping(&self) -> Result<Ping, Failure> {
-        self.session.ping().await
+        let ping = |session: Session| async move { session.ping().await };
+        self.route.run(Need::Anything, ping).await
     }
 
     /// Fetches the manifest or index that the reference names (digest, else tag, else `latest`) and verifies it.
     pub async fn resolve(&self) -> Result<Resolved, Failure> {
-        manifest::get(&self.session, &Name::of(&self.reference().target())).await
+        self.get_manifest(Name::of(&self.reference().target()))
+            .await
     }
 
     /// Fetches a manifest or index by digest and verifies it.
     pub async fn manifest(&self, digest: &Digest) -> Result<Resolved, Failure> {
-        manifest::get(&self.session, &Name::Digest(digest.clone())).await
+        self.get_manifest(Name::Digest(digest.clone())).await
+    }
+
+    async fn get_manifest(&self, name: Name) -> Result<Resolved, Failure> {
+        let get = |session: Session| {
+            let name = name.clone();
+            async move { manifest::get(&session, &name).await }
+        };
+        self.route.run(Need::of(&name), get).await
     }
 
     /// Asks for a manifest's headers; `target` is a tag or a digest. Asks once more with GET where a refusal needs its words.
     pub async fn head_manifest(&self, target: &str) -> Result<ManifestHead, Failure> {
-        manifest::head(&self.session, &Name::of(target)).await
+        let name = Name::of(target);
+        let need = Need::of(&name);
+        let head = |session: Session| {
+            let name = name.clone();
+            async move { manifest::head(&session, &name).await }
+        };
+        self.route.run(need, head).await
     }
 
     /// Asks for a blob's headers, following redirects to where the bytes are.
     pub async fn head_blob(&self, digest: &Digest) -> Result<BlobHead, Failure> {
-        blob::head(&self.session, digest).await
+        let head = |session: Session| {
+            let digest = digest.clone();
+            async move { blob::head(&session, &digest).await }
+        };
+        self.route.run(Need::Content, head).await
     }
 
     /// Opens a blob from `offset` on. The stream resumes by itself after a cut and ends after exactly `descriptor.size - offset` bytes
     /// or with a failure. The bytes are not verified: whoever keeps them compares the digest. `descriptor.urls` are never asked.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, Failure> {
-        blob::open(&self.session, descriptor, offset).await
+        blob::open(&self.route, descriptor, offset).await
     }
 
     /// Fetches a small blob (a config) whole and verifies it; refuses one of more than `most` bytes.
     pub async fn blob_bytes(&self, descriptor: &Descriptor, most: u64) -> Result<Bytes, Failure> {
-        blob::bytes(&self.session, descriptor, most).await
+        blob::bytes(&self.route, descriptor, most).await
     }
 
     /// The repository's tags in the registry's order, at most `limit`.
     pub async fn tags(&self, limit: usize) -> Result<Vec<String>, Failure> {
-        tags::list(&self.session, limit).await
+        let list = |session: Session| async move { tags::list(&session, limit).await };
+        self.route.run(Need::Tag, list).await
     }
 
     /// What refers to this manifest, by the referrers API or its fallback tag.
@@ -216,12 +237,16 @@ impl Repository {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Index, Failure> {
-        tags::referrers(&self.session, digest, artifact_type).await
+        let referrers = |session: Session| {
+            let (digest, artifact_type) = (digest.clone(), artifact_type.map(str::to_owned));
+            async move { tags::referrers(&session, &digest, artifact_type.as_deref()).await }
+        };
+        self.route.run(Need::Content, referrers).await
     }
 
     /// Whether the repository has a blob.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Failure> {
-        push::has(&self.session, digest).await
+        push::has(self.route.own()?, digest).await
     }
 
     /// Uploads a blob, unless it is there already.
@@ -238,7 +263,7 @@ impl Repository {
                 ),
             ));
         }
-        push::blob(&self.session, descriptor, &mut bytes.as_ref()).await
+        push::blob(self.route.own()?, descriptor, &mut bytes.as_ref()).await
     }
 
     /// Uploads a blob in chunks from a reader of exactly `descriptor.size` bytes, unless it is there already.
@@ -247,12 +272,12 @@ impl Repository {
         descriptor: &Descriptor,
         reader: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<(), Failure> {
-        push::blob(&self.session, descriptor, reader).await
+        push::blob(self.route.own()?, descriptor, reader).await
     }
 
     /// Takes a blob over from another repository of the same registry. False where the registry does not.
     pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Failure> {
-        push::mount(&self.session, digest, from).await
+        push::mount(self.route.own()?, digest, from).await
     }
 
     /// Uploads a manifest under `target`, a tag or its digest.
@@ -262,7 +287,7 @@ impl Repository {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Digest, Failure> {
-        push::manifest(&self.session, target, media_type, bytes).await
+        push::manifest(self.route.own()?, target, media_type, bytes).await
     }
 }
 

@@ -123,6 +123,13 @@ pub enum Fact {
         /// Whether authorization was dropped because the target is another origin.
         authorization_dropped: bool,
     },
+    /// One of several endpoints did not serve, and the next one is asked.
+    Endpoint {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The cause and its words.
+        outcome: String,
+    },
     /// A request is sent again.
     Retry {
         /// What was asked.

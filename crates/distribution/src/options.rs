@@ -162,6 +162,9 @@ pub enum OptionsError {
         /// What the parser says.
         why: String,
     },
+    /// A client certificate or its key does not parse.
+    #[error("the client certificate cannot be used: {0}")]
+    ClientCertificate(String),
     /// The user agent cannot stand in a header.
     #[error("the user agent {0:?} cannot be sent in a header")]
     UserAgent(String),

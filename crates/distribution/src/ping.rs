@@ -8,7 +8,7 @@ use crate::client::Ping;
 use crate::facts::Fact;
 use crate::session::{Asking, Got, Session, unanswered};
 use crate::transport::{Answer, SendFault};
-use crate::url::{Origin, Scheme, Url};
+use crate::url::{Origin, Scheme};
 
 impl Session {
     /// Asks `/v2/` without any credential.
@@ -23,20 +23,13 @@ impl Session {
             let origin = self.origin()?;
             let call = self.call(
                 &asking,
-                &Url::new(origin.clone(), "/v2/"),
+                &self.base(origin.clone()),
                 HeaderMap::new(),
                 "nothing",
             );
             let answer = match self.send(&asking, &call).await {
                 Ok(answer) => answer,
-                Err(SendFault::TlsOnPlain)
-                    if self
-                        .shared
-                        .schemes
-                        .turn_to_tls(&self.target.reference, &self.watch) =>
-                {
-                    continue;
-                }
+                Err(fault) if self.turn(&fault) => continue,
                 Err(fault) => return Err(unanswered(&fault, &origin, &asking)),
             };
             let Some(answer) = self.unless_tls_wanted(answer, &asking).await? else {
@@ -100,11 +93,7 @@ impl Session {
                 None,
             ));
         }
-        if self
-            .shared
-            .schemes
-            .turn_to_tls(&self.target.reference, &self.watch)
-        {
+        if self.turn(&SendFault::TlsOnPlain) {
             return Ok(None);
         }
         Err(Failure::new(
@@ -128,7 +117,7 @@ impl Session {
         );
         let call = self.call(
             &asking,
-            &Url::new(origin.clone(), "/v2/"),
+            &self.base(origin.clone()),
             HeaderMap::new(),
             "nothing",
         );

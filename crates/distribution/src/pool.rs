@@ -22,6 +22,8 @@ const MOST_IDLE: usize = 8;
 pub(crate) struct Key {
     pub(crate) origin: Origin,
     pub(crate) guarded: bool,
+    /// Which trust and client certificate it was opened with.
+    pub(crate) via: u64,
 }
 
 pub(crate) type Http1 = http1::SendRequest<Full<Bytes>>;
@@ -92,6 +94,20 @@ impl Pool {
         }
         connections.idle.remove(key);
         None
+    }
+
+    /// Whether a connection is open and waits.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        let connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let shared = connections.shared.get(key);
+        shared.is_some_and(|(sender, _)| !sender.is_closed())
+            || connections.idle.get(key).is_some_and(|idle| {
+                idle.iter()
+                    .any(|one| !one.sender.is_closed() && one.since.elapsed() < KEPT_IDLE)
+            })
     }
 
     /// Keeps a connection whose answer was read to its end.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use towline_cause::{Cause, Failure};
+
 use crate::body::BodyFault;
 use crate::connect::ConnectFault;
 use crate::dns::DnsFault;
@@ -68,6 +70,27 @@ pub(crate) fn of_body(fault: &BodyFault) -> Seen {
     match fault {
         BodyFault::TooLarge(_) => Seen::Final,
         _ => Seen::Passing { most: u32::MAX },
+    }
+}
+
+/// What an endpoint's whole failure means for another attempt at that endpoint, once the others were asked.
+pub(crate) fn of_failure(failure: &Failure) -> Seen {
+    match failure.cause() {
+        Cause::RateLimited => Seen::Busy {
+            wait: failure.wait(),
+        },
+        Cause::RegistryError if failure.wait().is_some() => Seen::Busy {
+            wait: failure.wait(),
+        },
+        Cause::RegistryError => Seen::Passing { most: 3 },
+        Cause::ConnectionReset | Cause::PullStalled => Seen::Passing { most: u32::MAX },
+        Cause::ConnectionRefused
+        | Cause::RegistryIsLocalhost
+        | Cause::ConnectionTimeout
+        | Cause::DnsFailed
+        | Cause::BlobHostUnreachable
+        | Cause::TokenServiceUnreachable => Seen::Passing { most: 2 },
+        _ => Seen::Final,
     }
 }
 

@@ -61,6 +61,21 @@ impl Schemes {
         origin.is_loopback() || self.is_configured(&origin.authority(), &origin.host)
     }
 
+    /// A registry whose TLS need not be proven is spoken to over plain HTTP from now on.
+    pub(crate) fn turn_to_plain(&self, reference: &Reference, watch: &Watch) {
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        if learnt.len() > MOST_LEARNT {
+            learnt.clear();
+        }
+        learnt.insert(reference.api_host().to_owned(), Scheme::Http);
+        drop(learnt);
+        watch.tell(|| Fact::Scheme {
+            host: reference.api_host().to_owned(),
+            scheme: Scheme::Http.name().to_owned(),
+            why: "it is configured as insecure and has no TLS".to_owned(),
+        });
+    }
+
     /// A registry answered plain HTTP with TLS. True if it is now spoken to over TLS: only where plain HTTP was assumed and not
     /// configured.
     pub(crate) fn turn_to_tls(&self, reference: &Reference, watch: &Watch) -> bool {

@@ -6,13 +6,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use towline_cause::{Cause, Failure, Step};
 use towline_keyring::Credential;
-use towline_oci::Reference;
 
 use crate::auth::{self, Carried, Next};
 use crate::challenge::{self, Challenge};
 use crate::client::Shared;
+use crate::endpoint::Endpoint;
+use crate::endpoint::way::Ways;
 use crate::facts::Fact;
 use crate::options::Retries;
+use crate::redirect::{is_redirect, redirect, unreached};
 use crate::resend::resend;
 use crate::said::Said;
 use crate::target::{Subject, Target};
@@ -103,6 +105,8 @@ pub(crate) struct Session {
     pub(crate) trace: Trace,
     pub(crate) watch: Watch,
     pub(crate) retries: Retries,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) ways: Ways,
     pull: Arc<tokio::sync::RwLock<Mode>>,
     push: Arc<tokio::sync::RwLock<Mode>>,
 }
@@ -110,26 +114,38 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        reference: &Reference,
-        credential: Credential,
+        endpoint: Endpoint,
+        credential: &Credential,
         trace: Trace,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, String> {
+        let withheld = !endpoint.may_login && !credential.is_anonymous();
+        let ways = Ways::new(&shared.transport, &endpoint)?;
+        Ok(Self {
             retries: shared.options.retries,
             shared,
             target: Target {
-                reference: reference.clone(),
-                credential,
+                reference: endpoint.reference.clone(),
+                credential: if endpoint.may_login {
+                    credential.clone()
+                } else {
+                    Credential::Anonymous
+                },
+                withheld,
             },
+            endpoint: Arc::new(endpoint),
+            ways,
             trace,
             watch: Watch::default(),
             pull: Arc::default(),
             push: Arc::default(),
-        }
+        })
     }
 
     /// The registry's origin with the scheme that is known or assumed.
     pub(crate) fn origin(&self) -> Result<Origin, Failure> {
+        if let Some(origin) = &self.endpoint.origin {
+            return Ok(origin.clone());
+        }
         self.shared
             .schemes
             .origin(&self.target.reference)
@@ -145,13 +161,10 @@ impl Session {
     /// Sends a request, authorised, and follows redirects. Statuses other than 401 and redirects are the caller's.
     pub(crate) async fn ask(&self, asking: &Asking) -> Result<Got, Failure> {
         let origin = self.origin()?;
-        let mut url = match &asking.url {
-            Some(url) => url.clone(),
-            None => Url::new(origin.clone(), asking.path.clone()),
-        };
-        if asking.url.is_none() {
-            url.query.clone_from(&asking.query);
-        }
+        let mut url = asking
+            .url
+            .clone()
+            .unwrap_or_else(|| self.place(&origin, asking));
         let mut registry = origin;
         let mut local = false;
         let mut left = url.origin != registry;
@@ -240,6 +253,7 @@ impl Session {
             scope: auth::scope(&challenge, self.target.repository(), "pull"),
             service: challenge.get("service").map(str::to_owned),
             guarded: guard::is_guarded(from, answer.local, &realm.origin),
+            via: self.way(&realm.origin),
             realm,
         };
         let shared = &self.shared;
@@ -260,6 +274,7 @@ impl Session {
                 let target = Target {
                     reference: self.target.reference.clone(),
                     credential: nobody,
+                    withheld: self.target.withheld,
                 };
                 Err(denied::of_token(&target, from, &ask, fault))
             }
@@ -279,12 +294,7 @@ impl Session {
             let call = self.call(asking, &url, headers, &words);
             let answer = match self.send(asking, &call).await {
                 Ok(answer) => answer,
-                Err(SendFault::TlsOnPlain)
-                    if self
-                        .shared
-                        .schemes
-                        .turn_to_tls(&self.target.reference, &self.watch) =>
-                {
+                Err(fault) if self.turn(&fault) => {
                     url.origin = self.origin()?;
                     continue;
                 }
@@ -475,13 +485,15 @@ impl Session {
             scope: auth::scope(challenge, self.target.repository(), actions),
             service: challenge.get("service").map(str::to_owned),
             guarded: guard::is_guarded(registry, anywhere, &realm.origin),
+            via: self.way(&realm.origin),
             realm,
         };
         if self.target.is_anonymous() {
             return Ok(ask);
         }
         let clear_text = ask.realm.origin.scheme == Scheme::Http
-            && !self.shared.schemes.may_be_plain(&ask.realm.origin);
+            && !self.shared.schemes.may_be_plain(&ask.realm.origin)
+            && !self.is_plain_by_configuration(&ask.realm.origin);
         if clear_text || !guard::may_have_credential(registry, &ask.realm.origin, trusted) {
             return Err(denied::of_foreign_realm(registry, &ask, &self.target));
         }
@@ -496,6 +508,9 @@ impl Session {
         words: &str,
     ) -> Call {
         let mut headers = asking.headers.clone();
+        if self.origin().is_ok_and(|own| own == url.origin) {
+            headers.extend(self.endpoint.headers.clone());
+        }
         headers.extend(authorization);
         self.trace.add_to(&mut headers);
         Call {
@@ -505,6 +520,7 @@ impl Session {
             body: asking.body.clone(),
             guarded: false,
             credential: words.to_owned(),
+            via: self.way(&url.origin),
         }
     }
 
@@ -520,65 +536,6 @@ impl Session {
     }
 }
 
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-fn redirect(
-    asking: &Asking,
-    answer: &Answer,
-    registry: &Origin,
-    local: bool,
-) -> Result<Url, Failure> {
-    let from = &answer.url;
-    let refused = |why: String| {
-        Failure::new(
-            Cause::RegistryMisconfigured,
-            asking.step,
-            format!(
-                "{}: {} redirects to a place that is not followed: {why}",
-                asking.what, from.origin
-            ),
-        )
-        .at(from.origin.to_string())
-    };
-    let location = answer
-        .headers
-        .get(header::LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(|| refused("it names none".to_owned()))?;
-    let next = from
-        .join(location)
-        .map_err(|why| refused(why.to_string()))?;
-    for (origin, local) in [(registry, local), (&from.origin, answer.local)] {
-        if let Some(why) = guard::refuse(origin, local, &next) {
-            return Err(refused(why));
-        }
-    }
-    Ok(next)
-}
-
 pub(crate) fn unanswered(fault: &SendFault, origin: &Origin, asking: &Asking) -> Failure {
     fault::of_send(fault, origin, &asking.what, asking.step).because(fault.clone())
-}
-
-/// A place that the registry redirected to and that cannot be reached.
-fn unreached(fault: SendFault, asking: &Asking, url: &Url, registry: &Origin) -> Failure {
-    let beneath = fault::of_send(&fault, &url.origin, &asking.what, asking.step);
-    if asking.step != Step::Fetch {
-        return beneath.because(fault);
-    }
-    Failure::new(
-        Cause::BlobHostUnreachable,
-        Step::Fetch,
-        format!(
-            "{}: {registry} answers and has its blobs fetched from {}, which cannot be reached: {}",
-            asking.what,
-            url.origin,
-            beneath.detail()
-        ),
-    )
-    .at(url.origin.to_string())
-    .with_others(vec![beneath])
-    .because(fault)
 }

@@ -24,6 +24,8 @@ pub(crate) enum Subject {
 pub(crate) struct Target {
     pub(crate) reference: Reference,
     pub(crate) credential: Credential,
+    /// Whether there is a login that is not for the place that is asked.
+    pub(crate) withheld: bool,
 }
 
 impl Target {
@@ -38,6 +40,9 @@ impl Target {
     /// ` as user bob`, ` without credentials`.
     pub(crate) fn who(&self) -> String {
         match &self.credential {
+            Credential::Anonymous if self.withheld => {
+                "without credentials (the login is for the image's own registry)".to_owned()
+            }
             Credential::Anonymous => "without credentials".to_owned(),
             credential => format!("as {credential}"),
         }
@@ -74,6 +79,7 @@ mod tests {
             let target = Target {
                 reference: Reference::parse(image).unwrap(),
                 credential: Credential::Anonymous,
+                withheld: false,
             };
             let hidden = target.hidden();
             assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
     RootCertStore, SignatureScheme,
@@ -90,11 +90,39 @@ fn names(presented: &[String]) -> String {
     text
 }
 
+/// Whom an endpoint of its own configuration is trusted by, and who this machine is to it.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Trust {
+    /// Certificate authorities besides the client's, PEM.
+    pub(crate) ca: Vec<Vec<u8>>,
+    /// The certificate and key of this machine, PEM.
+    pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
+    /// Any certificate will do.
+    pub(crate) skip_verify: bool,
+}
+
+impl Trust {
+    pub(crate) fn is_default(&self) -> bool {
+        self.ca.is_empty() && self.client.is_none() && !self.skip_verify
+    }
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust")
+            .field("ca", &self.ca.len())
+            .field("client", &self.client.is_some())
+            .field("skip_verify", &self.skip_verify)
+            .finish()
+    }
+}
+
 /// What is trusted, and what is offered.
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: ClientConfig,
     trust: Option<Arc<WebPkiServerVerifier>>,
+    skip_verify: bool,
 }
 
 /// A handshake that ended, well or not.
@@ -104,7 +132,7 @@ pub(crate) struct Handshake {
 }
 
 impl Tls {
-    pub(crate) fn new(options: &Options) -> Result<Self, OptionsError> {
+    pub(crate) fn new(options: &Options, own: &Trust) -> Result<Self, OptionsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         if options.system_roots {
@@ -114,7 +142,7 @@ impl Tls {
             }
             roots.add_parsable_certificates(found.certs);
         }
-        for (at, pem) in options.extra_ca_pem.iter().enumerate() {
+        for (at, pem) in options.extra_ca_pem.iter().chain(&own.ca).enumerate() {
             add_pem(&mut roots, pem).map_err(|why| OptionsError::CertificateAuthority {
                 number: at + 1,
                 why,
@@ -127,16 +155,27 @@ impl Tls {
                 .build()
                 .ok()
         };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
+            .with_root_certificates(RootCertStore::empty());
+        let mut config = match &own.client {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let (chain, key) =
+                    identity(certificate, key).map_err(OptionsError::ClientCertificate)?;
+                config.with_client_auth_cert(chain, key)?
+            }
+        };
         config.alpn_protocols = if options.http2 {
             vec![b"h2".to_vec(), b"http/1.1".to_vec()]
         } else {
             vec![b"http/1.1".to_vec()]
         };
-        Ok(Self { config, trust })
+        Ok(Self {
+            config,
+            trust,
+            skip_verify: own.skip_verify,
+        })
     }
 
     /// Shakes hands as a client of `host`.
@@ -158,6 +197,7 @@ impl Tls {
             .dangerous()
             .set_certificate_verifier(Arc::new(Watching {
                 trust: self.trust.clone(),
+                skip_verify: self.skip_verify,
                 seen: seen.clone(),
             }));
         let first = stream.first();
@@ -176,7 +216,23 @@ impl Tls {
     }
 }
 
-fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
+/// A client's certificate chain and key.
+fn identity(
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let chain = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    if chain.is_empty() {
+        return Err("no certificate in it".to_owned());
+    }
+    // The parser's own words may quote the file, which holds a key.
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "no private key in it".to_owned())?;
+    Ok((chain, key))
+}
+
+pub(crate) fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
     let mut added = 0;
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| error.to_string())?;
@@ -288,6 +344,7 @@ pub(crate) fn late_alert(error: &(dyn std::error::Error + 'static)) -> Option<Tl
 #[derive(Debug)]
 struct Watching {
     trust: Option<Arc<WebPkiServerVerifier>>,
+    skip_verify: bool,
     seen: Arc<Mutex<Option<Certificate>>>,
 }
 
@@ -303,6 +360,7 @@ impl ServerCertVerifier for Watching {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
             certificate::read(end_entity, intermediates.len() + 1);
         match &self.trust {
+            _ if self.skip_verify => Ok(ServerCertVerified::assertion()),
             Some(trust) => {
                 trust.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             }
@@ -318,7 +376,12 @@ impl ServerCertVerifier for Watching {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         match &self.trust {
             Some(trust) => trust.verify_tls12_signature(message, certificate, signature),
-            None => Err(CertificateError::UnknownIssuer.into()),
+            None => rustls::crypto::verify_tls12_signature(
+                message,
+                certificate,
+                signature,
+                &rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms,
+            ),
         }
     }
 
@@ -330,7 +393,12 @@ impl ServerCertVerifier for Watching {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         match &self.trust {
             Some(trust) => trust.verify_tls13_signature(message, certificate, signature),
-            None => Err(CertificateError::UnknownIssuer.into()),
+            None => rustls::crypto::verify_tls13_signature(
+                message,
+                certificate,
+                signature,
+                &rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms,
+            ),
         }
     }
 

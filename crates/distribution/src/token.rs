@@ -16,7 +16,7 @@ use crate::options::Retries;
 use crate::resend::resend;
 use crate::retry::retry_after;
 use crate::said::Said;
-use crate::transport::{Answer, Call, SendFault, Transport};
+use crate::transport::{Answer, Call, SendFault, Transport, Via};
 use crate::url::{Url, encode};
 use crate::watch::{Watch, micros};
 
@@ -28,6 +28,8 @@ pub(crate) struct Ask {
     pub(crate) scope: String,
     /// Whether the realm's addresses are restricted.
     pub(crate) guarded: bool,
+    /// How the realm is reached.
+    pub(crate) via: Via,
 }
 
 /// A token that was granted.
@@ -219,6 +221,7 @@ async fn get(
         body: Bytes::new(),
         guarded: ask.guarded,
         credential: credential.to_string(),
+        via: ask.via.clone(),
     };
     ask_once(transport, &call, retries, watch).await
 }
@@ -251,6 +254,7 @@ async fn post(
         body: form.into(),
         guarded: ask.guarded,
         credential: "an identity token".to_owned(),
+        via: ask.via.clone(),
     };
     ask_once(transport, &call, retries, watch).await
 }

@@ -1,6 +1,8 @@
 //! One request to one URL: find or open a connection, send, wait for the headers. No retry, no redirect, no authentication.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use crate::guard;
 use crate::options::{Limits, Options, OptionsError, Timeouts};
 use crate::pool::{Key, Live, Pool, Sender};
 use crate::sniff::{First, Sniffed};
-use crate::tls::{Tls, TlsFault, late_alert};
+use crate::tls::{Tls, TlsFault, Trust, late_alert};
 use crate::url::{Origin, Scheme, Url};
 use crate::watch::{Watch, micros};
 
@@ -33,7 +35,29 @@ pub(crate) struct Call {
     pub(crate) guarded: bool,
     /// What the request carries, in words.
     pub(crate) credential: String,
+    /// How the connection is made.
+    pub(crate) via: Via,
 }
+
+/// How a connection is made, where an endpoint is configured differently from the client as a whole.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Via {
+    /// Two with the same number are the same; 0 is the client's own way.
+    number: u64,
+    tls: Option<Arc<Tls>>,
+    /// How long opening it may take.
+    pub(crate) connect: Option<Duration>,
+    /// How long the answer's headers may take, at most.
+    pub(crate) headers: Option<Duration>,
+}
+
+impl PartialEq for Via {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Via {}
 
 /// The answer to a request: its body is still to be read.
 #[derive(Debug)]
@@ -85,11 +109,17 @@ pub(crate) enum SendFault {
     Other(String),
 }
 
+/// Most ways that are kept: configuration files that change all the time must not fill the memory.
+const MOST_VIAS: usize = 256;
+static NEXT_VIA: AtomicU64 = AtomicU64::new(1);
+
 /// Sends requests.
 #[derive(Debug)]
 pub(crate) struct Transport {
     names: Names,
     tls: Tls,
+    options: Options,
+    vias: Mutex<HashMap<Trust, Via>>,
     pool: Arc<Pool>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
@@ -100,7 +130,9 @@ impl Transport {
     pub(crate) fn new(options: &Options) -> Result<Self, OptionsError> {
         Ok(Self {
             names: Names::new(options.resolver.clone(), options.timeouts.dns),
-            tls: Tls::new(options)?,
+            tls: Tls::new(options, &Trust::default())?,
+            options: options.clone(),
+            vias: Mutex::default(),
             pool: Arc::new(Pool::default()),
             timeouts: options.timeouts,
             limits: options.limits,
@@ -114,6 +146,7 @@ impl Transport {
         let key = Key {
             origin: call.url.origin.clone(),
             guarded: call.guarded,
+            via: call.via.number,
         };
         if let Some(live) = self.pool.take(&key) {
             match self.exchange(live, &key, call, watch).await {
@@ -124,24 +157,73 @@ impl Transport {
                 ended => return ended,
             }
         }
-        let live = self.open(&key, watch).await?;
+        let live = self.open(&key, &call.via, watch).await?;
         self.exchange(live, &key, call, watch).await
     }
 
     /// Looks up, connects and shakes hands; keeps the connection for the first request.
-    pub(crate) async fn reach(&self, origin: &Origin, watch: &Watch) -> Result<(), SendFault> {
+    pub(crate) async fn reach(
+        &self,
+        origin: &Origin,
+        via: &Via,
+        watch: &Watch,
+    ) -> Result<(), SendFault> {
         let key = Key {
             origin: origin.clone(),
             guarded: false,
+            via: via.number,
         };
-        let live = self.open(&key, watch).await?;
+        let live = self.open(&key, via, watch).await?;
         if let Sender::Http1(sender) = live.sender {
             self.pool.give_back(key, sender, live.first);
         }
         Ok(())
     }
 
-    async fn open(&self, key: &Key, watch: &Watch) -> Result<Live, SendFault> {
+    /// Lets something go on that nobody waits for. It ends with the transport.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.pool.drive(work);
+    }
+
+    /// Whether a connection is open and waits for a request.
+    pub(crate) fn has_connection(&self, origin: &Origin, via: &Via) -> bool {
+        self.pool.has(&Key {
+            origin: origin.clone(),
+            guarded: false,
+            via: via.number,
+        })
+    }
+
+    /// The way to a place with its own trust. Ways are kept, so that connections made one way serve again.
+    pub(crate) fn via(&self, trust: &Trust, connect: Option<Duration>) -> Result<Via, String> {
+        if trust.is_default() {
+            return Ok(Via {
+                connect,
+                ..Via::default()
+            });
+        }
+        let mut vias = self.vias.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(via) = vias.get(trust) {
+            return Ok(Via {
+                connect,
+                ..via.clone()
+            });
+        }
+        let tls = Tls::new(&self.options, trust).map_err(|error| error.to_string())?;
+        if vias.len() >= MOST_VIAS {
+            vias.clear();
+        }
+        let via = Via {
+            number: NEXT_VIA.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            tls: Some(Arc::new(tls)),
+            connect,
+            headers: None,
+        };
+        vias.insert(trust.clone(), via.clone());
+        Ok(via)
+    }
+
+    async fn open(&self, key: &Key, via: &Via, watch: &Watch) -> Result<Live, SendFault> {
         let origin = &key.origin;
         let start = Instant::now();
         let lookup = self.names.look_up(&origin.host).await;
@@ -176,7 +258,8 @@ impl Transport {
             }
         }
         let endpoint = origin.to_string();
-        let stream = connect::connect(&addresses, origin.port, self.timeouts.connect, |tried| {
+        let limit = via.connect.unwrap_or(self.timeouts.connect);
+        let stream = connect::connect(&addresses, origin.port, limit, |tried| {
             watch.tell(|| Fact::Connect {
                 endpoint: endpoint.clone(),
                 address: tried.address.to_string(),
@@ -190,20 +273,23 @@ impl Transport {
         let first = stream.first();
         match origin.scheme {
             Scheme::Http => self.http1(stream, first).await,
-            Scheme::Https => self.secure(key, stream, first, watch).await,
+            Scheme::Https => self.secure(key, via, stream, first, watch).await,
         }
     }
 
     async fn secure(
         &self,
         key: &Key,
+        via: &Via,
         stream: Sniffed<tokio::net::TcpStream>,
         first: First,
         watch: &Watch,
     ) -> Result<Live, SendFault> {
         let start = Instant::now();
-        let handshake = self
+        let handshake = via
             .tls
+            .as_deref()
+            .unwrap_or(&self.tls)
             .handshake(&key.origin.host, stream, self.timeouts.tls)
             .await;
         let session = handshake
@@ -283,7 +369,8 @@ impl Transport {
         watch: &Watch,
     ) -> Result<Answer, SendFault> {
         let start = Instant::now();
-        let limit = self.timeouts.headers + upload_allowance(call.body.len());
+        let most = call.via.headers.unwrap_or(self.timeouts.headers);
+        let limit = most.min(self.timeouts.headers) + upload_allowance(call.body.len());
         let Live {
             sender,
             first,

@@ -21,11 +21,12 @@ mod route;
 mod server;
 mod settings;
 mod storage;
+mod tokens;
 mod uploads;
 
 pub use config::ConfigError;
 pub use error::Error;
 pub use names::{NameError, Repository, Tag};
-pub use options::{Limits, Options, Tls};
+pub use options::{Limits, Login, Options, Tls, Tokens};
 pub use server::{Handle, Service};
 pub use storage::{BlobStore, ManifestRecord, MetadataStore, StorageError};

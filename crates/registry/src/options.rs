@@ -21,6 +21,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Who may do what.
     pub access: Access,
+    /// How clients log in, where there are users.
+    pub login: Login,
     /// Allows to listen beyond loopback although anyone may push.
     pub open_beyond_loopback: bool,
     /// Takes no changes.
@@ -42,11 +44,45 @@ impl Options {
             tls: None,
             config: None,
             access: Access::open(),
+            login: Login::Basic,
             open_beyond_loopback: false,
             read_only: false,
             sparse: false,
             limits: Limits::default(),
             access_log: None,
+        }
+    }
+}
+
+/// How clients log in. A name and password sent with each request are taken either way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// With name and password.
+    Basic,
+    /// With a token, for which name and password are given once to this registry's own token service, at `/token`.
+    Tokens(Tokens),
+}
+
+/// How tokens are issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// How long a token is good; at most an hour.
+    pub lifetime: Duration,
+    /// How long a key signs before another one takes its place. Read at the start only.
+    pub rotate: Duration,
+    /// Where clients reach the token service, if not at this registry under the name that they asked for.
+    pub realm: Option<String>,
+    /// The registry's name in challenges and tokens.
+    pub service: String,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_secs(300),
+            rotate: Duration::from_secs(30 * 86400),
+            realm: None,
+            service: "towline-registry".to_owned(),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum ManifestName {
 }
 
 /// What a request does to a repository, for the access rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// Reads.
     Pull,
@@ -58,6 +58,18 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Pull, Self::Push, Self::Delete];
+
+    /// Its name in the scopes of tokens.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+        }
+    }
+
     /// The action of a method on a thing: asking for, or giving up, an upload is part of a push.
     pub(crate) fn of(method: &Method, thing: &Thing) -> Self {
         match (method, thing) {
@@ -101,6 +113,16 @@ pub(crate) fn read(uri: &Uri) -> Result<Route, Refusal> {
     let name = Repository::parse(&name.join("/"))
         .map_err(|error| bad("NAME_INVALID", error.to_string()))?;
     Ok(Route::In(name, thing))
+}
+
+/// The fields of a form, decoded: `+` is a space there.
+pub(crate) fn form(text: &str) -> Vec<(String, String)> {
+    let read = |field: &str| {
+        let (name, value) = field.split_once('=')?;
+        let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
+        Some((decoded(name)?, decoded(value)?))
+    };
+    text.split('&').filter_map(read).collect()
 }
 
 /// The values of a field of the query, percent-decoded.

@@ -28,10 +28,11 @@ use crate::error::Error;
 use crate::handlers::Registry;
 use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
-use crate::options::{Limits, Options, Tls};
+use crate::options::{Limits, Login, Options, Tls, Tokens};
 use crate::reload::{self, Reloader};
 use crate::settings::{Live, Settings};
 use crate::storage::{FileBlobs, FileMetadata};
+use crate::tokens::Keys;
 use crate::uploads::Uploads;
 
 /// The version of what is on disk.
@@ -220,6 +221,11 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
     let uploads = Uploads::open(root.join("uploads"), uploads, blob_bytes).map_err(storage)?;
     uploads.sweep(SystemTime::now(), options.limits.upload_age);
     let settings = Settings::of(&options);
+    let rotate = match &options.login {
+        Login::Tokens(tokens) => tokens.rotate,
+        Login::Basic => Tokens::default().rotate,
+    };
+    let keys = Keys::open(root.join("keys"), rotate, jiff::Timestamp::now()).map_err(storage)?;
     let metrics = Arc::new(Metrics::default());
     let log = Log::open(options.access_log.as_deref(), Arc::clone(&metrics));
     let log = log.map_err(|source| Error::AccessLog {
@@ -232,6 +238,7 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         blobs: Box::new(FileBlobs::new(root.clone())),
         metadata: Box::new(FileMetadata::new(root.clone(), entries)),
         uploads,
+        keys,
         metrics,
     };
     Ok((lock, registry, log))

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::access::Access;
-use crate::options::{Limits, Options};
+use crate::options::{Limits, Login, Options, Tokens};
 
 /// What a request is judged by, from its beginning to its end.
 #[derive(Clone, Debug)]
@@ -11,6 +11,9 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     pub(crate) limits: Limits,
     pub(crate) read_only: bool,
+    /// Whether clients speak TLS to it.
+    pub(crate) secure: bool,
+    login: Login,
 }
 
 impl Settings {
@@ -19,6 +22,16 @@ impl Settings {
             access: options.access.clone(),
             limits: options.limits.clone(),
             read_only: options.read_only,
+            secure: options.tls.is_some(),
+            login: options.login.clone(),
+        }
+    }
+
+    /// How tokens are issued, if they are.
+    pub(crate) fn tokens(&self) -> Option<&Tokens> {
+        match &self.login {
+            Login::Tokens(tokens) if self.access.wants_login() => Some(tokens),
+            Login::Tokens(_) | Login::Basic => None,
         }
     }
 }

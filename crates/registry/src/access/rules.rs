@@ -46,6 +46,8 @@ pub(crate) enum Decision {
     Allow,
     /// A login might help.
     LoginNeeded,
+    /// The rules allow it, the token does not.
+    ScopeNeeded,
     /// This user may not.
     Forbidden,
 }

@@ -14,7 +14,7 @@ use serde_saphyr::{Location, Spanned};
 use towline_sys::fs::{self, FsError};
 
 use crate::access::{Access, Rule, Users, UsersError, Who};
-use crate::options::Options;
+use crate::options::{Login, Options, Tokens};
 
 use units::{Bytes, Span};
 pub(crate) use watch::Watched;
@@ -57,6 +57,8 @@ struct Config {
     rules: Option<Vec<RuleText>>,
     open_beyond_loopback: Option<bool>,
     read_only: Option<bool>,
+    login: Option<LoginText>,
+    token: Option<Spanned<TokenText>>,
     limits: LimitsText,
 }
 
@@ -67,6 +69,22 @@ struct RuleText {
     pull: Option<Written>,
     push: Option<Written>,
     delete: Option<Written>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum LoginText {
+    Basic,
+    Token,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct TokenText {
+    lifetime: Option<Spanned<Span>>,
+    rotate: Option<Span>,
+    realm: Option<Spanned<String>>,
+    service: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +107,9 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
     let mut read = vec![file.to_owned()];
     if config.users.is_some() || config.rules.is_some() {
         options.access = reader.access(&config, &options.access, &mut read)?;
+    }
+    if config.users.is_some() || config.login.is_some() || config.token.is_some() {
+        options.login = reader.login(&config)?;
     }
     if let Some(open) = config.open_beyond_loopback {
         options.open_beyond_loopback = open;
@@ -181,6 +202,36 @@ impl Reader<'_> {
                 .collect::<Result<_, _>>()?;
         }
         Ok(access)
+    }
+
+    /// Tokens, unless the file says otherwise: every client knows them, and they keep passwords off most requests.
+    fn login(&self, config: &Config) -> Result<Login, ConfigError> {
+        if config.login == Some(LoginText::Basic) {
+            return match &config.token {
+                Some(token) => {
+                    Err(self.wrong(token.referenced, "there are no tokens with `login: basic`"))
+                }
+                None => Ok(Login::Basic),
+            };
+        }
+        let mut tokens = Tokens::default();
+        if let Some(written) = config.token.as_ref().map(|token| &token.value) {
+            if let Some(lifetime) = &written.lifetime {
+                tokens.lifetime = lifetime.value.0;
+                if tokens.lifetime.is_zero() || tokens.lifetime > crate::tokens::LONGEST {
+                    return Err(self.wrong(lifetime.referenced, "a token may live for 1s to 1h"));
+                }
+            }
+            if let Some(realm) = &written.realm {
+                if !realm.value.starts_with("https://") && !realm.value.starts_with("http://") {
+                    return Err(self.wrong(realm.referenced, "the realm is an http or https URL"));
+                }
+                tokens.realm = Some(realm.value.clone());
+            }
+            tokens.rotate = written.rotate.map_or(tokens.rotate, |span| span.0);
+            tokens.service = written.service.clone().unwrap_or(tokens.service);
+        }
+        Ok(Login::Tokens(tokens))
     }
 
     fn rule(&self, written: &RuleText, users: &Users) -> Result<Rule, ConfigError> {

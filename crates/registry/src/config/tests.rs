@@ -47,6 +47,7 @@ limits: {blob: 10GiB, uploads: 7, uploadAge: 2h, connections: 9, page: 5}
     ];
     assert_eq!(options.access.rules, expected);
     assert!(options.access.users.right("bob", &"secret".into()));
+    assert_eq!(options.login, Login::Tokens(Tokens::default()));
     assert!(options.open_beyond_loopback && options.read_only);
     assert_eq!(options.limits.blob_bytes, 10 << 30);
     assert_eq!(options.limits.upload_age.as_secs(), 7200);
@@ -90,6 +91,16 @@ fn errors_name_line_and_column() {
         ("limits:\n  blob: 10 gigs\n", "line 2, column 9"),
         ("limits:\n  uploadAge: 5\n", "line 2, column 14"),
         ("rules: [\n", "line "),
+        (
+            "token: {lifetime: 2h}\n",
+            "line 1, column 19: a token may live for",
+        ),
+        ("token: {realm: here}\n", "line 1, column 16: the realm is"),
+        (
+            "login: basic\ntoken: {}\n",
+            "line 2, column 8: there are no tokens",
+        ),
+        ("login: none\n", "line 1"),
     ] {
         let error = read(text).unwrap_err();
         assert!(

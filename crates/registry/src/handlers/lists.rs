@@ -94,8 +94,9 @@ impl Registry {
         let names = self
             .blocking("list repositories", move |this| {
                 let all = this.metadata.repositories()?;
-                let readable =
-                    |name: &Repository| caller.decide(name, Action::Pull) == Decision::Allow;
+                let readable = |name: &Repository| {
+                    caller.decide_by_rules(name, Action::Pull) == Decision::Allow
+                };
                 Ok(all
                     .iter()
                     .filter(|name| readable(name))

@@ -4,6 +4,7 @@ mod blobs;
 mod lists;
 mod login;
 mod manifests;
+mod token;
 mod uploads;
 
 use std::sync::Arc;
@@ -22,9 +23,10 @@ use crate::refusal::{Refusal, missing};
 use crate::route::{self, Action, ManifestName, Route, Thing, no_such_method};
 use crate::settings::{Live, Settings};
 use crate::storage::{BlobStore, MetadataStore};
+use crate::tokens::Keys;
 use crate::uploads::Uploads;
 
-use login::login_needed;
+use login::Challenge;
 
 /// Everything that a request needs.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub(crate) struct Registry {
     pub(crate) blobs: Box<dyn BlobStore>,
     pub(crate) metadata: Box<dyn MetadataStore>,
     pub(crate) uploads: Uploads,
+    pub(crate) keys: Keys,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -66,16 +69,24 @@ impl Registry {
             "/metrics" => return Ok(text(self.metrics.text(self.uploads.count()))),
             _ => {}
         }
-        let caller = Arc::new(self.authenticate(&request).await?);
+        let settings = self.settings.get();
+        let challenge = Challenge::new(&request, &settings);
+        if request.uri().path() == "/token" && settings.tokens().is_some() {
+            return self.token(request, settings, entry).await;
+        }
+        let caller = Arc::new(self.authenticate(&request, settings, &challenge).await?);
         entry.user(caller.user().map(ToOwned::to_owned));
         let asked = route::read(request.uri())?;
         let (name, thing) = match asked {
-            Route::Ping => return Self::ping(&caller),
-            Route::Catalog => return self.catalog(request.uri(), &caller).await,
+            Route::Ping => return Self::ping(&caller, &challenge),
+            Route::Catalog => {
+                login::authorize_catalog(&caller, &challenge)?;
+                return self.catalog(request.uri(), &caller).await;
+            }
             Route::In(name, thing) => (name, thing),
         };
         let action = Action::of(request.method(), &thing);
-        login::authorize(&caller, &name, action)?;
+        login::authorize(&caller, &name, action, &challenge)?;
         if caller.settings.read_only && action != Action::Pull {
             return Err(Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -122,12 +133,9 @@ impl Registry {
     }
 
     /// Whether this is a registry; also the place where clients learn how to log in.
-    fn ping(caller: &Caller) -> Answer {
-        if caller.user().is_none() && caller.settings.access.wants_login() {
-            return Err(login_needed(
-                Cause::NoCredentials,
-                "authentication required",
-            ));
+    fn ping(caller: &Caller, challenge: &Challenge) -> Answer {
+        if !caller.is_known() && caller.settings.access.wants_login() {
+            return Err(challenge.refuse(Cause::NoCredentials, "authentication required", None));
         }
         let mut answer = Response::new(full("{}"));
         answer.headers_mut().insert(

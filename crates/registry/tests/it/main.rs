@@ -10,3 +10,4 @@ mod crash;
 mod peers;
 mod pull;
 mod push;
+mod tokens;

@@ -6,7 +6,8 @@ use tokio::process::Command;
 use towline_lab::image;
 use towline_sys::testing::need_program;
 
-use crate::client::Registry;
+use crate::client::{Registry, basic};
+use crate::tokens;
 
 async fn run(program: &Path, arguments: &[&str]) -> String {
     let output = Command::new(program)
@@ -134,4 +135,227 @@ async fn crane_copies_in_and_out() {
     )
     .await;
     assert!(layers.contains(&image.blobs[0].digest), "{layers}");
+}
+
+/// skopeo asks for a token with a login, and without one where anyone may pull.
+#[tokio::test(flavor = "multi_thread")]
+async fn skopeo_uses_tokens() {
+    let Some(skopeo) = need_program("skopeo") else {
+        return;
+    };
+    let registry = tokens::registry().await;
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("in");
+    image::guest()
+        .build()
+        .write_oci_layout(&layout, "v1")
+        .unwrap();
+    let source = format!("oci:{}:v1", layout.display());
+    let name = |name: &str| format!("docker://{}/{name}:v1", registry.address());
+    let push = ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"];
+    let pull = ["copy", "-q", "--insecure-policy", "--src-tls-verify=false"];
+    let out = |name: &str| format!("dir:{}", folder.path().join(name).display());
+    for repository in ["public/app", "team/app"] {
+        let login = ["--dest-creds=ann:secret", &source, &name(repository)];
+        run(&skopeo, &[&push[..], &login].concat()).await;
+    }
+    let anonymous = ["--src-no-creds", &name("public/app"), &out("a")];
+    run(&skopeo, &[&pull[..], &anonymous].concat()).await;
+    let bob = ["--src-creds=bob:hidden", &name("team/app"), &out("b")];
+    run(&skopeo, &[&pull[..], &bob].concat()).await;
+    for refused in [
+        [&pull[..], &["--src-no-creds", &name("team/app"), &out("c")]].concat(),
+        [
+            &pull[..],
+            &["--src-creds=bob:wrong", &name("public/app"), &out("c")],
+        ]
+        .concat(),
+        [
+            &push[..],
+            &["--dest-creds=bob:hidden", &source, &name("public/app")],
+        ]
+        .concat(),
+    ] {
+        refuse(&skopeo, &refused).await;
+    }
+}
+
+async fn refuse(program: &Path, arguments: &[&str]) {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).kill_on_drop(true).output().await;
+    assert!(!output.unwrap().status.success(), "{arguments:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crane_uses_tokens() {
+    let Some(crane) = need_program("crane") else {
+        return;
+    };
+    let registry = tokens::registry().await;
+    let image = image::guest().build();
+    for repository in ["public/app", "team/app"] {
+        let login = Some(("ann", "secret"));
+        image
+            .push(registry.address(), repository, "v1", login)
+            .await
+            .unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = |name: &str| format!("{}/{name}:v1", registry.address());
+    let file = folder.path().join("a.tar").display().to_string();
+    run(&crane, &["pull", &name("public/app"), &file]).await;
+    refuse(&crane, &["pull", &name("team/app"), &file]).await;
+    let auth = basic("ann", "secret").replace("Basic ", "");
+    let config = format!(
+        "{{\"auths\":{{\"{}\":{{\"auth\":\"{auth}\"}}}}}}",
+        registry.address()
+    );
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    for arguments in [
+        vec!["pull", &name("team/app"), &file],
+        vec!["push", &file, &name("public/again")],
+        vec!["copy", &name("team/app"), &name("public/copied")],
+        vec!["catalog", &registry.address().to_string()],
+        vec!["ls", &format!("{}/team/app", registry.address())],
+        vec!["delete", &name("team/app")],
+    ] {
+        let mut command = Command::new(&crane);
+        let command = command.args(&arguments).env("DOCKER_CONFIG", folder.path());
+        let output = command.kill_on_drop(true).output().await.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        if arguments[0] == "catalog" {
+            let list = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(list, "public/again\npublic/app\npublic/copied\nteam/app\n");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_client_uses_tokens() {
+    use towline_distribution::{Client, Options, Trace};
+    use towline_keyring::Credential;
+    let registry = tokens::registry().await;
+    let client = Client::new(Options::default()).unwrap();
+    let repository = |name: &str, login: Option<(&str, &str)>| {
+        let reference = format!("{}/{name}:v1", registry.address());
+        let credential = login.map_or(Credential::Anonymous, |(name, password)| {
+            Credential::Basic {
+                username: name.to_owned(),
+                password: password.into(),
+            }
+        });
+        let reference = towline_oci::Reference::parse(&reference).unwrap();
+        client.repository(&reference, credential, Trace::default())
+    };
+    let image = image::guest().build();
+    for name in ["public/app", "team/app"] {
+        let ann = repository(name, Some(("ann", "secret")));
+        for blob in &image.blobs {
+            let descriptor = towline_oci::Descriptor::of(&blob.media_type, &blob.bytes);
+            ann.push_blob(&descriptor, blob.bytes.clone())
+                .await
+                .unwrap();
+        }
+        let manifest = &image.manifest;
+        ann.push_manifest("v1", &manifest.media_type, manifest.bytes.clone())
+            .await
+            .unwrap();
+    }
+    for (name, login) in [("public/app", None), ("team/app", Some(("bob", "hidden")))] {
+        let resolved = repository(name, login).resolve().await.unwrap();
+        assert_eq!(resolved.digest.to_string(), image.digest());
+    }
+    for (name, login, cause) in [
+        ("team/app", None, towline_cause::Cause::NoCredentials),
+        (
+            "team/app",
+            Some(("bob", "wrong")),
+            towline_cause::Cause::WrongCredentials,
+        ),
+        (
+            "closed/app",
+            Some(("bob", "hidden")),
+            towline_cause::Cause::InsufficientPermission,
+        ),
+    ] {
+        let failure = repository(name, login).resolve().await.unwrap_err();
+        assert_eq!(failure.cause(), cause, "{name} {login:?}: {failure}");
+    }
+}
+
+/// containerd fetches with a login and without one; nothing is unpacked, so that no snapshotter is needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_uses_tokens() {
+    let (Some(containerd), Some(ctr)) = (need_program("containerd"), need_program("ctr")) else {
+        return;
+    };
+    if !towline_sys::testing::need_root() {
+        return;
+    }
+    let registry = tokens::registry().await;
+    let image = image::guest().build();
+    for repository in ["public/app", "team/app"] {
+        let login = Some(("ann", "secret"));
+        image
+            .push(registry.address(), repository, "v1", login)
+            .await
+            .unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = "version = 3\ndisabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime', 'io.containerd.nri.v1.nri']\n\
+        [plugins.'io.containerd.internal.v1.opt']\npath = 'OPT'\n";
+    std::fs::write(path("config.toml"), config.replace("OPT", &path("opt"))).unwrap();
+    let log = std::fs::File::create(path("log")).unwrap();
+    let mut command = std::process::Command::new(containerd);
+    command.args([
+        "--config",
+        &path("config.toml"),
+        "--root",
+        &path("root"),
+        "--state",
+        &path("state"),
+        "--address",
+        &path("sock"),
+    ]);
+    command.stderr(log);
+    let mut child = towline_sys::proc::ChildGuard::spawn(&mut command).unwrap();
+    let address = path("sock");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !Command::new(&ctr)
+        .args(["--address", &address, "version"])
+        .output()
+        .await
+        .unwrap()
+        .status
+        .success()
+    {
+        let log = std::fs::read_to_string(path("log")).unwrap();
+        assert!(
+            std::time::Instant::now() < deadline,
+            "containerd is not ready: {log}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let name = |name: &str| format!("{}/{name}:v1", registry.address());
+    let fetch = ["--address", &address, "content", "fetch", "--plain-http"];
+    run(&ctr, &[&fetch[..], &[&name("public/app")]].concat()).await;
+    run(
+        &ctr,
+        &[&fetch[..], &["--user", "bob:hidden", &name("team/app")]].concat(),
+    )
+    .await;
+    refuse(
+        &ctr,
+        &[&fetch[..], &["--user", "bob:wrong", &name("team/app")]].concat(),
+    )
+    .await;
+    refuse(&ctr, &[&fetch[..], &[&name("team/app")]].concat()).await;
+    let listed = run(&ctr, &["--address", &address, "images", "ls", "-q"]).await;
+    assert_eq!(
+        listed,
+        format!("{}\n{}\n", name("public/app"), name("team/app"))
+    );
+    child.terminate(std::time::Duration::from_secs(20)).unwrap();
 }

@@ -1,0 +1,357 @@
+//! The way to one image: its endpoints in order, asked one after the other until one answers.
+//!
+//! The next endpoint is asked before anybody waits. A place whose connection does not open within a second is passed over while that
+//! goes on; a place that gave no answer comes last for a while. Every endpoint's outcome is kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use towline_cause::{Cause, Failure, Step};
+use towline_keyring::Credential;
+use towline_oci::Reference;
+
+use super::{Endpoint, outcome};
+use crate::Trace;
+use crate::client::Shared;
+use crate::facts::Fact;
+use crate::manifest::Name;
+use crate::options::Retries;
+use crate::retry::{self, Seen};
+use crate::session::Session;
+use crate::url::Origin;
+use crate::watch::Watch;
+
+/// How long a place may take to answer a request while another one could be asked.
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// What is asked for, as far as it decides who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A name that only some places may answer for.
+    Tag,
+    /// Bytes named by their digest.
+    Content,
+    /// Whether anybody is there.
+    Anything,
+}
+
+impl Need {
+    pub(crate) fn of(name: &Name) -> Self {
+        match name {
+            Name::Tag(_) => Self::Tag,
+            Name::Digest(_) => Self::Content,
+        }
+    }
+
+    fn is_met_by(self, endpoint: &Endpoint) -> bool {
+        endpoint.pulls && (endpoint.resolves || self != Self::Tag)
+    }
+}
+
+/// The way to one image, seen with one credential.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    reference: Reference,
+    credential: Credential,
+    sessions: Vec<Session>,
+    /// The image's own registry, for what no mirror takes: uploads.
+    own: Option<Session>,
+    /// Why there is no way.
+    problem: Option<(Cause, String)>,
+    retries: Retries,
+    watch: Watch,
+}
+
+/// How opening a connection went.
+enum Opened {
+    Yes,
+    Slow,
+    No(Failure),
+}
+
+impl Route {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        reference: &Reference,
+        credential: Credential,
+        trace: Trace,
+    ) -> Self {
+        let mut route = Self {
+            reference: reference.clone(),
+            credential,
+            sessions: Vec::new(),
+            own: None,
+            problem: None,
+            retries: shared.options.retries,
+            watch: Watch::default(),
+        };
+        route.add(shared, Endpoint::own(reference), trace);
+        route
+    }
+
+    fn add(&mut self, shared: &Arc<Shared>, endpoint: Endpoint, trace: Trace) {
+        let (place, mirror) = (endpoint.reference.registry().to_owned(), endpoint.mirror);
+        match Session::new(shared.clone(), endpoint, &self.credential, trace) {
+            Ok(session) => {
+                if !mirror {
+                    self.own = Some(session.clone());
+                }
+                self.sessions.push(session);
+            }
+            Err(why) => {
+                let words = format!("TLS to {place} cannot be set up: {why}");
+                self.problem = Some((Cause::RuntimeMisconfigured, words));
+            }
+        }
+    }
+
+    /// The endpoint that is asked first.
+    pub(crate) fn first_place(&self) -> String {
+        self.sessions.first().map(place).unwrap_or_default()
+    }
+
+    /// The image as it was named.
+    pub(crate) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    pub(crate) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    pub(crate) fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Changes every endpoint's session.
+    pub(crate) fn each(&mut self, change: impl Fn(&mut Session)) {
+        for session in self.sessions.iter_mut().chain(&mut self.own) {
+            change(session);
+            self.retries = session.retries;
+            self.watch = session.watch.clone();
+        }
+    }
+
+    /// The image's own registry.
+    pub(crate) fn own(&self) -> Result<&Session, Failure> {
+        match (&self.problem, &self.own) {
+            (None, Some(session)) => Ok(session),
+            _ => Err(self.nowhere()),
+        }
+    }
+
+    /// Asks one endpoint after the other; gives the first answer, or the failure that says most, with the others beside it.
+    pub(crate) async fn run<T, F>(
+        &self,
+        need: Need,
+        ask: impl Fn(Session) -> F + Send + Sync,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+        T: Send,
+    {
+        self.run_avoiding(None, need, ask).await
+    }
+
+    /// The same, asking `avoid` only when no other place answers.
+    pub(crate) async fn run_avoiding<T, F>(
+        &self,
+        avoid: Option<&Origin>,
+        need: Need,
+        ask: impl Fn(Session) -> F + Send + Sync,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+        T: Send,
+    {
+        if self.problem.is_some() {
+            return Err(self.nowhere());
+        }
+        let order = self.order(need, avoid);
+        match order.as_slice() {
+            [] => Err(self.nowhere()),
+            [only] => Box::pin(ask(self.sessions[*only].clone())).await,
+            _ => Box::pin(self.several(order, ask)).await,
+        }
+    }
+
+    async fn several<T, F>(
+        &self,
+        order: Vec<usize>,
+        ask: impl Fn(Session) -> F + Send + Sync,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+        T: Send,
+    {
+        let mut failed: Vec<(usize, Failure)> = Vec::new();
+        let mut round = order;
+        let mut attempt = 1;
+        loop {
+            let mut slow = Vec::new();
+            let mut waiting = std::collections::VecDeque::from(round);
+            while let Some(at) = waiting.pop_front().or_else(|| slow.pop()) {
+                let more = !waiting.is_empty();
+                let session = self.for_one_try(at, more || !slow.is_empty());
+                if more {
+                    match open(&session).await {
+                        Opened::Yes => {}
+                        Opened::Slow => {
+                            self.tell(&session, "no connection so far: the next one is asked");
+                            slow.insert(0, at);
+                            continue;
+                        }
+                        Opened::No(failure) => {
+                            self.keep(&mut failed, at, failure);
+                            continue;
+                        }
+                    }
+                }
+                match Box::pin(ask(session)).await {
+                    Ok(answer) => {
+                        self.sessions[at]
+                            .shared
+                            .health
+                            .up(&place(&self.sessions[at]));
+                        return Ok(answer);
+                    }
+                    Err(failure) => self.keep(&mut failed, at, failure),
+                }
+            }
+            let Some((next, wait)) = self.next_round(&failed, attempt) else {
+                return Err(self.worst(failed));
+            };
+            tokio::time::sleep(wait).await;
+            round = next;
+            attempt += 1;
+        }
+    }
+
+    /// Endpoints by index: as planned, those that lately gave no answer behind the others.
+    fn order(&self, need: Need, avoid: Option<&Origin>) -> Vec<usize> {
+        let now = Instant::now();
+        let mut order: Vec<usize> = (0..self.sessions.len())
+            .filter(|at| need.is_met_by(&self.sessions[*at].endpoint))
+            .collect();
+        order.sort_by_key(|at| {
+            let session = &self.sessions[*at];
+            let avoided = avoid.is_some() && session.origin().ok().as_ref() == avoid;
+            avoided || session.shared.health.is_down(&place(session), now)
+        });
+        order
+    }
+
+    fn for_one_try(&self, at: usize, others: bool) -> Session {
+        let mut session = self.sessions[at].clone();
+        session.retries = Retries::NONE;
+        if others {
+            session.ways.answer_within(HEADERS);
+        }
+        session
+    }
+
+    /// Takes a failure down, and what it says of the endpoint's health.
+    fn keep(&self, failed: &mut Vec<(usize, Failure)>, at: usize, failure: Failure) {
+        let session = &self.sessions[at];
+        let health = &session.shared.health;
+        let now = Instant::now();
+        match retry::of_failure(&failure) {
+            Seen::Busy { wait: Some(wait) } => health.busy(&place(session), wait, now),
+            _ if outcome::is_unreached(&failure) => health.down(&place(session), now),
+            _ => health.up(&place(session)),
+        }
+        self.tell(
+            session,
+            &format!("{}: {}", failure.cause(), failure.detail()),
+        );
+        failed.retain(|(before, _)| *before != at);
+        failed.push((at, failure));
+    }
+
+    fn next_round(
+        &self,
+        failed: &[(usize, Failure)],
+        attempt: u32,
+    ) -> Option<(Vec<usize>, Duration)> {
+        let random = fastrand::f64();
+        let mut again: Vec<(usize, Duration)> = failed
+            .iter()
+            .filter_map(|(at, failure)| {
+                let seen = retry::of_failure(failure);
+                retry::next(seen, attempt, &self.retries, random).map(|wait| (*at, wait))
+            })
+            .collect();
+        let wait = again.iter().map(|(_, wait)| *wait).min()?;
+        again.sort_by_key(|(at, _)| *at);
+        Some((again.into_iter().map(|(at, _)| at).collect(), wait))
+    }
+
+    fn worst(&self, failed: Vec<(usize, Failure)>) -> Failure {
+        let failures = failed
+            .into_iter()
+            .map(|(at, failure)| (self.sessions[at].endpoint.mirror, failure))
+            .collect();
+        outcome::fold(failures).unwrap_or_else(|| self.nowhere())
+    }
+
+    /// There is no endpoint to ask.
+    fn nowhere(&self) -> Failure {
+        let (cause, words) = self.problem.clone().unwrap_or_else(|| {
+            (
+                Cause::MirrorMisconfigured,
+                format!(
+                    "no endpoint that is configured for {} may be asked for this",
+                    self.reference.registry()
+                ),
+            )
+        });
+        Failure::new(cause, Step::Reference, words)
+    }
+
+    fn tell(&self, session: &Session, outcome: &str) {
+        self.watch.tell(|| Fact::Endpoint {
+            endpoint: place(session),
+            outcome: outcome.chars().take(500).collect(),
+        });
+    }
+}
+
+fn place(session: &Session) -> String {
+    session
+        .origin()
+        .map_or_else(|_| String::new(), |origin| origin.to_string())
+}
+
+/// Opens a connection; gives up waiting after a moment, while opening goes on for the sake of later requests.
+async fn open(session: &Session) -> Opened {
+    if session.is_connected() {
+        return Opened::Yes;
+    }
+    let name = place(session);
+    let (sender, opened) = tokio::sync::oneshot::channel();
+    let (opener, opened_at) = (session.clone(), name.clone());
+    session.shared.transport.in_background(async move {
+        let start = Instant::now();
+        let reached = opener.reach().await;
+        let health = &opener.shared.health;
+        match &reached {
+            Ok(_) => health.opened(&opened_at, start.elapsed()),
+            Err(_) => health.down(&opened_at, Instant::now()),
+        }
+        // Whoever waited may have gone on: what was learnt stays.
+        drop(sender.send(reached));
+    });
+    let hedge = session.shared.health.hedge(&name);
+    match tokio::time::timeout(hedge, opened).await {
+        Ok(Ok(Ok(_))) => Opened::Yes,
+        Ok(Ok(Err(failure))) => Opened::No(failure),
+        Ok(Err(_)) | Err(_) => {
+            session.shared.health.down(&name, Instant::now());
+            Opened::Slow
+        }
+    }
+}
