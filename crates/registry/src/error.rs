@@ -59,6 +59,9 @@ pub enum Error {
     /// The certificate or its key cannot be used.
     #[error("use the certificate and key")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The configuration turned TLS on or off.
+    #[error("TLS is turned on or off by a restart only")]
+    TlsChanged,
     /// The access log cannot be opened.
     #[error("open the access log {}", path.display())]
     AccessLog {

@@ -21,12 +21,13 @@ mod route;
 mod server;
 mod settings;
 mod storage;
+mod tls;
 mod tokens;
 mod uploads;
 
 pub use config::ConfigError;
 pub use error::Error;
 pub use names::{NameError, Repository, Tag};
-pub use options::{Limits, Login, Options, Tls, Tokens};
+pub use options::{ClientAuth, Limits, Login, Options, Tls, Tokens};
 pub use server::{Handle, Service};
 pub use storage::{BlobStore, ManifestRecord, MetadataStore, StorageError};

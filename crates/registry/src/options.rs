@@ -19,6 +19,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// A configuration file, laid over these options now and again whenever it changes.
     pub config: Option<PathBuf>,
+    /// Takes certificates of clients as logins; needs `tls`.
+    pub client_auth: Option<ClientAuth>,
     /// Who may do what.
     pub access: Access,
     /// How clients log in, where there are users.
@@ -42,6 +44,7 @@ impl Options {
             root: root.into(),
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
             tls: None,
+            client_auth: None,
             config: None,
             access: Access::open(),
             login: Login::Basic,
@@ -94,6 +97,15 @@ pub struct Tls {
     pub certificate_pem: String,
     /// The key, PEM.
     pub key_pem: Secret,
+}
+
+/// Certificates of clients: the common name of one is the name of its user.
+#[derive(Clone, Debug)]
+pub struct ClientAuth {
+    /// The authorities that sign them, PEM.
+    pub ca_pem: String,
+    /// Whether a client without one is turned away at once; otherwise it may log in by other ways.
+    pub required: bool,
 }
 
 /// Bounds on what a client may make the registry do.

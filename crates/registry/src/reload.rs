@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use towline_sys::task;
 
 use crate::config::{self, Watched};
@@ -11,6 +12,7 @@ use crate::error::Error;
 use crate::handlers::Registry;
 use crate::options::Options;
 use crate::settings::Settings;
+use crate::tls::{self, LiveTls};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -21,6 +23,7 @@ pub(crate) struct Reloader {
     /// What the registry was told besides the file.
     told: Options,
     registry: Arc<Registry>,
+    tls: Option<LiveTls>,
     watched: Mutex<Watched>,
 }
 
@@ -51,10 +54,16 @@ fn refuse_open(options: &Options) -> Result<(), Error> {
 }
 
 impl Reloader {
-    pub(crate) fn new(told: Options, registry: Arc<Registry>, watched: Watched) -> Self {
+    pub(crate) fn new(
+        told: Options,
+        registry: Arc<Registry>,
+        tls: Option<LiveTls>,
+        watched: Watched,
+    ) -> Self {
         Self {
             told,
             registry,
+            tls,
             watched: Mutex::new(watched),
         }
     }
@@ -67,8 +76,15 @@ impl Reloader {
 
     fn reload_now(&self) -> Result<(), Error> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        match load(&self.told) {
-            Ok((options, now)) => {
+        let loaded = load(&self.told).and_then(|(options, now)| {
+            let tls = self.tls_of(&options)?;
+            Ok((options, tls, now))
+        });
+        match loaded {
+            Ok((options, tls, now)) => {
+                if let (Some(live), Some(tls)) = (&self.tls, tls) {
+                    live.set(tls);
+                }
                 *watched = now;
                 let limits = &options.limits;
                 self.registry
@@ -83,6 +99,16 @@ impl Reloader {
                 Err(error)
             }
         }
+    }
+
+    /// The certificate anew. Whether there is TLS at all does not change: clients would not know what to speak.
+    fn tls_of(&self, options: &Options) -> Result<Option<Arc<ServerConfig>>, Error> {
+        if options.tls.is_some() != self.tls.is_some() {
+            return Err(Error::TlsChanged);
+        }
+        let tls = options.tls.as_ref();
+        tls.map(|tls| tls::config(tls, options.client_auth.as_ref()))
+            .transpose()
     }
 
     /// Reads the files again whenever one of them changed; never ends.

@@ -11,9 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,10 +25,11 @@ use crate::error::Error;
 use crate::handlers::Registry;
 use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
-use crate::options::{Limits, Login, Options, Tls, Tokens};
+use crate::options::{Limits, Login, Options, Tokens};
 use crate::reload::{self, Reloader};
 use crate::settings::{Live, Settings};
 use crate::storage::{FileBlobs, FileMetadata};
+use crate::tls::{self, LiveTls};
 use crate::tokens::Keys;
 use crate::uploads::Uploads;
 
@@ -49,7 +47,7 @@ const HEAD_BYTES: usize = 64 << 10;
 pub struct Service {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LiveTls>,
     registry: Arc<Registry>,
     reloader: Arc<Reloader>,
     log: Arc<Log>,
@@ -75,7 +73,9 @@ impl Service {
             reload::load(&told).map(|loaded| (told, loaded))
         })
         .await?;
-        let tls = options.tls.as_ref().map(tls_config).transpose()?;
+        let tls = options.tls.as_ref();
+        let tls = tls.map(|tls| tls::config(tls, options.client_auth.as_ref()));
+        let tls = tls.transpose()?.map(|config| Arc::new(Live::new(config)));
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for mut address in options.listen.iter().copied() {
@@ -91,7 +91,12 @@ impl Service {
         let (lock, registry, log) =
             task::blocking("open the registry", move || open_storage(options)).await?;
         let registry = Arc::new(registry);
-        let reloader = Arc::new(Reloader::new(told, Arc::clone(&registry), watched));
+        let reloader = Arc::new(Reloader::new(
+            told,
+            Arc::clone(&registry),
+            tls.clone(),
+            watched,
+        ));
         Ok(Self {
             listeners,
             addresses,
@@ -265,28 +270,12 @@ fn lock(root: &Path) -> Result<File, Error> {
     }
 }
 
-fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(tls.certificate_pem.as_bytes()).collect();
-    let chain = chain.map_err(|error| Error::Tls(error.into()))?;
-    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.expose().as_bytes())
-        .map_err(|error| Error::Tls(error.into()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config =
-        config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
-    let mut config = config.map_err(|error| Error::Tls(error.into()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 /// What the connections of one listener share.
 #[derive(Clone)]
 struct Server {
     registry: Arc<Registry>,
     log: Arc<Log>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LiveTls>,
     connections: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -333,12 +322,18 @@ impl Server {
     ) {
         // Without it answers are only a little slower.
         stream.set_nodelay(true).ok();
-        let Some(config) = self.tls.clone() else {
-            return self.serve(stream, peer).await;
+        let Some(config) = self.tls.as_ref().map(|tls| tls.get()) else {
+            return self.serve(stream, peer, None).await;
         };
+        let config = Arc::clone(&*config);
         let patience = self.registry.settings.get().limits.head_patience;
         match tokio::time::timeout(patience, TlsAcceptor::from(config).accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, peer).await,
+            Ok(Ok(stream)) => {
+                // Verified, or there is none.
+                let certificates = stream.get_ref().1.peer_certificates();
+                let user = certificates.and_then(|chain| tls::user(chain.first()?));
+                self.serve(stream, peer, user).await;
+            }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         }
@@ -348,6 +343,7 @@ impl Server {
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
+        user: Option<String>,
     ) {
         let mut http = auto::Builder::new(TokioExecutor::new());
         let patience = self.registry.settings.get().limits.head_patience;
@@ -363,10 +359,11 @@ impl Server {
         let (registry, log) = (self.registry, self.log);
         let service = service_fn(move |request| {
             let (registry, log) = (Arc::clone(&registry), Arc::clone(&log));
+            let user = user.clone();
             async move {
                 let began = Instant::now();
                 let mut entry = Entry::begin(&request, peer);
-                let answer = registry.answer(request, &mut entry).await;
+                let answer = registry.answer(request, user, &mut entry).await;
                 Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer))
             }
         });

@@ -18,8 +18,12 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn of(options: &Options) -> Self {
+        let mut access = options.access.clone();
+        if options.client_auth.is_some() {
+            access.users.take_certificates();
+        }
         Self {
-            access: options.access.clone(),
+            access,
             limits: options.limits.clone(),
             read_only: options.read_only,
             secure: options.tls.is_some(),

@@ -15,6 +15,8 @@ const PASSWORD_LIMIT: usize = 72;
 #[derive(Clone, Debug, Default)]
 pub struct Users {
     hashes: BTreeMap<String, String>,
+    /// Whether clients' certificates name users too.
+    certificates: bool,
     /// The last password of each user that was right, hashed with a key of this process: bcrypt is slow on purpose, and
     /// a pull asks many times.
     known: Arc<Known>,
@@ -105,14 +107,24 @@ impl Users {
         self.insert_hash(name, &hash)
     }
 
-    /// Whether there is no user.
+    /// Whether nobody can log in.
     pub fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
+        self.hashes.is_empty() && !self.certificates
     }
 
-    /// Whether there is such a user.
+    /// Whether clients' certificates name users.
+    pub(crate) fn has_certificates(&self) -> bool {
+        self.certificates
+    }
+
+    /// Lets clients' certificates name users.
+    pub(crate) fn take_certificates(&mut self) {
+        self.certificates = true;
+    }
+
+    /// Whether there is, or may be, such a user.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.hashes.contains_key(name)
+        self.certificates || self.hashes.contains_key(name)
     }
 
     /// Whether the password was right a moment ago; fast.

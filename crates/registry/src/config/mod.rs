@@ -14,7 +14,7 @@ use serde_saphyr::{Location, Spanned};
 use towline_sys::fs::{self, FsError};
 
 use crate::access::{Access, Rule, Users, UsersError, Who};
-use crate::options::{Login, Options, Tokens};
+use crate::options::{ClientAuth, Login, Options, Tls, Tokens};
 
 use units::{Bytes, Span};
 pub(crate) use watch::Watched;
@@ -57,6 +57,7 @@ struct Config {
     rules: Option<Vec<RuleText>>,
     open_beyond_loopback: Option<bool>,
     read_only: Option<bool>,
+    tls: Option<TlsText>,
     login: Option<LoginText>,
     token: Option<Spanned<TokenText>>,
     limits: LimitsText,
@@ -69,6 +70,22 @@ struct RuleText {
     pull: Option<Written>,
     push: Option<Written>,
     delete: Option<Written>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TlsText {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    client_certificate: Option<Spanned<Presence>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Presence {
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -105,6 +122,12 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
     let config = parse(file, &text)?;
     let reader = Reader { file };
     let mut read = vec![file.to_owned()];
+    if let Some(tls) = &config.tls {
+        reader.tls(tls, options, &mut read)?;
+    }
+    if options.client_auth.is_some() {
+        options.access.users.take_certificates();
+    }
     if config.users.is_some() || config.rules.is_some() {
         options.access = reader.access(&config, &options.access, &mut read)?;
     }
@@ -189,6 +212,9 @@ impl Reader<'_> {
                 source,
             })?;
             read.push(file);
+            if before.users.has_certificates() {
+                access.users.take_certificates();
+            }
             if access.users.is_empty() {
                 return Err(self.wrong(written.referenced, "this file names no user"));
             }
@@ -202,6 +228,35 @@ impl Reader<'_> {
                 .collect::<Result<_, _>>()?;
         }
         Ok(access)
+    }
+
+    fn tls(
+        &self,
+        tls: &TlsText,
+        options: &mut Options,
+        read: &mut Vec<PathBuf>,
+    ) -> Result<(), ConfigError> {
+        let mut file = |written: &Path| {
+            let path = self.path(written);
+            let text = fs::read_to_string_bounded(&path, FILE_LIMIT);
+            read.push(path);
+            text
+        };
+        options.tls = Some(Tls {
+            certificate_pem: file(&tls.certificate)?,
+            key_pem: file(&tls.key)?.into(),
+        });
+        let presence = tls.client_certificate.as_ref();
+        if let Some(ca) = &tls.client_ca {
+            options.client_auth = Some(ClientAuth {
+                ca_pem: file(ca)?,
+                required: presence.is_some_and(|said| said.value == Presence::Required),
+            });
+        } else if let Some(said) = presence {
+            let message = "which authority signs clients' certificates (`clientCa`) is not said";
+            return Err(self.wrong(said.referenced, message));
+        }
+        Ok(())
     }
 
     /// Tokens, unless the file says otherwise: every client knows them, and they keep passwords off most requests.

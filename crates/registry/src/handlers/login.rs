@@ -86,15 +86,25 @@ impl Registry {
     pub(super) async fn authenticate<B>(
         &self,
         request: &Request<B>,
+        certificate: Option<String>,
         settings: Arc<Settings>,
         challenge: &Challenge,
     ) -> Result<Caller, Refusal> {
         let Some(value) = request.headers().get(header::AUTHORIZATION) else {
-            return Ok(Caller::nobody(settings));
+            return Ok(match certificate {
+                Some(user) => Caller::user_named(user, settings),
+                None => Caller::nobody(settings),
+            });
         };
         if let (Some(tokens), Some(token)) = (settings.tokens(), bearer(value)) {
             let now = jiff::Timestamp::now();
-            return match tokens::verify(&self.keys, &tokens.service, token, now) {
+            let verified = tokens::verify(&self.keys, &tokens.service, token, now);
+            let verified = verified.and_then(|holder| match &holder.user {
+                // A user who is taken away takes the tokens along.
+                Some(user) if !settings.access.users.has(user) => Err(Bad::Invalid),
+                _ => Ok(holder),
+            });
+            return match verified {
                 Ok(holder) => Ok(Caller::holder(holder, settings)),
                 Err(Bad::Expired) => {
                     Err(challenge.refuse(Cause::ExpiredCredentials, "the token has expired", None))

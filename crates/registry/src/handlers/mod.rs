@@ -44,13 +44,14 @@ pub(crate) struct Registry {
 type Answer = Result<Response<Body>, Refusal>;
 
 impl Registry {
-    /// Answers a request and notes in the entry who asked and why it was refused.
+    /// Answers a request, for the user that the client's certificate names if there is one, and notes in the entry who asked and why it was refused.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
+        certificate: Option<String>,
         entry: &mut Entry,
     ) -> Response<Body> {
-        let answer = self.try_answer(request, entry).await;
+        let answer = self.try_answer(request, certificate, entry).await;
         let mut answer = answer.unwrap_or_else(|refusal| {
             let response = refusal.response();
             entry.refused(refusal.cause, refusal.internal);
@@ -63,7 +64,12 @@ impl Registry {
         answer
     }
 
-    async fn try_answer(self: &Arc<Self>, request: Request<Incoming>, entry: &mut Entry) -> Answer {
+    async fn try_answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        certificate: Option<String>,
+        entry: &mut Entry,
+    ) -> Answer {
         match request.uri().path() {
             "/healthz" => return Ok(text("ok\n".to_owned())),
             "/metrics" => return Ok(text(self.metrics.text(self.uploads.count()))),
@@ -72,9 +78,10 @@ impl Registry {
         let settings = self.settings.get();
         let challenge = Challenge::new(&request, &settings);
         if request.uri().path() == "/token" && settings.tokens().is_some() {
-            return self.token(request, settings, entry).await;
+            return self.token(request, certificate, settings, entry).await;
         }
-        let caller = Arc::new(self.authenticate(&request, settings, &challenge).await?);
+        let caller = self.authenticate(&request, certificate, settings, &challenge);
+        let caller = Arc::new(caller.await?);
         entry.user(caller.user().map(ToOwned::to_owned));
         let asked = route::read(request.uri())?;
         let (name, thing) = match asked {

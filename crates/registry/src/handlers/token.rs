@@ -35,6 +35,7 @@ impl Registry {
     pub(super) async fn token(
         self: &Arc<Self>,
         request: Request<Incoming>,
+        certificate: Option<String>,
         settings: Arc<Settings>,
         entry: &mut Entry,
     ) -> Answer {
@@ -45,7 +46,7 @@ impl Registry {
             _ => return Err(no_such_method("GET, POST")),
         };
         let user = match asked.login {
-            None => None,
+            None => certificate,
             Some((name, password)) => {
                 if !right(&settings, &name, password).await {
                     return Err(wrong_login());

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use towline_lab::image;
-use towline_lab::tls::{Ca, Flaw};
 use towline_registry::access::{Access, Rule, Users, Who};
-use towline_registry::{Error, Options, Service, Tls};
+use towline_registry::{Error, Options, Service};
 
 use crate::client::{Registry, basic};
 
@@ -171,48 +170,6 @@ async fn hostile_names_are_refused() {
             .count(),
         0
     );
-}
-
-#[tokio::test]
-async fn it_speaks_tls() {
-    let ca = Ca::new("lab");
-    let leaf = ca.leaf(&["127.0.0.1"], Flaw::None);
-    let tls = Tls {
-        certificate_pem: leaf.certificate_pem,
-        key_pem: leaf.key_pem.into(),
-    };
-    let registry = Registry::with(|options| options.tls = Some(tls)).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(ca.der().clone()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = tokio::net::TcpStream::connect(registry.address())
-        .await
-        .unwrap();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let stream = connector
-        .connect("127.0.0.1".try_into().unwrap(), stream)
-        .await
-        .unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(async move { drop(connection.await) });
-    let request = http::Request::builder()
-        .uri("https://127.0.0.1/v2/")
-        .body(String::new())
-        .unwrap();
-    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

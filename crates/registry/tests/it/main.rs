@@ -10,4 +10,5 @@ mod crash;
 mod peers;
 mod pull;
 mod push;
+mod tls;
 mod tokens;
