@@ -39,9 +39,9 @@ struct Transfer {
     skip: u64,
     body: Option<(Body, Origin)>,
     /// The endpoint that serves.
-    place: Option<Origin>,
+    place: String,
     /// The endpoint that served badly: others are asked before it.
-    avoid: Option<Origin>,
+    avoid: Vec<String>,
     /// Attempts since the last byte arrived.
     fruitless: u32,
     ended: bool,
@@ -55,8 +55,8 @@ pub(crate) async fn open(
 ) -> Result<BlobStream, Failure> {
     let mut transfer = Transfer {
         route: route.clone(),
-        place: None,
-        avoid: None,
+        place: String::new(),
+        avoid: route.distrusted(&descriptor.digest),
         descriptor: descriptor.clone(),
         at: offset,
         skip: 0,
@@ -139,7 +139,7 @@ impl Transfer {
             self.body = None;
             // A cut after bytes came is nothing unusual; silence, or a cut before any, is.
             if failure.cause() == Cause::PullStalled || self.fruitless > 0 {
-                self.avoid = self.place.take();
+                self.avoid.push(self.place.clone());
             }
             self.again(failure).await?;
         }
@@ -187,12 +187,10 @@ impl Transfer {
             let descriptor = descriptor.clone();
             async move { connect(&session, &descriptor, at).await }
         };
-        let avoid = self.avoid.take();
-        let opened = self
-            .route
-            .run_avoiding(avoid.as_ref(), Need::Content, connect);
+        let opened = self.route.run_avoiding(&self.avoid, Need::Content, connect);
         let (body, origin, skip, place) = opened.await?;
-        self.place = Some(place);
+        self.place = place.to_string();
+        self.route.serves(&self.descriptor.digest, &self.place);
         self.skip = skip;
         self.body = Some((body, origin));
         Ok(())
@@ -337,23 +335,31 @@ pub(crate) async fn bytes(
             ),
         ));
     }
-    let mut stream = open(route, descriptor, 0).await?;
-    let mut verifier = digest.verifier();
-    let mut whole = BytesMut::new();
-    while let Some(piece) = stream.next().await {
-        let piece = piece?;
-        verifier.update(&piece);
-        whole.extend_from_slice(&piece);
-    }
-    let got = verifier.finish();
-    if got != *digest {
-        return Err(refuse(
+    let mut wrong = Vec::new();
+    loop {
+        let mut stream = open(route, descriptor, 0).await?;
+        let mut verifier = digest.verifier();
+        let mut whole = BytesMut::new();
+        while let Some(piece) = stream.next().await {
+            let piece = piece?;
+            verifier.update(&piece);
+            whole.extend_from_slice(&piece);
+        }
+        let got = verifier.finish();
+        if got == *digest {
+            return Ok(whole.freeze());
+        }
+        let failure = refuse(
             Cause::DigestMismatch,
             format!("came as {} bytes whose digest is {got}", whole.len()),
         )
-        .at(stream.endpoint().to_owned()));
+        .at(stream.endpoint().to_owned());
+        // Another endpoint may have the right ones; the wrong ones are dropped with this round.
+        if !route.distrust(digest) {
+            return Err(failure.and_others(wrong));
+        }
+        wrong.push(failure);
     }
-    Ok(whole.freeze())
 }
 
 /// Asks for the headers of a blob where its bytes are; `None` where it is not there.

@@ -13,6 +13,7 @@ use towline_keyring::Credential;
 use towline_oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 
 use crate::endpoint::health::Health;
+use crate::endpoint::plan::{Plan, PlanError};
 use crate::endpoint::route::{Need, Route};
 use crate::manifest::Name;
 use crate::options::Retries;
@@ -59,6 +60,11 @@ impl Client {
                 options,
             }),
         })
+    }
+
+    /// The endpoints that would be asked for an image, in order. Reads the configuration; asks nobody.
+    pub fn plan(&self, reference: &Reference) -> Result<Plan, PlanError> {
+        Route::plan(&self.shared, reference)
     }
 
     /// One repository, seen with this credential.
@@ -184,6 +190,12 @@ impl Repository {
     /// Fetches a manifest or index by digest and verifies it.
     pub async fn manifest(&self, digest: &Digest) -> Result<Resolved, Failure> {
         self.get_manifest(Name::Digest(digest.clone())).await
+    }
+
+    /// The bytes of a blob were not what its digest says: whoever sent them is asked for it last from now on. True where another
+    /// endpoint is left that may have better ones.
+    pub fn distrust(&self, digest: &Digest) -> bool {
+        self.route.distrust(digest)
     }
 
     async fn get_manifest(&self, name: Name) -> Result<Resolved, Failure> {

@@ -43,6 +43,9 @@ mod watch;
 pub use client::{
     BlobHead, BlobStream, Client, ManifestHead, Ping, Repository, Resolved, select_platform,
 };
+pub use endpoint::Sources;
+pub use endpoint::file::ConfigError;
+pub use endpoint::plan::{Plan, PlanError, PlannedEndpoint, SkippedEndpoint};
 pub use facts::{Fact, Observer, Recorder};
 pub use options::{Limits, Options, OptionsError, PlainHttp, Resolver, Retries, Timeouts};
 pub use trace::Trace;

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::endpoint::Sources;
+
 /// Where registry names are looked up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Resolver {
@@ -120,6 +122,8 @@ pub struct Options {
     pub system_roots: bool,
     /// Which registries are spoken to over plain HTTP.
     pub plain_http: PlainHttp,
+    /// Where mirrors are configured. None by default: an image is asked for at its own registry.
+    pub endpoints: Sources,
     /// Hosts of token services that get credentials although they lie outside the registry's own domain.
     pub trusted_realms: Vec<String>,
     /// Whether HTTP/2 is offered.
@@ -141,6 +145,7 @@ impl Default for Options {
             extra_ca_pem: Vec::new(),
             system_roots: true,
             plain_http: PlainHttp::Loopback,
+            endpoints: Sources::default(),
             trusted_realms: Vec::new(),
             http2: true,
             timeouts: Timeouts::default(),

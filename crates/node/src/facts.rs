@@ -33,6 +33,12 @@ pub struct Facts {
     pub cri: PathBuf,
     /// Name servers asked instead of the system's; empty for the system's.
     pub resolver: Vec<SocketAddr>,
+    /// Trees of `hosts.toml` files that name its mirrors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts_dirs: Vec<PathBuf>,
+    /// The `registries.conf` that names its mirrors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries_conf: Option<PathBuf>,
 }
 
 impl Facts {
@@ -52,6 +58,17 @@ impl Facts {
             kubelet,
             cri,
             resolver,
+            hosts_dirs: Vec::new(),
+            registries_conf: None,
+        }
+    }
+
+    /// The same with what names its mirrors.
+    pub(crate) fn with_mirrors(self, sources: &towline_distribution::Sources) -> Self {
+        Self {
+            hosts_dirs: sources.hosts_dirs.clone(),
+            registries_conf: sources.registries_conf.clone(),
+            ..self
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub resolver: Vec<SocketAddr>,
     /// Certificate authorities trusted for registries, beside the system's; PEM.
     pub extra_ca_pem: Vec<Vec<u8>>,
+    /// Where mirrors of registries are configured.
+    pub endpoints: towline_distribution::Sources,
     /// The program, and its first arguments, that is a pod's shim.
     pub shim: Vec<OsString>,
     /// Add nothing to what Kubernetes itself writes.
@@ -48,6 +50,7 @@ impl Options {
             registry_access: Access::open(),
             resolver: Vec::new(),
             extra_ca_pem: Vec::new(),
+            endpoints: towline_distribution::Sources::default(),
             shim: vec![program.into_os_string(), OsString::from("shim")],
             kubernetes_exact: false,
         }
@@ -59,6 +62,7 @@ impl Options {
         if !self.resolver.is_empty() {
             options.resolver = towline_distribution::Resolver::Servers(self.resolver.clone());
         }
+        options.endpoints.clone_from(&self.endpoints);
         options.extra_ca_pem.clone_from(&self.extra_ca_pem);
         options
     }

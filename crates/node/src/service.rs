@@ -72,7 +72,8 @@ impl Service {
             addresses,
             runtime.socket().to_owned(),
             options.resolver.clone(),
-        );
+        )
+        .with_mirrors(&options.endpoints);
         facts
             .write(&options.data_dir)
             .map_err(|source| Error::DataDir {

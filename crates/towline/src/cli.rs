@@ -49,6 +49,7 @@ pub(crate) enum Command {
     Why(commands::why::Args),
     Causes(commands::causes::Args),
     Check(commands::check::Args),
+    Endpoints(commands::endpoints::Args),
     #[cfg(feature = "node")]
     Pull(commands::pull::Args),
     #[cfg(feature = "node")]
@@ -93,6 +94,7 @@ impl Command {
             Self::Demo(args) => Box::pin(commands::demo::run(args)).await,
             Self::Why(args) => Box::pin(commands::why::run(args)).await,
             Self::Causes(args) => commands::causes::run(&args),
+            Self::Endpoints(args) => commands::endpoints::run(&args),
             Self::Check(args) => Box::pin(commands::check::run(args)).await,
             #[cfg(feature = "node")]
             Self::Pull(args) => Box::pin(commands::pull::run(args)).await,

@@ -4,10 +4,48 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use towline_distribution::{Client, Options, PlainHttp, Resolver};
+use towline_distribution::{Client, Options, PlainHttp, Resolver, Sources};
 use towline_keyring::{Candidate, Credential, Origin};
 
 use crate::exit::Usage;
+
+/// Where mirrors are configured.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct MirrorArgs {
+    /// Mirrors as containerd configures them: a tree of hosts.toml files, such as /etc/containerd/certs.d; repeatable
+    #[arg(long, value_name = "DIR", env = "TOWLINE_HOSTS_DIR")]
+    pub(crate) hosts_dir: Vec<PathBuf>,
+    /// Mirrors as podman and CRI-O configure them, such as /etc/containers/registries.conf (with the folder registries.conf.d beside it)
+    #[arg(long, value_name = "FILE", env = "TOWLINE_REGISTRIES_CONF")]
+    pub(crate) registries_conf: Option<PathBuf>,
+}
+
+impl MirrorArgs {
+    /// As the client wants them; relative paths are made whole, because a node outlives the folder it was started in.
+    pub(crate) fn sources(&self) -> anyhow::Result<Sources> {
+        let whole = |path: &PathBuf| {
+            std::path::absolute(path)
+                .with_context(|| format!("make the path {} absolute", path.display()))
+        };
+        let mut hosts_dirs = Vec::new();
+        for directory in &self.hosts_dir {
+            if !directory.is_dir() {
+                let words = format!("--hosts-dir {} is not a folder", directory.display());
+                return Err(anyhow::Error::new(Usage(words)));
+            }
+            hosts_dirs.push(whole(directory)?);
+        }
+        Ok(Sources {
+            hosts_dirs,
+            registries_conf: self.registries_conf.as_ref().map(whole).transpose()?,
+        })
+    }
+
+    #[cfg(feature = "node")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hosts_dir.is_empty() && self.registries_conf.is_none()
+    }
+}
 
 /// How to reach and enter a registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,6 +59,8 @@ pub(crate) struct RegistryArgs {
     /// Name server to ask instead of the system's; repeatable
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) resolver: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) mirrors: MirrorArgs,
     /// User and password for the registry (the environment variable keeps it out of the process list)
     #[arg(
         long,
@@ -35,13 +75,21 @@ pub(crate) struct RegistryArgs {
 }
 
 impl RegistryArgs {
-    /// Takes over what the node beside this kubeconfig was told, where the command line says nothing: its name servers.
+    /// Takes over what the node beside this kubeconfig was told, where the command line says nothing: its name servers and mirrors.
     #[cfg(feature = "node")]
     pub(crate) fn beside(mut self, kubeconfig: &Path) -> Self {
         if self.resolver.is_empty()
             && let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read)
         {
             self.resolver = facts.resolver;
+        }
+        if self.mirrors.is_empty()
+            && let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read)
+        {
+            self.mirrors = MirrorArgs {
+                hosts_dir: facts.hosts_dirs,
+                registries_conf: facts.registries_conf,
+            };
         }
         self
     }
@@ -61,6 +109,7 @@ impl RegistryArgs {
         if !self.resolver.is_empty() {
             options.resolver = Resolver::Servers(self.resolver.clone());
         }
+        options.endpoints = self.mirrors.sources()?;
         for file in &self.ca {
             let pem = std::fs::read(file)
                 .with_context(|| format!("read the certificate authority {}", file.display()))?;

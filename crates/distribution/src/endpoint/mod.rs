@@ -1,10 +1,15 @@
 //! Endpoints: the places where one image may be asked for, in order, and why.
 
+pub(crate) mod file;
 pub(crate) mod health;
+pub(crate) mod hosts;
 pub(crate) mod outcome;
+pub(crate) mod plan;
+pub(crate) mod registries;
 pub(crate) mod route;
 pub(crate) mod way;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -12,6 +17,17 @@ use towline_oci::Reference;
 
 use crate::tls::Trust;
 use crate::url::Origin;
+
+/// The configuration that names mirrors, read again for every image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Trees of `hosts.toml` files as containerd reads them (`/etc/containerd/certs.d`); the first one that has a directory for the
+    /// registry counts.
+    pub hosts_dirs: Vec<PathBuf>,
+    /// `registries.conf` as podman and CRI-O read it, with `registries.conf.d` beside it. A registry that it names counts before the
+    /// trees.
+    pub registries_conf: Option<PathBuf>,
+}
 
 /// One place where an image may be asked for.
 #[derive(Debug, Clone)]
@@ -40,6 +56,12 @@ pub(crate) struct Endpoint {
     pub(crate) connect: Option<Duration>,
     /// Whether this stands in for the image's own registry.
     pub(crate) mirror: bool,
+    /// Why it is asked, for people.
+    pub(crate) why: String,
+    /// File and line that name it; empty where none does.
+    pub(crate) from: String,
+    /// What one might not expect.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Endpoint {
@@ -58,6 +80,17 @@ impl Endpoint {
             trust: Trust::default(),
             connect: None,
             mirror: false,
+            why: String::new(),
+            from: String::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Scheme, host, port and base; the scheme is the usual one where none is configured.
+    pub(crate) fn shown(&self) -> String {
+        match &self.origin {
+            Some(origin) => format!("{origin}{}", self.base),
+            None => format!("https://{}{}", self.reference.api_host(), self.base),
         }
     }
 }

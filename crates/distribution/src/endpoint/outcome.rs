@@ -1,10 +1,11 @@
 //! Several endpoints' outcomes, made one failure: the one that says most, the others beside it.
 
-use towline_cause::{Cause, Failure, Group};
+use towline_cause::{Cause, Failure, Group, Step};
 
 /// Whether an endpoint gave no answer at all.
 pub(crate) fn is_unreached(failure: &Failure) -> bool {
-    matches!(failure.cause().group(), Group::Network | Group::Tls)
+    let never_connected = matches!(failure.step(), Step::Dns | Step::Connect | Step::Tls);
+    (never_connected || matches!(failure.cause().group(), Group::Network | Group::Tls))
         && !matches!(
             failure.cause(),
             Cause::BlobHostUnreachable | Cause::TokenServiceUnreachable
@@ -62,7 +63,6 @@ fn line(failure: &Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use towline_cause::Step;
 
     fn failure(cause: Cause) -> Failure {
         Failure::new(cause, Step::Resolve, "words").at("https://x")

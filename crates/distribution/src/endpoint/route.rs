@@ -3,22 +3,23 @@
 //! The next endpoint is asked before anybody waits. A place whose connection does not open within a second is passed over while that
 //! goes on; a place that gave no answer comes last for a while. Every endpoint's outcome is kept.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use towline_cause::{Cause, Failure, Step};
 use towline_keyring::Credential;
-use towline_oci::Reference;
+use towline_oci::{Digest, Reference};
 
-use super::{Endpoint, outcome};
+use super::plan::{Plan, PlanError, PlannedEndpoint, SkippedEndpoint};
+use super::{Endpoint, outcome, plan};
 use crate::Trace;
 use crate::client::Shared;
 use crate::facts::Fact;
 use crate::manifest::Name;
 use crate::options::Retries;
 use crate::retry::{self, Seen};
-use crate::session::Session;
-use crate::url::Origin;
+use crate::session::{Asking, Session};
 use crate::watch::Watch;
 
 /// How long a place may take to answer a request while another one could be asked.
@@ -53,6 +54,8 @@ impl Need {
 pub(crate) struct Route {
     reference: Reference,
     credential: Credential,
+    trace: Trace,
+    blobs: Arc<Mutex<HashMap<Digest, Blob>>>,
     sessions: Vec<Session>,
     /// The image's own registry, for what no mirror takes: uploads.
     own: Option<Session>,
@@ -60,6 +63,13 @@ pub(crate) struct Route {
     problem: Option<(Cause, String)>,
     retries: Retries,
     watch: Watch,
+}
+
+/// Who sent a blob's bytes.
+#[derive(Debug, Default)]
+struct Blob {
+    served: Vec<String>,
+    distrusted: Vec<String>,
 }
 
 /// How opening a connection went.
@@ -79,19 +89,33 @@ impl Route {
         let mut route = Self {
             reference: reference.clone(),
             credential,
+            trace,
+            blobs: Arc::default(),
             sessions: Vec::new(),
             own: None,
             problem: None,
             retries: shared.options.retries,
             watch: Watch::default(),
         };
-        route.add(shared, Endpoint::own(reference), trace);
+        match plan::plan(&shared.options.endpoints, reference) {
+            Ok(planned) => {
+                for endpoint in planned.endpoints {
+                    route.add(shared, endpoint);
+                }
+            }
+            Err(error) => route.problem = Some((error.cause(), error.to_string())),
+        }
         route
     }
 
-    fn add(&mut self, shared: &Arc<Shared>, endpoint: Endpoint, trace: Trace) {
-        let (place, mirror) = (endpoint.reference.registry().to_owned(), endpoint.mirror);
-        match Session::new(shared.clone(), endpoint, &self.credential, trace) {
+    fn add(&mut self, shared: &Arc<Shared>, endpoint: Endpoint) {
+        let (place, mirror) = (endpoint.shown(), endpoint.mirror);
+        match Session::new(
+            shared.clone(),
+            endpoint,
+            &self.credential,
+            self.trace.clone(),
+        ) {
             Ok(session) => {
                 if !mirror {
                     self.own = Some(session.clone());
@@ -100,9 +124,34 @@ impl Route {
             }
             Err(why) => {
                 let words = format!("TLS to {place} cannot be set up: {why}");
-                self.problem = Some((Cause::RuntimeMisconfigured, words));
+                self.problem = Some((Cause::MirrorMisconfigured, words));
             }
         }
+    }
+
+    /// The plan, for people.
+    pub(crate) fn plan(shared: &Arc<Shared>, reference: &Reference) -> Result<Plan, PlanError> {
+        let reference = reference.clone().with_default_tag();
+        let planned = plan::plan(&shared.options.endpoints, &reference)?;
+        let mut endpoints = Vec::new();
+        for endpoint in planned.endpoints {
+            let nobody = Credential::Anonymous;
+            let session = Session::new(shared.clone(), endpoint, &nobody, Trace::default());
+            if let Ok(session) = session {
+                endpoints.push(described(&session));
+            }
+        }
+        let skipped = planned.skipped.into_iter().map(|one| SkippedEndpoint {
+            url: one.place,
+            why: one.why,
+        });
+        Ok(Plan {
+            api_version: "towline.dev/v1".to_owned(),
+            kind: "Endpoints".to_owned(),
+            image: reference.to_string(),
+            endpoints,
+            skipped: skipped.collect(),
+        })
     }
 
     /// The endpoint that is asked first.
@@ -144,6 +193,42 @@ impl Route {
         }
     }
 
+    /// Remembers who sends a blob.
+    pub(crate) fn serves(&self, digest: &Digest, place: &str) {
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let blob = blobs.entry(digest.clone()).or_default();
+        if !blob.served.iter().any(|before| before == place) {
+            blob.served.push(place.to_owned());
+        }
+    }
+
+    /// Who sent wrong bytes of a blob.
+    pub(crate) fn distrusted(&self, digest: &Digest) -> Vec<String> {
+        let blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        blobs
+            .get(digest)
+            .map(|blob| blob.distrusted.clone())
+            .unwrap_or_default()
+    }
+
+    /// Whoever sent a blob so far is asked for it last; true where somebody else is left.
+    pub(crate) fn distrust(&self, digest: &Digest) -> bool {
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let blob = blobs.entry(digest.clone()).or_default();
+        let before = blob.distrusted.len();
+        for place in std::mem::take(&mut blob.served) {
+            if !blob.distrusted.contains(&place) {
+                blob.distrusted.push(place);
+            }
+        }
+        let learnt = blob.distrusted.len() > before;
+        learnt
+            && self
+                .sessions
+                .iter()
+                .any(|session| session.endpoint.pulls && !blob.distrusted.contains(&place(session)))
+    }
+
     /// Asks one endpoint after the other; gives the first answer, or the failure that says most, with the others beside it.
     pub(crate) async fn run<T, F>(
         &self,
@@ -154,13 +239,13 @@ impl Route {
         F: Future<Output = Result<T, Failure>> + Send,
         T: Send,
     {
-        self.run_avoiding(None, need, ask).await
+        self.run_avoiding(&[], need, ask).await
     }
 
-    /// The same, asking `avoid` only when no other place answers.
+    /// The same, asking the places `avoid` only when no other answers.
     pub(crate) async fn run_avoiding<T, F>(
         &self,
-        avoid: Option<&Origin>,
+        avoid: &[String],
         need: Need,
         ask: impl Fn(Session) -> F + Send + Sync,
     ) -> Result<T, Failure>
@@ -232,15 +317,19 @@ impl Route {
     }
 
     /// Endpoints by index: as planned, those that lately gave no answer behind the others.
-    fn order(&self, need: Need, avoid: Option<&Origin>) -> Vec<usize> {
+    fn order(&self, need: Need, avoid: &[String]) -> Vec<usize> {
         let now = Instant::now();
         let mut order: Vec<usize> = (0..self.sessions.len())
             .filter(|at| need.is_met_by(&self.sessions[*at].endpoint))
             .collect();
         order.sort_by_key(|at| {
             let session = &self.sessions[*at];
-            let avoided = avoid.is_some() && session.origin().ok().as_ref() == avoid;
-            avoided || session.shared.health.is_down(&place(session), now)
+            let place = place(session);
+            // Bytes that were wrong are worse than silence.
+            (
+                avoid.contains(&place),
+                session.shared.health.is_down(&place, now),
+            )
         });
         order
     }
@@ -324,6 +413,40 @@ fn place(session: &Session) -> String {
     session
         .origin()
         .map_or_else(|_| String::new(), |origin| origin.to_string())
+}
+
+fn described(session: &Session) -> PlannedEndpoint {
+    let endpoint = &session.endpoint;
+    let path = format!(
+        "/v2/{}/manifests/{}",
+        endpoint.reference.repository(),
+        endpoint.reference.target()
+    );
+    let asking = Asking::new(http::Method::GET, path, String::new(), Step::Resolve);
+    let manifest = session.origin().map_or_else(
+        |_| String::new(),
+        |origin| {
+            let url = session.place(&origin, &asking);
+            format!("{}{}", url.origin, url.target())
+        },
+    );
+    PlannedEndpoint {
+        url: format!("{}{}", place(session), endpoint.base),
+        manifest,
+        why: endpoint.why.clone(),
+        mirror: endpoint.mirror,
+        resolves_tags: endpoint.resolves,
+        login: endpoint.may_login,
+        skip_verify: endpoint.trust.skip_verify,
+        authorities: endpoint.trust.ca.len(),
+        client_certificate: endpoint.trust.client.is_some(),
+        headers: endpoint.headers.keys().map(ToString::to_string).collect(),
+        dial_timeout_millis: endpoint
+            .connect
+            .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        proxy: None,
+        notes: endpoint.notes.clone(),
+    }
 }
 
 /// Opens a connection; gives up waiting after a moment, while opening goes on for the sake of later requests.

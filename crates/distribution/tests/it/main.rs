@@ -3,6 +3,7 @@
 
 mod auth;
 mod blob;
+mod endpoints;
 mod http2;
 mod leak;
 mod network;

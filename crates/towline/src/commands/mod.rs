@@ -11,6 +11,7 @@ pub(crate) mod delete;
 #[cfg(feature = "node")]
 pub(crate) mod demo;
 pub(crate) mod describe;
+pub(crate) mod endpoints;
 pub(crate) mod get;
 #[cfg(feature = "node")]
 pub(crate) mod images;

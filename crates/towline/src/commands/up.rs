@@ -20,6 +20,7 @@ use crate::commands::apply;
 use crate::exit::{BROKEN, OK, hinted};
 use crate::output::{self, BOLD, styled};
 use crate::pods_view::{self, Row};
+use crate::registry_client::MirrorArgs;
 use crate::{cli, manifests};
 
 /// How long stopping may take, pods included.
@@ -58,6 +59,8 @@ pub(crate) struct Args {
     /// Trust this certificate authority for registries too (PEM); repeatable
     #[arg(long, value_name = "FILE")]
     ca: Vec<PathBuf>,
+    #[command(flatten)]
+    mirrors: MirrorArgs,
     /// Add nothing to what Kubernetes itself writes: no annotation, no condition
     #[arg(long)]
     kubernetes_exact: bool,
@@ -70,6 +73,7 @@ impl Args {
         options.registry_listen = self.registry_listen;
         options.kubelet_listen = self.kubelet_listen;
         options.resolver.clone_from(&self.resolver);
+        options.endpoints = self.mirrors.sources()?;
         options.kubernetes_exact = self.kubernetes_exact;
         options.kubeconfig.clone_from(&self.kubeconfig);
         if let Some(name) = &self.node_name {

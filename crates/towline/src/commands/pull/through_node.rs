@@ -18,6 +18,11 @@ pub(super) fn refuse_what_it_decides(args: &Args) -> anyhow::Result<()> {
         ("--plain-http", registry.plain_http),
         ("--ca", !registry.ca.is_empty()),
         ("--resolver", !registry.resolver.is_empty()),
+        ("--hosts-dir", !registry.mirrors.hosts_dir.is_empty()),
+        (
+            "--registries-conf",
+            registry.mirrors.registries_conf.is_some(),
+        ),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
