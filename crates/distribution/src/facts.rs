@@ -56,6 +56,15 @@ pub enum Fact {
         /// Microseconds.
         micros: u64,
     },
+    /// A proxy was asked for a way to an endpoint, or stands in front of it.
+    Proxy {
+        /// Scheme, host and port asked for.
+        endpoint: String,
+        /// The proxy, without its login.
+        proxy: String,
+        /// What went wrong.
+        error: Option<String>,
+    },
     /// A scheme was chosen, or changed.
     Scheme {
         /// Host and port.

@@ -5,6 +5,7 @@ use towline_cause::{Cause, Failure, Step};
 use crate::body::BodyFault;
 use crate::connect::ConnectFault;
 use crate::dns::DnsFault;
+use crate::proxy::ProxyFault;
 use crate::tls::TlsFault;
 use crate::transport::SendFault;
 use crate::url::{Origin, Scheme};
@@ -26,6 +27,7 @@ pub(crate) fn of_send(fault: &SendFault, origin: &Origin, what: &str, step: Step
             .or_else(alternatives)
         }
         SendFault::Tls(fault) => of_tls(fault, origin),
+        SendFault::Proxy { proxy, fault } => of_proxy(proxy, fault, origin),
         SendFault::Forbidden(address) => Failure::new(
             Cause::RegistryMisconfigured,
             step,
@@ -62,6 +64,36 @@ pub(crate) fn of_send(fault: &SendFault, origin: &Origin, what: &str, step: Step
         }
     };
     failure.at(origin.to_string())
+}
+
+fn of_proxy(proxy: &str, fault: &ProxyFault, origin: &Origin) -> Failure {
+    let (cause, alternatives) = match fault {
+        ProxyFault::Unreached(inner) => {
+            let beneath = of_send(inner, origin, "the proxy", Step::Connect);
+            (Cause::ProxyMisconfigured, vec![beneath.cause()])
+        }
+        ProxyFault::Invalid(_) => (Cause::ProxyMisconfigured, vec![]),
+        ProxyFault::NotAProxy(_) => (Cause::ProxyMisconfigured, vec![Cause::ConnectionReset]),
+        ProxyFault::Answered { status: 407, .. } => (Cause::ProxyAuthRequired, vec![]),
+        ProxyFault::Answered { status: 504, .. } => {
+            (Cause::ConnectionTimeout, vec![Cause::ProxyMisconfigured])
+        }
+        ProxyFault::Answered { status: 500.., .. } => (
+            Cause::HostUnreachable,
+            vec![
+                Cause::DnsNameNotFound,
+                Cause::ConnectionRefused,
+                Cause::ProxyMisconfigured,
+            ],
+        ),
+        ProxyFault::Answered { .. } => (Cause::AccessRestricted, vec![Cause::ProxyMisconfigured]),
+    };
+    Failure::new(
+        cause,
+        Step::Connect,
+        format!("no connection to {origin} through the proxy {proxy}: {fault}"),
+    )
+    .or_else(alternatives)
 }
 
 fn of_dns(fault: &DnsFault, origin: &Origin, asked: &[String]) -> Failure {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::endpoint::Sources;
+use crate::proxy::Proxies;
 
 /// Where registry names are looked up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,6 +125,8 @@ pub struct Options {
     pub plain_http: PlainHttp,
     /// Where mirrors are configured. None by default: an image is asked for at its own registry.
     pub endpoints: Sources,
+    /// Which proxies stand between this machine and registries.
+    pub proxies: Proxies,
     /// Hosts of token services that get credentials although they lie outside the registry's own domain.
     pub trusted_realms: Vec<String>,
     /// Whether HTTP/2 is offered.
@@ -146,6 +149,7 @@ impl Default for Options {
             system_roots: true,
             plain_http: PlainHttp::Loopback,
             endpoints: Sources::default(),
+            proxies: Proxies::default(),
             trusted_realms: Vec::new(),
             http2: true,
             timeouts: Timeouts::default(),

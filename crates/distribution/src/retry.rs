@@ -8,6 +8,7 @@ use crate::body::BodyFault;
 use crate::connect::ConnectFault;
 use crate::dns::DnsFault;
 use crate::options::Retries;
+use crate::proxy::ProxyFault;
 use crate::tls::TlsFault;
 use crate::transport::SendFault;
 
@@ -48,6 +49,11 @@ pub(crate) fn of_fault(fault: &SendFault) -> Seen {
         SendFault::Closed | SendFault::Reset | SendFault::Stream(_) => {
             Seen::Passing { most: u32::MAX }
         }
+        SendFault::Proxy { fault, .. } => match fault {
+            ProxyFault::Unreached(inner) => of_fault(inner),
+            ProxyFault::Answered { status: 500.., .. } => Seen::Passing { most: 2 },
+            _ => Seen::Final,
+        },
         SendFault::Forbidden(_)
         | SendFault::TlsOnPlain
         | SendFault::HeadersTooLarge

@@ -10,11 +10,11 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
     RootCertStore, SignatureScheme,
 };
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certificate;
+use crate::dial::Wire;
 use crate::facts::Certificate;
 use crate::options::{Options, OptionsError};
 use crate::sniff::Sniffed;
@@ -128,7 +128,7 @@ pub(crate) struct Tls {
 /// A handshake that ended, well or not.
 pub(crate) struct Handshake {
     pub(crate) certificate: Option<Certificate>,
-    pub(crate) result: Result<TlsStream<Sniffed<TcpStream>>, TlsFault>,
+    pub(crate) result: Result<TlsStream<Sniffed<Wire>>, TlsFault>,
 }
 
 impl Tls {
@@ -178,11 +178,33 @@ impl Tls {
         })
     }
 
+    /// Shakes hands with a proxy, which is spoken to in HTTP/1.1 alone.
+    pub(crate) async fn handshake_http1(
+        &self,
+        host: &str,
+        stream: Sniffed<Wire>,
+        limit: std::time::Duration,
+    ) -> Handshake {
+        let mut config = self.config.clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.shake(config, host, stream, limit).await
+    }
+
     /// Shakes hands as a client of `host`.
     pub(crate) async fn handshake(
         &self,
         host: &str,
-        stream: Sniffed<TcpStream>,
+        stream: Sniffed<Wire>,
+        limit: std::time::Duration,
+    ) -> Handshake {
+        self.shake(self.config.clone(), host, stream, limit).await
+    }
+
+    async fn shake(
+        &self,
+        mut config: ClientConfig,
+        host: &str,
+        stream: Sniffed<Wire>,
         limit: std::time::Duration,
     ) -> Handshake {
         let Ok(name) = ServerName::try_from(host.to_owned()) else {
@@ -192,7 +214,6 @@ impl Tls {
             };
         };
         let seen = Arc::new(Mutex::new(None));
-        let mut config = self.config.clone();
         config
             .dangerous()
             .set_certificate_verifier(Arc::new(Watching {

@@ -13,12 +13,13 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::body::Body;
-use crate::connect::{self, ConnectError};
+use crate::connect::ConnectError;
+use crate::dial::Wire;
 use crate::dns::{DnsFault, Names};
 use crate::facts::Fact;
-use crate::guard;
 use crate::options::{Limits, Options, OptionsError, Timeouts};
 use crate::pool::{Key, Live, Pool, Sender};
+use crate::proxy::{ProxyFault, Rules};
 use crate::sniff::{First, Sniffed};
 use crate::tls::{Tls, TlsFault, Trust, late_alert};
 use crate::url::{Origin, Scheme, Url};
@@ -44,7 +45,7 @@ pub(crate) struct Call {
 pub(crate) struct Via {
     /// Two with the same number are the same; 0 is the client's own way.
     number: u64,
-    tls: Option<Arc<Tls>>,
+    pub(crate) tls: Option<Arc<Tls>>,
     /// How long opening it may take.
     pub(crate) connect: Option<Duration>,
     /// How long the answer's headers may take, at most.
@@ -85,6 +86,8 @@ impl Answer {
 pub(crate) enum SendFault {
     #[error("{fault}")]
     Dns { fault: DnsFault, asked: Vec<String> },
+    #[error("the proxy {proxy}: {fault}")]
+    Proxy { proxy: String, fault: ProxyFault },
     #[error("address {0} is not one that a server may send this client to")]
     Forbidden(std::net::IpAddr),
     #[error("{0}")]
@@ -116,19 +119,21 @@ static NEXT_VIA: AtomicU64 = AtomicU64::new(1);
 /// Sends requests.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    names: Names,
-    tls: Tls,
+    pub(crate) names: Names,
+    pub(crate) proxies: Rules,
+    pub(crate) tls: Tls,
     options: Options,
     vias: Mutex<HashMap<Trust, Via>>,
     pool: Arc<Pool>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
-    user_agent: HeaderValue,
+    pub(crate) user_agent: HeaderValue,
 }
 
 impl Transport {
     pub(crate) fn new(options: &Options) -> Result<Self, OptionsError> {
         Ok(Self {
+            proxies: Rules::new(&options.proxies),
             names: Names::new(options.resolver.clone(), options.timeouts.dns),
             tls: Tls::new(options, &Trust::default())?,
             options: options.clone(),
@@ -223,65 +228,11 @@ impl Transport {
         Ok(via)
     }
 
-    async fn open(&self, key: &Key, via: &Via, watch: &Watch) -> Result<Live, SendFault> {
-        let origin = &key.origin;
-        let start = Instant::now();
-        let lookup = self.names.look_up(&origin.host).await;
-        watch.tell(|| Fact::Dns {
-            host: origin.host.clone(),
-            asked: lookup.asked.clone(),
-            ipv4: lookup
-                .result
-                .as_ref()
-                .map(|found| found.ipv4.clone())
-                .unwrap_or_default(),
-            ipv6: lookup
-                .result
-                .as_ref()
-                .map(|found| found.ipv6.clone())
-                .unwrap_or_default(),
-            error: lookup.result.as_ref().err().map(ToString::to_string),
-            micros: micros(start.elapsed()),
-        });
-        let mut addresses = lookup
-            .result
-            .map_err(|fault| SendFault::Dns {
-                fault,
-                asked: lookup.asked,
-            })?
-            .in_order();
-        if key.guarded {
-            let forbidden = addresses.iter().copied().find(|a| guard::is_forbidden(*a));
-            addresses.retain(|address| !guard::is_forbidden(*address));
-            if let (true, Some(address)) = (addresses.is_empty(), forbidden) {
-                return Err(SendFault::Forbidden(address));
-            }
-        }
-        let endpoint = origin.to_string();
-        let limit = via.connect.unwrap_or(self.timeouts.connect);
-        let stream = connect::connect(&addresses, origin.port, limit, |tried| {
-            watch.tell(|| Fact::Connect {
-                endpoint: endpoint.clone(),
-                address: tried.address.to_string(),
-                error: tried.fault.map(|fault| fault.to_string()),
-                micros: micros(tried.took),
-            });
-        })
-        .await?;
-        let local = stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
-        let stream = Sniffed::new(stream, local);
-        let first = stream.first();
-        match origin.scheme {
-            Scheme::Http => self.http1(stream, first).await,
-            Scheme::Https => self.secure(key, via, stream, first, watch).await,
-        }
-    }
-
-    async fn secure(
+    pub(crate) async fn secure(
         &self,
         key: &Key,
         via: &Via,
-        stream: Sniffed<tokio::net::TcpStream>,
+        stream: Sniffed<Wire>,
         first: First,
         watch: &Watch,
     ) -> Result<Live, SendFault> {
@@ -339,7 +290,7 @@ impl Transport {
         })
     }
 
-    async fn http1<S>(&self, stream: S, first: First) -> Result<Live, SendFault>
+    pub(crate) async fn http1<S>(&self, stream: S, first: First) -> Result<Live, SendFault>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
@@ -427,7 +378,12 @@ impl Transport {
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
         let target = call.url.target();
-        let uri = if http2 {
+        let proxy = match call.url.origin.scheme {
+            Scheme::Http => self.proxies.of(&call.url.origin).and_then(Result::ok),
+            // Such a request goes through the proxy unseen.
+            Scheme::Https => None,
+        };
+        let uri = if http2 || proxy.is_some() {
             format!("{}{target}", call.url.origin)
         } else {
             target
@@ -441,6 +397,9 @@ impl Transport {
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
         );
+        if let Some(login) = proxy.and_then(|proxy| proxy.login.as_ref()) {
+            headers.insert(header::PROXY_AUTHORIZATION, login.clone());
+        }
         if http2 {
             *request.version_mut() = Version::HTTP_2;
         } else if let Ok(host) = HeaderValue::from_str(&call.url.origin.authority()) {

@@ -444,7 +444,7 @@ fn described(session: &Session) -> PlannedEndpoint {
         dial_timeout_millis: endpoint
             .connect
             .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
-        proxy: None,
+        proxy: session.proxy(),
         notes: endpoint.notes.clone(),
     }
 }

@@ -98,6 +98,15 @@ impl Session {
         }
     }
 
+    /// The proxy on the way, for people.
+    pub(crate) fn proxy(&self) -> Option<String> {
+        let origin = self.origin().ok()?;
+        match self.shared.transport.proxies.of(&origin)? {
+            Ok(proxy) => Some(proxy.to_string()),
+            Err(why) => Some(format!("that is no proxy: {why}")),
+        }
+    }
+
     /// Whether a connection is open already.
     pub(crate) fn is_connected(&self) -> bool {
         self.origin().is_ok_and(|origin| {

@@ -464,3 +464,88 @@ async fn registries_conf_rewrites_names_and_blocks() {
     assert_eq!(failure.cause(), Cause::RegistryBlocked);
     assert!(!mirror.everything().contains("Authorization"));
 }
+
+/// A tree in which the registry itself has TLS settings.
+fn with_tls(tree: &Path, own: &Stub, settings: &str) -> Client {
+    let client = with_mirrors(tree, own, &[]);
+    let file = tree.join(format!("127.0.0.1_{}_/hosts.toml", own.port()));
+    std::fs::write(
+        file,
+        format!("server = \"https://{}\"\n{settings}", own.address()),
+    )
+    .unwrap();
+    client
+}
+
+#[tokio::test]
+async fn an_endpoints_own_authority_and_client_certificate() {
+    let ca = towline_lab::tls::Ca::new("corporate");
+    let own = Stub::tls(crate::network::wants_client_certificate(&ca), whole()).await;
+    let me = ca.leaf(&["node"], towline_lab::tls::Flaw::None);
+    let tree = tempfile::tempdir().unwrap();
+    let directory = tree.path().join(format!("127.0.0.1_{}_", own.port()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for (name, text) in [
+        ("ca.pem", &ca.pem()),
+        ("me.pem", &me.certificate_pem),
+        ("me.key", &me.key_pem),
+    ] {
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+    for (settings, want) in [
+        ("", Some(Cause::TlsUnknownAuthority)),
+        ("ca = \"ca.pem\"", Some(Cause::TlsClientCertificateRequired)),
+        (
+            "skip_verify = true",
+            Some(Cause::TlsClientCertificateRequired),
+        ),
+        ("ca = \"ca.pem\"\nclient = [[\"me.pem\", \"me.key\"]]", None),
+        ("ca = \"none.pem\"", Some(Cause::MirrorMisconfigured)),
+        ("ca = \"me.key\"", Some(Cause::MirrorMisconfigured)),
+    ] {
+        let client = with_tls(tree.path(), &own, settings);
+        let resolved = repository(&client, &own.image(), Credential::Anonymous)
+            .resolve()
+            .await;
+        let got = resolved.as_ref().err().map(Failure::cause);
+        assert_eq!(got, want, "{settings} {resolved:?}");
+    }
+    // Docker's way: the same by the names of files.
+    for (from, to) in [("ca.pem", "ca.crt"), ("me.pem", "me.cert")] {
+        std::fs::rename(directory.join(from), directory.join(to)).unwrap();
+    }
+    std::fs::remove_file(directory.join("hosts.toml")).unwrap();
+    let client = client(Options {
+        endpoints: Sources {
+            hosts_dirs: vec![tree.path().to_owned()],
+            registries_conf: None,
+        },
+        ..options()
+    });
+    repository(&client, &own.image(), Credential::Anonymous)
+        .resolve()
+        .await
+        .unwrap();
+}
+
+/// A client certificate and an unproven peer are for the endpoint alone, not for where it points.
+#[tokio::test]
+async fn what_is_not_verified_stays_at_the_endpoint() {
+    let ca = towline_lab::tls::Ca::new("nobody's");
+    let leaf = ca.leaf(&["127.0.0.1", "127.0.0.2"], towline_lab::tls::Flaw::None);
+    let storage = Stub::tls(leaf.server_config(), |_| Reply::new(200).body(BLOB)).await;
+    let place = format!("https://127.0.0.2:{}/x", storage.port());
+    let own = Stub::tls(leaf.server_config(), move |_| {
+        Reply::new(307).header("Location", &place)
+    })
+    .await;
+    let tree = tempfile::tempdir().unwrap();
+    let client = with_tls(tree.path(), &own, "skip_verify = true");
+    let failure = fetch(&repository(&client, &own.image(), bob()))
+        .await
+        .unwrap_err();
+    assert!(
+        !own.seen().is_empty() && storage.seen().is_empty(),
+        "{failure}"
+    );
+}

@@ -8,6 +8,7 @@ mod http2;
 mod leak;
 mod network;
 mod own;
+mod proxy;
 mod real;
 mod resolve;
 mod stub;

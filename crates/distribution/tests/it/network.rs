@@ -321,13 +321,12 @@ async fn an_alert_is_named() {
     );
 }
 
-#[tokio::test]
-async fn a_client_certificate_is_wanted() {
+/// A server's configuration that wants a certificate of this authority from every client.
+pub(crate) fn wants_client_certificate(ca: &Ca) -> Arc<rustls::ServerConfig> {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::server::WebPkiClientVerifier;
 
-    let ca = Ca::new("lab");
-    let leaf = ca.leaf(&["registry.test"], Flaw::None);
+    let leaf = ca.leaf(&["registry.test", "127.0.0.1"], Flaw::None);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -344,7 +343,13 @@ async fn a_client_certificate_is_wanted() {
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .unwrap();
-    let stub = Stub::tls(Arc::new(config), |_| Reply::new(200)).await;
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_wanted() {
+    let ca = Ca::new("lab");
+    let stub = Stub::tls(wants_client_certificate(&ca), |_| Reply::new(200)).await;
     let (_server, options, image) = tls_host(stub.address(), Some(&ca)).await;
     let failure = failure(options, &image).await;
     check(
