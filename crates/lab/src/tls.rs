@@ -75,7 +75,10 @@ impl Ca {
         let common = names.first().cloned().unwrap_or_default();
         let mut params = CertificateParams::new(names).expect("the names fit a certificate");
         params.distinguished_name.push(DnType::CommonName, common);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let (from, to) = match flaw {
             Flaw::Expired => (2019, 2020),
             Flaw::NotYetValid => (2090, 2095),
