@@ -1,11 +1,11 @@
-//! The runtime's state, listed once a second: what each pod has there, and which pods have changed.
+//! The runtime's state, listed once a second and when somebody waits for it: what each pod has there, and which pods have changed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use towline_cri::v1;
@@ -22,6 +22,7 @@ pub(crate) struct Pleg {
     cri: Cri,
     pods: RwLock<HashMap<String, Arc<PodView>>>,
     relisted: watch::Sender<Option<Instant>>,
+    wanted: Notify,
 }
 
 /// Ids and states of what a pod has; a difference means that the pod is inspected.
@@ -34,6 +35,7 @@ impl Pleg {
             cri,
             pods: RwLock::default(),
             relisted: watch::Sender::new(None),
+            wanted: Notify::new(),
         })
     }
 
@@ -46,6 +48,7 @@ impl Pleg {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = self.wanted.notified() => {}
                 () = stop.cancelled() => return,
             }
             let start = Instant::now();
@@ -78,6 +81,13 @@ impl Pleg {
         let mut relisted = self.relisted.subscribe();
         // The sender lives as long as self.
         drop(relisted.wait_for(|at| at.is_some_and(|at| at > than)).await);
+    }
+
+    /// Asks for a listing at once and waits for it.
+    pub(crate) async fn list_now(&self) {
+        let now = Instant::now();
+        self.wanted.notify_one();
+        self.newer(now).await;
     }
 
     /// What a pod has in the runtime.

@@ -345,10 +345,12 @@ impl Handle {
         self.address
     }
 
-    /// Ends and removes the containers of all pods, each within its grace and all within `deadline`. The pods' objects
-    /// stay; no pod is started after this. False when the deadline passed first.
+    /// Ends and removes the containers of all pods within `deadline`: each has its own grace to end by itself, though at
+    /// most half of the deadline. The pods' objects stay; no pod is started after this. False when the deadline passed
+    /// first.
     pub async fn stop_pods(&self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.workers.stop_pods())
+        let grace = i64::try_from(deadline.as_secs() / 2).unwrap_or(i64::MAX);
+        tokio::time::timeout(deadline, self.workers.stop_pods(grace.max(1)))
             .await
             .is_ok()
     }

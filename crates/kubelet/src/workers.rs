@@ -309,8 +309,9 @@ impl Workers {
         torn.map_err(|error| towline_sys::task::chain(&error))
     }
 
-    /// Ends the containers of all pods. The objects stay in the API, as when a node is switched off.
-    pub(crate) async fn stop_pods(&self) {
+    /// Ends the containers of all pods, which have at most so many seconds to end by themselves. The objects stay in the
+    /// API, as when a node is switched off.
+    pub(crate) async fn stop_pods(&self, longest_grace: i64) {
         let running: Vec<Running> = {
             let mut state = self.state();
             state.closed = true;
@@ -322,18 +323,18 @@ impl Workers {
             running.task.abort();
             // Aborted on purpose; only its end counts.
             drop(running.task.await);
-            self.stop_pod(&pod).await;
+            self.stop_pod(&pod, longest_grace).await;
         });
         join_all(stop).await;
     }
 
-    async fn stop_pod(&self, pod: &Arc<Pod>) {
+    async fn stop_pod(&self, pod: &Arc<Pod>, longest_grace: i64) {
         let agent = &self.agent;
         let uid = view::uid(pod);
         agent.probes.remove_pod(uid);
-        agent.pleg.newer(Instant::now()).await;
+        agent.pleg.list_now().await;
         let view = agent.pleg.view(uid);
-        let stopped = kill::pod(agent, pod, &view, kill::grace(pod)).await;
+        let stopped = kill::pod(agent, pod, &view, kill::grace(pod).min(longest_grace)).await;
         let removed = match stopped {
             Ok(()) => kill::remove(agent, &view).await,
             error => error,

@@ -39,6 +39,8 @@ impl Parts {
     /// Pods first, then who would make new ones, then what serves them. Each part gets what is left of the time.
     pub(crate) async fn stop(self, end: Instant) -> Vec<String> {
         let left = |share: u32| end.saturating_duration_since(Instant::now()) / share;
+        // The pods are what takes time: a container that does not listen is killed after half of their share.
+        let pods = |left: Duration| left * 2 / 3;
         let mut unfinished = Vec::new();
         unfinished.extend(
             self.controllers
@@ -55,7 +57,7 @@ impl Parts {
                 .map(|task| format!("scheduler: {task}")),
         );
         // Ends containers and removes volumes, of which some are mounts; the pod objects stay for the next start.
-        if !self.kubelet.stop_pods(left(2)).await {
+        if !self.kubelet.stop_pods(pods(left(1))).await {
             unfinished.push("kubelet: pods".to_owned());
         }
         let outcome = self.kubelet.shutdown(left(4)).await;

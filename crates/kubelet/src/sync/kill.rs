@@ -104,7 +104,7 @@ async fn container(
             );
         }
         let used = i64::try_from(start.elapsed().as_secs()).unwrap_or(grace);
-        left = (grace - used).max(LEAST_AFTER_HOOK);
+        left = (grace - used).max(LEAST_AFTER_HOOK.min(grace));
     }
     agent.cri.stop_container(&instance.id, left).await
 }
@@ -159,11 +159,11 @@ pub(crate) async fn terminate(agent: &Agent, pod: &Arc<Pod>) -> Result<(), CriEr
         .status
         .set(pod, agent.make_status(pod, &view, false, agent.clock.now()));
     agent.status.flush(uid).await;
-    agent.pleg.newer(tokio::time::Instant::now()).await;
+    agent.pleg.list_now().await;
     let view = agent.pleg.view(uid);
     self::pod(agent, pod, &view, grace(pod)).await?;
     // What ended is seen by the listing after.
-    agent.pleg.newer(tokio::time::Instant::now()).await;
+    agent.pleg.list_now().await;
     let view = agent.pleg.view(uid);
     agent
         .status

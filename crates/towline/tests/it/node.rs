@@ -25,13 +25,13 @@ fn a_pod_from_the_nodes_own_registry_runs_and_all_is_gone_after_ctrl_c() {
         None,
     );
     let image = format!("{}/lib/app:1.0", node.address("registry"));
-    // A volume in memory is a mount of the kubelet's, which has to go too.
+    // A volume in memory is a mount of the kubelet's, which has to go too; and a container that does not listen.
     node.apply(&format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: good}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: app, image: \"{image}\", volumeMounts: [{{name: mem, mountPath: /mem}}]}}\n  volumes: [{{name: mem, emptyDir: {{medium: Memory}}}}]\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: good}}\nspec:\n  containers:\n  - {{name: stubborn, image: \"{image}\", command: [/bin/stubborn]}}\n  - {{name: app, image: \"{image}\", volumeMounts: [{{name: mem, mountPath: /mem}}]}}\n  volumes: [{{name: mem, emptyDir: {{medium: Memory}}}}]\n"
     ));
     node.wait_status("good", "Running", 20);
     eventually("the log has the line", 5, || {
-        let log = node.kubectl(&["logs", "good"]);
+        let log = node.kubectl(&["logs", "good", "-c", "app"]);
         if log.contains("hello from the node") {
             Ok(())
         } else {
@@ -51,6 +51,7 @@ fn a_pod_from_the_nodes_own_registry_runs_and_all_is_gone_after_ctrl_c() {
 
     let status = node.process.interrupt(Duration::from_secs(8));
     assert!(status.success(), "{status}: {}", node.log());
+    assert!(!node.log().contains("in time"), "{}", node.log());
     nothing_is_left(&node.data());
 }
 
