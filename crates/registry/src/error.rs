@@ -7,6 +7,7 @@ use towline_sys::format::FormatError;
 use towline_sys::fs::FsError;
 
 use crate::config::ConfigError;
+use crate::storage::StorageError;
 
 /// Why a registry does not start or ends early.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,20 @@ pub enum Error {
     /// The configuration turned TLS on or off.
     #[error("TLS is turned on or off by a restart only")]
     TlsChanged,
+    /// Garbage cannot be collected.
+    #[error("collect garbage")]
+    Collect(#[source] StorageError),
+    /// The registry that serves the directory cannot be asked.
+    #[error("ask the registry that serves this directory at {}", path.display())]
+    Control {
+        /// Its socket.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The registry that serves the directory could not do it.
+    #[error("the registry that serves this directory: {0}")]
+    Refused(String),
     /// The access log cannot be opened.
     #[error("open the access log {}", path.display())]
     AccessLog {

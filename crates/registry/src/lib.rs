@@ -7,7 +7,10 @@
 
 pub mod access;
 mod body;
+mod check;
+mod collect;
 mod config;
+mod control;
 mod error;
 mod handlers;
 mod log;
@@ -25,9 +28,12 @@ mod tls;
 mod tokens;
 mod uploads;
 
+pub use check::{Checked, Problem, check};
+pub use collect::{Collected, Collection};
 pub use config::ConfigError;
+pub use control::collect;
 pub use error::Error;
 pub use names::{NameError, Repository, Tag};
-pub use options::{ClientAuth, Limits, Login, Options, Tls, Tokens};
+pub use options::{ClientAuth, Limits, Login, Options, Schedule, Tls, Tokens};
 pub use server::{Handle, Service};
 pub use storage::{BlobStore, ManifestRecord, MetadataStore, StorageError};

@@ -31,6 +31,8 @@ pub struct Options {
     pub read_only: bool,
     /// Takes manifests whose layers are not all there and indexes whose platforms are not, as a mirror of a part needs.
     pub sparse: bool,
+    /// When garbage is collected.
+    pub schedule: Schedule,
     /// Bounds.
     pub limits: Limits,
     /// A file that gets one JSON object a line for each request, appended.
@@ -51,6 +53,7 @@ impl Options {
             open_beyond_loopback: false,
             read_only: false,
             sparse: false,
+            schedule: Schedule::default(),
             limits: Limits::default(),
             access_log: None,
         }
@@ -106,6 +109,24 @@ pub struct ClientAuth {
     pub ca_pem: String,
     /// Whether a client without one is turned away at once; otherwise it may log in by other ways.
     pub required: bool,
+}
+
+/// When garbage is collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// How often; never of its own accord, if not said.
+    pub every: Option<Duration>,
+    /// What is younger stays.
+    pub grace: Duration,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            every: None,
+            grace: Duration::from_secs(3600),
+        }
+    }
 }
 
 /// Bounds on what a client may make the registry do.

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +21,7 @@ use towline_sys::format::FormatVersion;
 use towline_sys::fs::FsError;
 use towline_sys::task;
 
+use crate::collect::Gate;
 use crate::error::Error;
 use crate::handlers::Registry;
 use crate::log::{Entry, Log};
@@ -45,6 +46,7 @@ const HEAD_BYTES: usize = 64 << 10;
 /// A registry that listens and does not answer yet.
 #[derive(Debug)]
 pub struct Service {
+    root: PathBuf,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     tls: Option<LiveTls>,
@@ -76,6 +78,7 @@ impl Service {
         let tls = options.tls.as_ref();
         let tls = tls.map(|tls| tls::config(tls, options.client_auth.as_ref()));
         let tls = tls.transpose()?.map(|config| Arc::new(Live::new(config)));
+        let root = options.root.clone();
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for mut address in options.listen.iter().copied() {
@@ -98,6 +101,7 @@ impl Service {
             watched,
         ));
         Ok(Self {
+            root,
             listeners,
             addresses,
             tls,
@@ -166,6 +170,8 @@ impl Service {
             () = async { while accepting.join_next().await.is_some() {} } => {}
             () = sweeping => {}
             () = self.reloader.watch() => {}
+            () = Arc::clone(&self.registry).collect_on_schedule() => {}
+            () = Arc::clone(&self.registry).control(self.root) => {}
         }
     }
 }
@@ -244,13 +250,14 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         metadata: Box::new(FileMetadata::new(root.clone(), entries)),
         uploads,
         keys,
+        gate: Gate::default(),
         metrics,
     };
     Ok((lock, registry, log))
 }
 
 /// Takes the directory for this process; the lock ends with it.
-fn lock(root: &Path) -> Result<File, Error> {
+pub(crate) fn lock(root: &Path) -> Result<File, Error> {
     let path = root.join("lock");
     let failed = |source: io::Error| Error::Storage {
         root: root.to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::access::Access;
-use crate::options::{Limits, Login, Options, Tokens};
+use crate::options::{Limits, Login, Options, Schedule, Tokens};
 
 /// What a request is judged by, from its beginning to its end.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub(crate) struct Settings {
     pub(crate) read_only: bool,
     /// Whether clients speak TLS to it.
     pub(crate) secure: bool,
+    pub(crate) schedule: Schedule,
     login: Login,
 }
 
@@ -27,6 +28,7 @@ impl Settings {
             limits: options.limits.clone(),
             read_only: options.read_only,
             secure: options.tls.is_some(),
+            schedule: options.schedule,
             login: options.login.clone(),
         }
     }

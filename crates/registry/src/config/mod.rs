@@ -8,6 +8,7 @@ mod watch;
 mod who;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -58,6 +59,7 @@ struct Config {
     open_beyond_loopback: Option<bool>,
     read_only: Option<bool>,
     tls: Option<TlsText>,
+    gc: GcText,
     login: Option<LoginText>,
     token: Option<Spanned<TokenText>>,
     limits: LimitsText,
@@ -106,6 +108,13 @@ struct TokenText {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct GcText {
+    every: Option<Spanned<Span>>,
+    grace: Option<Spanned<Span>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct LimitsText {
     blob: Option<Bytes>,
     uploads: Option<usize>,
@@ -140,6 +149,7 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
     if let Some(read_only) = config.read_only {
         options.read_only = read_only;
     }
+    reader.gc(&config.gc, options)?;
     config.limits.apply(options);
     Ok(read)
 }
@@ -255,6 +265,27 @@ impl Reader<'_> {
         } else if let Some(said) = presence {
             let message = "which authority signs clients' certificates (`clientCa`) is not said";
             return Err(self.wrong(said.referenced, message));
+        }
+        Ok(())
+    }
+
+    fn gc(&self, gc: &GcText, options: &mut Options) -> Result<(), ConfigError> {
+        const LEAST: Duration = Duration::from_secs(300);
+        if let Some(every) = &gc.every {
+            if every.value.0 < Duration::from_secs(60) {
+                return Err(self.wrong(
+                    every.referenced,
+                    "garbage is collected once a minute at most",
+                ));
+            }
+            options.schedule.every = Some(every.value.0);
+        }
+        if let Some(grace) = &gc.grace {
+            if grace.value.0 < LEAST {
+                let message = "a grace below 5m would take blobs from pushes that are under way";
+                return Err(self.wrong(grace.referenced, message));
+            }
+            options.schedule.grace = grace.value.0;
         }
         Ok(())
     }

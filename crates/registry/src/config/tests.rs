@@ -100,6 +100,11 @@ fn errors_name_line_and_column() {
             "login: basic\ntoken: {}\n",
             "line 2, column 8: there are no tokens",
         ),
+        (
+            "gc: {every: 1s}\n",
+            "line 1, column 13: garbage is collected",
+        ),
+        ("gc: {grace: 1s}\n", "line 1, column 13: a grace below 5m"),
         ("login: none\n", "line 1"),
     ] {
         let error = read(text).unwrap_err();

@@ -28,6 +28,11 @@ impl Registry {
         let (mut content, total) = self
             .blocking("open a blob", move |this| {
                 let linked = this.metadata.has_blob(&name, &asked)?;
+                if linked && head {
+                    let _adding = this.gate.adding();
+                    // Whoever finds it does not push it, and may name it soon.
+                    this.metadata.touch_blob(&name, &asked)?;
+                }
                 let found = if linked {
                     this.blobs.open(&asked)?
                 } else {

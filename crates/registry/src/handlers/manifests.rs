@@ -17,6 +17,7 @@ use towline_sys::fs::FsError;
 
 use super::{Answer, Registry, described, empty, text_header};
 use crate::body::full;
+use crate::collect::named;
 use crate::names::{Repository, Tag};
 use crate::refusal::{Refusal, bad, missing};
 use crate::route::{ManifestName, query};
@@ -164,6 +165,9 @@ impl Registry {
         }
         let media_type = media_type_of(stated, bytes);
         let document = Document::parse(&media_type, bytes).map_err(|error| invalid(&error))?;
+        let adding = self.gate.adding();
+        adding.note(name, named(&document));
+        adding.note(name, [&digest]);
         self.all_there(name, &document)?;
         let subject = subject(&document).map(|subject| subject.digest.clone());
 
@@ -172,12 +176,13 @@ impl Registry {
             media_type: media_type.clone(),
             subject: subject.clone(),
         };
-        self.metadata.put_manifest(name, &digest, &record)?;
+        // Before the record: an entry without its manifest is not listed, a manifest without its entry would not be found.
         if let Some(subject) = &subject {
             let descriptor = referrer(&media_type, &digest, bytes.len(), &document);
             self.metadata
                 .add_referrer(name, subject, &digest, &descriptor)?;
         }
+        self.metadata.put_manifest(name, &digest, &record)?;
         for tag in &tags {
             self.metadata.set_tag(name, tag, &digest)?;
         }
@@ -270,7 +275,8 @@ fn media_type_of(stated: &str, bytes: &[u8]) -> String {
     written.filter(|_| generic).unwrap_or(stated)
 }
 
-fn is_elsewhere(descriptor: &Descriptor) -> bool {
+/// Whether what a descriptor names is fetched from somewhere else.
+pub(crate) fn is_elsewhere(descriptor: &Descriptor) -> bool {
     !descriptor.urls.is_empty()
         || descriptor.media_type.contains("nondistributable")
         || descriptor.media_type.contains("foreign")

@@ -16,6 +16,7 @@ use towline_sys::task;
 
 use crate::access::Caller;
 use crate::body::{Body, full};
+use crate::collect::Gate;
 use crate::log::Entry;
 use crate::metrics::Metrics;
 use crate::names::Repository;
@@ -27,6 +28,7 @@ use crate::tokens::Keys;
 use crate::uploads::Uploads;
 
 use login::Challenge;
+pub(crate) use manifests::is_elsewhere;
 
 /// Everything that a request needs.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(crate) struct Registry {
     pub(crate) metadata: Box<dyn MetadataStore>,
     pub(crate) uploads: Uploads,
     pub(crate) keys: Keys,
+    pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
 }
 

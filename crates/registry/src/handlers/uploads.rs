@@ -143,6 +143,8 @@ impl Registry {
         from: Option<&str>,
         caller: &Caller,
     ) -> Result<bool, Refusal> {
+        let adding = self.gate.adding();
+        adding.note(target, [digest]);
         if self.blobs.size(digest)?.is_none() {
             return Ok(false);
         }
@@ -226,6 +228,8 @@ impl Registry {
         let (id, length) = (session.id(), session.length());
         if let Some(digest) = &work.digest {
             session.finish(digest, |staged| {
+                let adding = self.gate.adding();
+                adding.note(&work.name, [digest]);
                 self.blobs.adopt(staged, digest)?;
                 self.metadata.link_blob(&work.name, digest)
             })?;

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use std::time::SystemTime;
+
 use towline_oci::{Digest, Verifier};
 use towline_sys::fs::{self, FsError};
 
-use super::{BlobStore, StorageError, make_dirs};
+use super::{ALGORITHMS, BlobStore, StorageError, make_dirs, modified, optional_names, stamped};
 
 /// Blobs in a directory.
 #[derive(Debug)]
@@ -71,6 +73,24 @@ impl BlobStore for FileBlobs {
             fs::write_atomic(&path, bytes)?;
         }
         Ok(())
+    }
+
+    fn each(&self, tell: &mut dyn FnMut(Digest, u64, SystemTime)) -> Result<(), StorageError> {
+        for algorithm in ALGORITHMS {
+            let top = self.root.join("blobs").join(algorithm.name());
+            for shelf in optional_names(&top)? {
+                for (name, found) in stamped(&top.join(shelf))? {
+                    if let Ok(digest) = Digest::parse(&format!("{}:{name}", algorithm.name())) {
+                        tell(digest, found.len(), modified(&found));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, digest: &Digest) -> Result<bool, StorageError> {
+        Ok(super::remove(&self.place(digest).1)?)
     }
 
     fn adopt(&self, staged: &Path, digest: &Digest) -> Result<(), StorageError> {

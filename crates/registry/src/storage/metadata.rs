@@ -10,16 +10,21 @@
 //! No component of a repository's name begins with an underscore, so these never meet one.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use towline_oci::Digest;
 use towline_sys::fs;
 
-use super::{ManifestRecord, MetadataStore, StorageError, make_dirs, remove};
+use super::{
+    ALGORITHMS, ManifestRecord, MetadataStore, StorageError, make_dirs, modified, remove, stamped,
+};
 use crate::names::{Repository, Tag};
 
 /// The largest of these files, in bytes: a descriptor holds all annotations of a manifest.
 const FILE_LIMIT: u64 = 8 << 20;
+/// How old a link may be without being made young again; far less than the grace of a collection.
+const TOUCH: Duration = Duration::from_secs(60);
 /// Directories that are walked for a list of repositories.
 const WALK_LIMIT: usize = 100_000;
 
@@ -61,6 +66,28 @@ impl FileMetadata {
         }
         fs::write_atomic(path, bytes)?;
         Ok(())
+    }
+
+    fn has_manifest(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.place(repository, by_digest("_manifests", digest))
+            .is_file()
+    }
+
+    /// The digests that a directory holds, each as a file, and when it was touched.
+    fn digests(
+        &self,
+        repository: &Repository,
+        folder: &str,
+    ) -> Result<Vec<(Digest, SystemTime)>, StorageError> {
+        let mut all = Vec::new();
+        for algorithm in ALGORITHMS {
+            let files = stamped(&self.place(repository, Path::new(folder).join(algorithm.name())))?;
+            all.extend(files.into_iter().filter_map(|(name, found)| {
+                let digest = Digest::parse(&format!("{}:{name}", algorithm.name())).ok()?;
+                Some((digest, modified(&found)))
+            }));
+        }
+        Ok(all)
     }
 
     fn names(&self, folder: &Path) -> Result<Vec<String>, StorageError> {
@@ -129,9 +156,95 @@ impl MetadataStore for FileMetadata {
 
     fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError> {
         if self.has_blob(repository, digest)? {
-            return Ok(());
+            return self.touch_blob(repository, digest);
         }
         self.write(repository, &by_digest("_blobs", digest), b"")
+    }
+
+    fn blob_link(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<SystemTime>, StorageError> {
+        let path = self.place(repository, by_digest("_blobs", digest));
+        match std::fs::metadata(&path) {
+            Ok(found) => Ok(Some(modified(&found))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(fs::FsError::new("look at", path, error).into()),
+        }
+    }
+
+    fn blob_links(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(Digest, SystemTime)>, StorageError> {
+        self.digests(repository, "_blobs")
+    }
+
+    fn touch_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError> {
+        let path = self.place(repository, by_digest("_blobs", digest));
+        let now = SystemTime::now();
+        let touched = self.blob_link(repository, digest)?;
+        let young = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < TOUCH);
+        if touched.is_none_or(young) {
+            return Ok(());
+        }
+        let file = std::fs::File::options().write(true).open(&path);
+        match file.and_then(|file| file.set_modified(now)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(fs::FsError::new("touch", path, error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn manifests(&self, repository: &Repository) -> Result<Vec<Digest>, StorageError> {
+        let found = self.digests(repository, "_manifests")?.into_iter();
+        Ok(found.map(|(digest, _)| digest).collect())
+    }
+
+    fn referrer_links(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(Digest, Digest, SystemTime)>, StorageError> {
+        let mut all = Vec::new();
+        for algorithm in ALGORITHMS {
+            let top = self.place(repository, Path::new("_referrers").join(algorithm.name()));
+            for hex in super::optional_names(&top)? {
+                let Ok(subject) = Digest::parse(&format!("{}:{hex}", algorithm.name())) else {
+                    continue;
+                };
+                all.extend(
+                    stamped(&top.join(hex))?
+                        .into_iter()
+                        .filter_map(|(name, found)| {
+                            Some((subject.clone(), referrer_named(&name)?, modified(&found)))
+                        }),
+                );
+            }
+        }
+        Ok(all)
+    }
+
+    fn is_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<bool, StorageError> {
+        Ok(self
+            .place(repository, referrer_path(subject, referrer))
+            .is_file())
+    }
+
+    fn forget_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<(), StorageError> {
+        remove(&self.place(repository, referrer_path(subject, referrer)))?;
+        Ok(())
     }
 
     fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StorageError> {
@@ -178,12 +291,12 @@ impl MetadataStore for FileMetadata {
                 self.delete_tag(repository, &tag)?;
             }
         }
+        let removed = remove(&self.place(repository, by_digest("_manifests", digest)))?;
+        // After it: an entry without its manifest is not listed, a manifest without its entry would not be found.
         if let Some(subject) = record.subject {
             remove(&self.place(repository, referrer_path(&subject, digest)))?;
         }
-        Ok(remove(
-            &self.place(repository, by_digest("_manifests", digest)),
-        )?)
+        Ok(removed)
     }
 
     fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<Digest>, StorageError> {
@@ -242,6 +355,10 @@ impl MetadataStore for FileMetadata {
         let folder = self.place(repository, by_digest("_referrers", subject));
         let mut found = Vec::new();
         for name in self.names(&folder)? {
+            let referrer = referrer_named(&name);
+            if !referrer.is_some_and(|digest| self.has_manifest(repository, &digest)) {
+                continue;
+            }
             let path = folder.join(name);
             // One that was deleted meanwhile is no longer a referrer.
             let Some(bytes) = fs::read_optional(&path, FILE_LIMIT)? else {
@@ -259,6 +376,11 @@ fn referrer_path(subject: &Digest, referrer: &Digest) -> PathBuf {
         referrer.algorithm().name(),
         referrer.hex()
     ))
+}
+
+/// The digest in the name of an entry in a list of referrers.
+fn referrer_named(name: &str) -> Option<Digest> {
+    Digest::parse(&name.replacen('-', ":", 1)).ok()
 }
 
 #[cfg(test)]

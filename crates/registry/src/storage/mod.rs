@@ -8,10 +8,11 @@ mod metadata;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use towline_oci::Digest;
+use towline_oci::{Algorithm, Digest};
 use towline_sys::fs::{self, FsError};
 
 pub(crate) use blobs::FileBlobs;
@@ -49,6 +50,10 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
     fn open(&self, digest: &Digest) -> Result<Option<(File, u64)>, StorageError>;
     /// Keeps bytes, which must have this digest.
     fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError>;
+    /// Every blob with its size and when it came, in no order.
+    fn each(&self, tell: &mut dyn FnMut(Digest, u64, SystemTime)) -> Result<(), StorageError>;
+    /// Takes a blob away; false if it was not there.
+    fn remove(&self, digest: &Digest) -> Result<bool, StorageError>;
     /// Takes over a file that was verified and synced; the file is gone afterwards.
     fn adopt(&self, staged: &Path, digest: &Digest) -> Result<(), StorageError>;
 }
@@ -72,6 +77,40 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     fn repositories(&self) -> Result<Vec<Repository>, StorageError>;
     /// Whether the repository holds the blob.
     fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StorageError>;
+    /// When the repository's link to a blob was made, or last touched.
+    fn blob_link(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<SystemTime>, StorageError>;
+    /// The blobs that the repository holds, and when their links were made, or last touched.
+    fn blob_links(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(Digest, SystemTime)>, StorageError>;
+    /// Makes the link to a blob young, if it is old.
+    fn touch_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError>;
+    /// The manifests of the repository.
+    fn manifests(&self, repository: &Repository) -> Result<Vec<Digest>, StorageError>;
+    /// What is written down of referrers: subject, referrer, and when.
+    fn referrer_links(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(Digest, Digest, SystemTime)>, StorageError>;
+    /// Whether it is written down that `referrer` refers to `subject`.
+    fn is_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<bool, StorageError>;
+    /// Strikes out that `referrer` refers to `subject`.
+    fn forget_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<(), StorageError>;
     /// Lets the repository hold the blob.
     fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError>;
     /// Takes the blob from the repository; false if it had none.
@@ -148,4 +187,33 @@ fn remove(path: &Path) -> Result<bool, FsError> {
         fs::sync_dir(parent)?;
     }
     Ok(true)
+}
+
+/// The algorithms of digests.
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+/// Entries of one directory that the walks of the collector read.
+const WALK_ENTRIES: usize = 10_000_000;
+
+/// The names in a directory; none where there is no directory, and none of files that a crash left half written.
+fn optional_names(folder: &Path) -> Result<Vec<String>, FsError> {
+    let names = match fs::read_dir_names(folder, WALK_ENTRIES) {
+        Ok(names) => names,
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    Ok(names.filter(|name| !name.starts_with('.')).collect())
+}
+
+/// The names in a directory with what the file system says of each.
+fn stamped(folder: &Path) -> Result<Vec<(String, std::fs::Metadata)>, FsError> {
+    let names = optional_names(folder)?.into_iter();
+    // What goes meanwhile is not there.
+    let found = names.filter_map(|name| Some((std::fs::metadata(folder.join(&name)).ok()?, name)));
+    Ok(found.map(|(found, name)| (name, found)).collect())
+}
+
+/// When a file was last written or touched; now, where that is not known, since young things stay.
+fn modified(found: &std::fs::Metadata) -> SystemTime {
+    found.modified().unwrap_or_else(|_| SystemTime::now())
 }

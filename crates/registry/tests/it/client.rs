@@ -102,10 +102,21 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Answer {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
+    let answer = try_send(address, method, path, headers, body).await;
+    answer.expect("the registry answers")
+}
+
+/// Sends a request to a registry that may end at any moment.
+pub(crate) async fn try_send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Option<Answer> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
     let mut driver = JoinSet::new();
     driver.spawn(async move { drop(connection.await) });
     let mut request = Request::builder()
@@ -115,15 +126,11 @@ pub(crate) async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = sender
-        .send_request(request.body(Full::new(body.into())).unwrap())
-        .await
-        .unwrap();
-    let (parts, body) = answer.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer {
+    let request = request.body(Full::new(body.into())).unwrap();
+    let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
+    Some(Answer {
         status: parts.status,
         headers: parts.headers,
-        body,
-    }
+        body: body.collect().await.ok()?.to_bytes(),
+    })
 }

@@ -1,38 +1,58 @@
 //! What was acknowledged is there after `kill -9`.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use towline_lab::image::sha256;
-use towline_registry::{Options, Service};
+use towline_registry::{Collection, Options, Service};
 use towline_sys::proc::ChildGuard;
 
-use crate::client::{Registry, send};
+use crate::client::{Registry, send, try_send};
 
+const COLLECTING: &str = "TOWLINE_TEST_REGISTRY_COLLECTING";
+/// How often the registry is killed; more by hand: a test of a night is `TOWLINE_TEST_KILLS=2000`.
+const KILLS: &str = "TOWLINE_TEST_KILLS";
 const FOLDER: &str = "TOWLINE_TEST_REGISTRY_FOLDER";
 
-/// Not a test of its own: the process that is killed.
-#[tokio::test]
+/// Not a test of its own: the process that is killed. It collects garbage all the time.
+#[tokio::test(flavor = "multi_thread")]
 async fn victim() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
-    let service = Service::bind(Options::new(folder)).await.unwrap();
+    let service = Service::bind(Options::new(&folder)).await.unwrap();
     println!("listening {}", service.local_addr());
+    if std::env::var_os(COLLECTING).is_some() {
+        std::thread::spawn(move || {
+            loop {
+                let how = Collection {
+                    dry_run: false,
+                    grace: Duration::from_millis(300),
+                };
+                // The socket comes a moment later than the address.
+                towline_registry::collect(Path::new(&folder), how).ok();
+            }
+        });
+    }
     service
         .run(tokio_util::sync::CancellationToken::new())
         .await;
 }
 
-#[tokio::test]
-async fn acknowledged_blobs_survive_a_kill() {
-    let folder = tempfile::tempdir().unwrap();
+/// Starts the victim; its address.
+fn spawn(folder: &Path, collecting: bool) -> (ChildGuard, SocketAddr) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "crash::victim", "--nocapture"])
-        .env(FOLDER, folder.path())
-        .stdout(Stdio::piped());
+        .env(FOLDER, folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    if collecting {
+        command.env(COLLECTING, "1");
+    }
     let mut child = ChildGuard::spawn(&mut command).unwrap();
     let mut lines = BufReader::new(child.child().stdout.take().unwrap())
         .lines()
@@ -41,7 +61,13 @@ async fn acknowledged_blobs_survive_a_kill() {
         line.split_once("listening ")
             .map(|(_, address)| address.trim().parse().unwrap())
     });
-    let address = address.expect("the victim listens");
+    (child, address.expect("the victim listens"))
+}
+
+#[tokio::test]
+async fn acknowledged_blobs_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, address) = spawn(folder.path(), false);
     let mut digests = Vec::new();
     for number in 0..20_u32 {
         let bytes = number.to_be_bytes().repeat(1000);
@@ -85,4 +111,108 @@ async fn acknowledged_blobs_survive_a_kill() {
         )
         .await;
     assert_eq!(end.status, 201);
+}
+
+/// An image of one layer whose manifest refers to another one every other time.
+struct Image {
+    blobs: [Vec<u8>; 2],
+    manifest: Vec<u8>,
+}
+
+const KIND: &str = "application/vnd.oci.image.manifest.v1+json";
+
+impl Image {
+    fn new(number: u64) -> Self {
+        let (config, layer) = (
+            format!("{{\"number\":{number}}}").into_bytes(),
+            number.to_be_bytes().repeat(500),
+        );
+        let part = |bytes: &[u8]| serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(bytes), "size": bytes.len()});
+        let mut manifest = serde_json::json!({"schemaVersion": 2, "mediaType": KIND, "config": part(&config), "layers": [part(&layer)]});
+        if number % 2 == 1 {
+            manifest["subject"] = part(b"some subject");
+        }
+        Self {
+            blobs: [config, layer],
+            manifest: manifest.to_string().into_bytes(),
+        }
+    }
+
+    /// Pushes it; whether all of it was acknowledged.
+    async fn push(&self, registry: SocketAddr, number: u64) -> bool {
+        for blob in &self.blobs {
+            let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(blob));
+            let answer = try_send(registry, "POST", &path, &[], blob.clone()).await;
+            if answer.is_none_or(|answer| answer.status != 201) {
+                return false;
+            }
+        }
+        let path = format!("/v2/a/manifests/v{number}");
+        let kind = ("content-type", KIND);
+        let answer = try_send(registry, "PUT", &path, &[kind], self.manifest.clone()).await;
+        // A machine so slow that the grace passed may refuse it: then it is not acknowledged.
+        answer.is_some_and(|answer| answer.status == 201)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_during_pushes_and_collections_lose_nothing() {
+    let kills = std::env::var(KILLS).map_or(20, |kills| kills.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (mut kept, mut next) = (Vec::new(), 0_u64);
+    for round in 0..kills {
+        let (mut child, address) = spawn(folder.path(), true);
+        let life = Duration::from_millis(fastrand::u64(20..400));
+        let pushing = async {
+            loop {
+                let number = next;
+                next += 1;
+                if !Image::new(number).push(address, number).await {
+                    continue;
+                }
+                // Some go again, so that there is garbage.
+                if number % 3 == 0 {
+                    let path = format!("/v2/a/manifests/{}", sha256(&Image::new(number).manifest));
+                    try_send(address, "DELETE", &path, &[], "").await;
+                } else {
+                    kept.push(number);
+                }
+            }
+        };
+        tokio::time::timeout(life, pushing).await.unwrap_err();
+        child.child().kill().unwrap();
+        assert!(
+            child
+                .wait_timeout(Duration::from_secs(10))
+                .unwrap()
+                .is_some()
+        );
+        let found = towline_registry::check(folder.path(), false).unwrap();
+        assert_eq!(found.problems, [], "round {round}");
+    }
+    let path = folder.path().to_owned();
+    let registry = Registry::with(|options| options.root = path).await;
+    assert!(!kept.is_empty(), "nothing was pushed at all");
+    // Once more, by the registry that serves the folder, and all that can go.
+    let (path, how) = (
+        folder.path().to_owned(),
+        Collection {
+            dry_run: false,
+            grace: Duration::ZERO,
+        },
+    );
+    let collected = tokio::task::spawn_blocking(move || towline_registry::collect(&path, how));
+    assert_eq!(collected.await.unwrap().unwrap().left_alone, [""; 0]);
+    let found = towline_registry::check(folder.path(), false).unwrap();
+    assert_eq!(found.problems, []);
+    assert!(found.blobs < 3 * next, "garbage went: {found:?} of {next}");
+    for number in &kept {
+        let image = Image::new(*number);
+        let manifest = registry.get(&format!("/v2/a/manifests/v{number}")).await;
+        assert_eq!(manifest.body, image.manifest, "{number}");
+        for blob in &image.blobs {
+            let read = registry.get(&format!("/v2/a/blobs/{}", sha256(blob))).await;
+            assert_eq!(read.body, *blob, "{number}");
+        }
+    }
 }

@@ -1,0 +1,179 @@
+//! How the command line reaches the registry that serves a directory: a socket in it, `control.sock`.
+//!
+//! One line of JSON is asked, one is answered. Only the registry's own user and root are answered.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+use towline_sys::task;
+
+use crate::collect::{Collected, Collection, Collector, Gate};
+use crate::error::Error;
+use crate::handlers::Registry;
+use crate::server::lock;
+use crate::storage::{FileBlobs, FileMetadata, StorageError};
+
+/// The longest line, in bytes.
+const LINE: u64 = 1 << 20;
+/// How long somebody may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Entries of one directory that are read.
+const ENTRIES: usize = 10_000_000;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Asked {
+    Collect(Collection),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Answered {
+    Collected(Collected),
+    Failed(String),
+}
+
+fn socket(root: &Path) -> PathBuf {
+    root.join("control.sock")
+}
+
+/// Collects garbage in a registry's directory: by the registry that serves it, or here if none does. Blocks.
+pub fn collect(root: &Path, how: Collection) -> Result<Collected, Error> {
+    match lock(root) {
+        Err(Error::InUse { .. }) => ask(root, how),
+        Err(error) => Err(error),
+        Ok(_lock) => {
+            let gate = Gate::default();
+            let collector = Collector {
+                blobs: &FileBlobs::new(root.to_owned()),
+                metadata: &FileMetadata::new(root.to_owned(), ENTRIES),
+                gate: &gate,
+            };
+            collector
+                .run(how, SystemTime::now())
+                .map_err(Error::Collect)
+        }
+    }
+}
+
+fn ask(root: &Path, how: Collection) -> Result<Collected, Error> {
+    let path = socket(root);
+    let failed = |source| Error::Control {
+        path: path.clone(),
+        source,
+    };
+    let mut stream = UnixStream::connect(&path).map_err(failed)?;
+    let mut line =
+        serde_json::to_vec(&Asked::Collect(how)).map_err(|error| failed(error.into()))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(failed)?;
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream.take(LINE));
+    reader.read_line(&mut line).map_err(failed)?;
+    match serde_json::from_str(&line).map_err(|error| failed(error.into()))? {
+        Answered::Collected(collected) => Ok(collected),
+        Answered::Failed(words) => Err(Error::Refused(words)),
+    }
+}
+
+impl Registry {
+    /// Collects garbage while everything else goes on.
+    pub(crate) async fn collect(
+        self: &Arc<Self>,
+        how: Collection,
+    ) -> Result<Collected, StorageError> {
+        let this = Arc::clone(self);
+        task::blocking("collect garbage", move || {
+            let collector = Collector {
+                blobs: &*this.blobs,
+                metadata: &*this.metadata,
+                gate: &this.gate,
+            };
+            collector.run(how, SystemTime::now())
+        })
+        .await
+    }
+
+    /// Collects whenever the settings say so; never ends.
+    pub(crate) async fn collect_on_schedule(self: Arc<Self>) {
+        /// How often the settings are looked at.
+        const LOOK: Duration = Duration::from_secs(10);
+        let mut waited = Duration::ZERO;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            waited += LOOK;
+            let schedule = self.settings.get().schedule;
+            if schedule.every.is_none_or(|every| waited < every) {
+                continue;
+            }
+            waited = Duration::ZERO;
+            let how = Collection {
+                dry_run: false,
+                grace: schedule.grace,
+            };
+            match self.collect(how).await {
+                Ok(done) => tracing::info!(
+                    blobs = done.blobs,
+                    bytes = done.bytes,
+                    links = done.links,
+                    "collected garbage"
+                ),
+                Err(error) => {
+                    let error = task::chain(&error);
+                    tracing::error!(error, "collect garbage");
+                }
+            }
+        }
+    }
+
+    /// Answers the command line; never ends. Without the socket the registry still serves.
+    pub(crate) async fn control(self: Arc<Self>, root: PathBuf) {
+        let path = socket(&root);
+        // One that a process before this one left; the directory is ours.
+        std::fs::remove_file(&path).ok();
+        let listener = match UnixListener::bind(&path) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the command line cannot reach this registry");
+                return std::future::pending().await;
+            }
+        };
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            if let Err(error) = self.converse(stream).await {
+                tracing::debug!(%error, "control");
+            }
+        }
+    }
+
+    async fn converse(self: &Arc<Self>, mut stream: tokio::net::UnixStream) -> std::io::Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let peer = stream.peer_cred()?.uid();
+        let own = std::fs::metadata("/proc/self")?.uid();
+        if peer != own && peer != 0 {
+            return Err(std::io::ErrorKind::PermissionDenied.into());
+        }
+        let (read, mut write) = stream.split();
+        let mut line = String::new();
+        let mut reader = tokio::io::BufReader::new(read.take(LINE));
+        tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
+        let answered = match serde_json::from_str(&line)? {
+            Asked::Collect(how) => match self.collect(how).await {
+                Ok(collected) => Answered::Collected(collected),
+                Err(error) => Answered::Failed(task::chain(&error)),
+            },
+        };
+        let mut line = serde_json::to_vec(&answered)?;
+        line.push(b'\n');
+        write.write_all(&line).await
+    }
+}
