@@ -82,6 +82,18 @@ fn ask(root: &Path, how: Collection) -> Result<Collected, Error> {
     }
 }
 
+/// Listens for the command line in a directory that is this process's own. Without the socket the registry still serves.
+pub(crate) fn listen(root: &Path) -> Option<UnixListener> {
+    let path = socket(root);
+    // One that a process before this one left.
+    std::fs::remove_file(&path).ok();
+    let listener = UnixListener::bind(&path);
+    if let Err(error) = &listener {
+        tracing::warn!(path = %path.display(), %error, "the command line cannot reach this registry");
+    }
+    listener.ok()
+}
+
 impl Registry {
     /// Collects garbage while everything else goes on.
     pub(crate) async fn collect(
@@ -132,17 +144,10 @@ impl Registry {
         }
     }
 
-    /// Answers the command line; never ends. Without the socket the registry still serves.
-    pub(crate) async fn control(self: Arc<Self>, root: PathBuf) {
-        let path = socket(&root);
-        // One that a process before this one left; the directory is ours.
-        std::fs::remove_file(&path).ok();
-        let listener = match UnixListener::bind(&path) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the command line cannot reach this registry");
-                return std::future::pending().await;
-            }
+    /// Answers the command line; never ends.
+    pub(crate) async fn control(self: Arc<Self>, listener: Option<UnixListener>) {
+        let Some(listener) = listener else {
+            return std::future::pending().await;
         };
         loop {
             let Ok((stream, _)) = listener.accept().await else {

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +22,7 @@ use towline_sys::fs::FsError;
 use towline_sys::task;
 
 use crate::collect::Gate;
+use crate::control;
 use crate::error::Error;
 use crate::handlers::Registry;
 use crate::log::{Entry, Log};
@@ -46,7 +47,7 @@ const HEAD_BYTES: usize = 64 << 10;
 /// A registry that listens and does not answer yet.
 #[derive(Debug)]
 pub struct Service {
-    root: PathBuf,
+    control: Option<UnixListener>,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     tls: Option<LiveTls>,
@@ -101,7 +102,7 @@ impl Service {
             watched,
         ));
         Ok(Self {
-            root,
+            control: control::listen(&root),
             listeners,
             addresses,
             tls,
@@ -171,7 +172,7 @@ impl Service {
             () = sweeping => {}
             () = self.reloader.watch() => {}
             () = Arc::clone(&self.registry).collect_on_schedule() => {}
-            () = Arc::clone(&self.registry).control(self.root) => {}
+            () = Arc::clone(&self.registry).control(self.control) => {}
         }
     }
 }
