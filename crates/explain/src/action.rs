@@ -87,6 +87,12 @@ pub enum ApplyError {
     /// The change needs a login that was not given.
     #[error("the pull secret {0} needs a user name and a password")]
     NeedsLogin(String),
+    /// The object is no longer what was shown.
+    #[error("{0} was changed by somebody else meanwhile: ask again")]
+    Changed(String),
+    /// It cannot be shown as a change of one object.
+    #[error("cannot show how to {0}")]
+    NoPreview(String),
     /// The object is of a kind that this change is not made for.
     #[error("do not know how to change a {0}")]
     Kind(String),
@@ -166,7 +172,7 @@ impl Action {
     }
 
     /// The change as a strategic merge patch (a merge patch for annotations); null where it is not a patch.
-    fn patch(&self) -> serde_json::Value {
+    pub(crate) fn patch(&self) -> serde_json::Value {
         match self {
             Self::ReferenceSecret { kind, secret, .. } => {
                 let secrets = json!([{ "name": secret }]);
@@ -251,7 +257,7 @@ impl Action {
         })
     }
 
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match self {
             Self::SetImage {
                 kind, name, image, ..
@@ -279,14 +285,18 @@ fn in_pod_spec(kind: &str, spec: &serde_json::Value) -> serde_json::Value {
     }
 }
 
-fn params() -> PatchParams {
+pub(crate) fn params() -> PatchParams {
     PatchParams {
         field_manager: Some("towline".to_owned()),
         ..PatchParams::default()
     }
 }
 
-fn dynamic(client: &Client, namespace: &str, kind: &str) -> Result<Api<DynamicObject>, ApplyError> {
+pub(crate) fn dynamic(
+    client: &Client,
+    namespace: &str,
+    kind: &str,
+) -> Result<Api<DynamicObject>, ApplyError> {
     let (group, kind) = match kind {
         "pod" => ("", "Pod"),
         "serviceaccount" => ("", "ServiceAccount"),

@@ -1,6 +1,6 @@
 //! From a verdict to the change that helps: as commands for a person and as data for whoever applies them.
 
-use towline_cause::Cause;
+use towline_cause::{Cause, Confidence};
 use towline_oci::Reference;
 
 use crate::decide::Verdict;
@@ -56,6 +56,7 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
     let mut fixes: Vec<Fix> = spare.into_iter().flatten().chain(more).collect();
     for fix in &mut fixes {
         fix.who = cause.fixers().to_vec();
+        fix.certain &= verdict.confidence == Confidence::Proven;
     }
     if fixes.is_empty() {
         fixes.push(Fix {
@@ -163,7 +164,16 @@ fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
         {
             words = format!("{words}: {how}");
         }
-        Some(fix(words, action.into_iter().collect(), ground.target))
+        let alike = proof.tag_alike.as_ref() == Some(tag);
+        let mut actions: Vec<Action> = action.into_iter().collect();
+        let certain = alike && !actions.is_empty() && acts_at_once(ground.target);
+        if !actions.is_empty() {
+            actions.extend(remade(ground.target));
+        }
+        Some(Fix {
+            certain,
+            ..fix(words, actions, ground.target)
+        })
     });
     let fixes: Vec<Fix> = fixes.collect();
     if fixes.is_empty() {
@@ -171,6 +181,22 @@ fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
     } else {
         fixes
     }
+}
+
+/// Whether a changed template reaches pods without anybody's doing: a cron job's next run is not now.
+fn acts_at_once(target: &Target) -> bool {
+    let owner = target.owner.as_ref();
+    owner.is_none_or(|owner| owner.kind != "CronJob")
+}
+
+/// Some workloads leave a pod that does not start as it is when their template changes: it has to go.
+fn remade(target: &Target) -> Option<Action> {
+    let keeps = ["StatefulSet", "ReplicaSet", "ReplicationController"];
+    let owner = target.owner.as_ref()?;
+    (target.kind == "Pod" && keeps.contains(&owner.kind.as_str())).then_some(Action::DeletePod {
+        namespace: target.namespace.clone()?,
+        name: target.name.clone(),
+    })
 }
 
 /// Keeps the way the person wrote the name: `nginx:1.25` stays short.
@@ -343,9 +369,12 @@ fn referenced_secret(ground: &Ground<'_>) -> Vec<Fix> {
             ..fix(words, actions, target)
         }];
     }
-    let actions = reference(ground, name);
+    let mut actions = reference(ground, name);
     let in_template = |action: &Action| matches!(action, Action::ReferenceSecret { kind, .. } if kind != "serviceaccount");
-    let certain = !actions.is_empty() && actions.iter().all(in_template);
+    let certain = !actions.is_empty() && actions.iter().all(in_template) && acts_at_once(target);
+    if certain {
+        actions.extend(remade(target));
+    }
     let words = format!(
         "Name the secret {name:?}, which the registry accepts{}",
         remake(ground)

@@ -7,6 +7,7 @@ use crate::decide::{self, Facts};
 use crate::fixes::{self, Ground};
 use crate::prober::{Budget, Prober};
 use crate::proof;
+use crate::scrub::scrub;
 use crate::{Diagnosis, Evidence, Target};
 
 /// Replays the pull of an image with these credentials (none: anonymously) and says why it would not work.
@@ -53,7 +54,7 @@ pub async fn explain(
         service_account: "default",
         proof: proof.as_ref(),
     };
-    Diagnosis {
+    scrub(Diagnosis {
         pulls: verdict.cause.is_none(),
         fixes: fixes::fixes(&ground, &verdict),
         cause: verdict.cause,
@@ -68,5 +69,5 @@ pub async fn explain(
         alternatives: verdict.alternatives,
         steps: proof.map(|proof| proof.steps).unwrap_or_default(),
         ..Diagnosis::about(target)
-    }
+    })
 }

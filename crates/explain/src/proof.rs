@@ -16,6 +16,8 @@ pub struct Proof {
     pub steps: Vec<StepSeen>,
     /// Tags near the one that is missing, nearest first.
     pub tags_near: Vec<String>,
+    /// The only tag that differs from it in nothing but characters that look alike: a slip of the finger.
+    pub tag_alike: Option<String>,
     /// Platforms that the image exists for.
     pub platforms: Vec<String>,
     /// Whether the replay ran on the node that fails, or on the same machine.
@@ -60,6 +62,7 @@ pub(crate) fn of_asked(asked: &Asked, candidates: &[Candidate], on_node: bool) -
         }),
         steps,
         tags_near: report.tags_near.clone(),
+        tag_alike: report.tag_alike.clone(),
         platforms: report.platforms.iter().map(ToString::to_string).collect(),
         on_node,
     }

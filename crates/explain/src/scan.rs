@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fold::Fold;
 use crate::pod::{self, Context, Desk, ExplainError, View};
+use crate::world::World;
 use crate::{API_VERSION, Diagnosis};
 
 pub use find::Workload;
@@ -69,6 +70,8 @@ pub struct Scan {
     pub scope: String,
     /// Pods seen.
     pub pods: usize,
+    /// Pods of which an image is not there, whether it will pull or not.
+    pub waiting: usize,
     /// Pods of which an image does not pull.
     pub broken: usize,
     /// Pods for which it could not be told.
@@ -87,6 +90,7 @@ impl Scan {
             kind: KIND.to_owned(),
             scope: scope.to_owned(),
             pods: 0,
+            waiting: 0,
             broken: 0,
             undecided: 0,
             items,
@@ -109,10 +113,11 @@ pub async fn explain(context: &Context, asks: &[Ask]) -> Result<Scan, ExplainErr
     let many = !asks.iter().all(|ask| matches!(ask, Ask::Pod { .. }));
     let desk = Desk::new(context, many);
     let mut fold = Fold::default();
-    let mut pods = 0;
+    let (mut pods, mut waiting) = (0, 0);
     for ask in asks {
         let found = find::find(context, &desk.world, ask).await?;
         pods += found.seen;
+        waiting += found.waiting;
         // The healthy ones of many are only counted; a pod or workload that was asked for by name gets an answer in any case.
         let named = !matches!(ask, Ask::Namespace(_) | Ask::Cluster);
         let views = futures::stream::iter(found.pods).map(|pod| async {
@@ -135,6 +140,7 @@ pub async fn explain(context: &Context, asks: &[Ask]) -> Result<Scan, ExplainErr
     let scope: Vec<String> = asks.iter().map(ToString::to_string).collect();
     Ok(Scan {
         pods,
+        waiting,
         broken,
         undecided,
         asked: asked
@@ -144,11 +150,19 @@ pub async fn explain(context: &Context, asks: &[Ask]) -> Result<Scan, ExplainErr
     })
 }
 
+/// Pods seen, and those of them of which an image is not there, without asking any registry.
+pub async fn waiting(context: &Context, ask: &Ask) -> Result<(usize, usize), ExplainError> {
+    let world = World::new(context.kube.clone(), false);
+    let found = find::find(context, &world, ask).await?;
+    Ok((found.seen, found.waiting))
+}
+
 /// Reads a pod by name, whatever state it is in.
 async fn one(context: &Context, namespace: &str, name: &str) -> Result<find::Found, ExplainError> {
     let pod = pod::read(&context.kube, namespace, name).await?;
     Ok(find::Found {
         seen: 1,
+        waiting: usize::from(pod::wants_a_look(&pod)),
         pods: vec![pod],
         template_of: None,
     })

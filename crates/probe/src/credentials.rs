@@ -210,5 +210,9 @@ async fn tags_near(probe: &mut Probe<'_>, reference: &Reference) {
     // Suggestions only: without them the answer is as right.
     if let Ok(tags) = repository.tags(MOST_TAGS).await {
         probe.report.tags_near = near::near(&reference.target(), &tags);
+        // Of tags that were not all read another may look the same.
+        if tags.len() < MOST_TAGS {
+            probe.report.tag_alike = near::sole_alike(&reference.target(), &tags).cloned();
+        }
     }
 }

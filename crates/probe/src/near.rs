@@ -27,6 +27,16 @@ pub fn near(wanted: &str, tags: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// The one tag that differs from `wanted` in nothing but characters that look alike; `None` where there are none or several.
+pub(crate) fn sole_alike<'a>(wanted: &str, tags: &'a [String]) -> Option<&'a String> {
+    let plain = looks(wanted);
+    let mut alike = tags
+        .iter()
+        .filter(|tag| tag.as_str() != wanted && looks(tag) == plain);
+    let first = alike.next()?;
+    alike.next().is_none().then_some(first)
+}
+
 /// The text with characters that look alike made the same.
 fn looks(text: &str) -> String {
     text.chars()
@@ -68,6 +78,16 @@ mod tests {
                 "{wanted}"
             );
         }
+    }
+
+    #[test]
+    fn one_that_looks_the_same_is_meant_and_of_two_neither() {
+        let tags =
+            |tags: &[&str]| -> Vec<String> { tags.iter().map(ToString::to_string).collect() };
+        let sole = |wanted: &str, list: &[&str]| sole_alike(wanted, &tags(list)).cloned();
+        assert_eq!(sole("v1.O", &["v1.0", "v1.1"]).as_deref(), Some("v1.0"));
+        assert_eq!(sole("v1.O", &["v1.0", "v1-0"]), None);
+        assert_eq!(sole("v1.2", &["v1.3"]), None);
     }
 
     #[test]

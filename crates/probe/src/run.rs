@@ -73,6 +73,7 @@ impl<'a> Probe<'a> {
                 tried: Vec::new(),
                 anonymous: None,
                 tags_near: Vec::new(),
+                tag_alike: None,
                 platforms: Vec::new(),
                 digest: None,
                 size: None,

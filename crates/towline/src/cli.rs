@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands;
 use crate::exit::{OK, USAGE};
@@ -128,9 +128,23 @@ impl Command {
     }
 }
 
+/// Whether this is `kubectl towline`: kubectl runs a program of this name for that.
+pub(crate) fn is_kubectl_plugin() -> bool {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let stem = std::path::Path::new(&program).file_stem();
+    stem.is_some_and(|stem| stem == "kubectl-towline")
+}
+
 /// Reads the command line. Help and version go to stdout with code 0, anything wrong to stderr with code 64.
 pub(crate) fn parse() -> Result<Invocation, ExitCode> {
-    Invocation::try_parse().map_err(|error| {
+    let mut command = Invocation::command();
+    if is_kubectl_plugin() {
+        command = command.bin_name("kubectl towline");
+    }
+    let parsed = command
+        .try_get_matches()
+        .and_then(|matches| Invocation::from_arg_matches(&matches));
+    parsed.map_err(|error| {
         let code = if error.use_stderr() { USAGE } else { OK };
         // Nobody is left to tell when the stream is gone.
         drop(error.print());

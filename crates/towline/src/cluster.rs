@@ -1,4 +1,5 @@
-//! Finding a cluster: flag, `KUBECONFIG`, the running node of this machine, `~/.kube/config`.
+//! Finding a cluster: flag, `KUBECONFIG`, the running node of this machine (not as a plugin of kubectl, which does not know it),
+//! `~/.kube/config`, the cluster whose pod this is.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,8 @@ impl ClusterArgs {
         }
         let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
         let local = PathBuf::from(crate::cli::DEFAULT_DATA_DIR).join("kubeconfig");
-        [Some(local), home]
+        let local = (!crate::cli::is_kubectl_plugin()).then_some(local);
+        [local, home]
             .into_iter()
             .flatten()
             .find(|path| path.exists())
@@ -66,13 +68,22 @@ impl ClusterArgs {
     }
 
     async fn read(&self) -> anyhow::Result<(Config, PathBuf)> {
-        let file = self.file().ok_or_else(|| {
-            hinted(
-                "no cluster to talk to: there is no kubeconfig",
-                "start a node with `towline up`, or give --kubeconfig FILE",
-            )
-        })?;
-        let kubeconfig = Kubeconfig::read_from(&file).map_err(|error| {
+        let Some(file) = self.file() else {
+            return Config::incluster()
+                .map(|config| (config, PathBuf::new()))
+                .map_err(|_| {
+                    hinted(
+                        "no cluster to talk to: there is no kubeconfig",
+                        "start a node with `towline up`, or give --kubeconfig FILE",
+                    )
+                });
+        };
+        let read = if self.kubeconfig.is_none() && several_in_environment() {
+            Kubeconfig::read()
+        } else {
+            Kubeconfig::read_from(&file)
+        };
+        let kubeconfig = read.map_err(|error| {
             hinted(
                 format!("cannot read the kubeconfig {}: {error}", file.display()),
                 "give another with --kubeconfig FILE",
@@ -92,4 +103,14 @@ impl ClusterArgs {
             })?;
         Ok((config, file))
     }
+}
+
+/// Whether `KUBECONFIG` names several files: then they count together, as for kubectl.
+fn several_in_environment() -> bool {
+    std::env::var_os("KUBECONFIG").is_some_and(|list| {
+        std::env::split_paths(&list)
+            .filter(|path| path.exists())
+            .count()
+            > 1
+    })
 }

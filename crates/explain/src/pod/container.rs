@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use towline_cause::{Cause, Confidence};
+use towline_oci::Reference;
 use towline_pod::pulls::{ANNOTATION, ContainerPull, Pulls};
 
 use super::status_of;
@@ -113,6 +114,13 @@ pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeVi
     }
     let text = words?;
     let reading = towline_dialect::read(&text);
+    if reading
+        .image
+        .as_deref()
+        .is_some_and(|said| other_image(said, container.image))
+    {
+        return None;
+    }
     Some(NodeView {
         cause: reading.cause,
         step: reading.step,
@@ -121,6 +129,24 @@ pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeVi
         typed: false,
         text,
     })
+}
+
+/// Whether words are about another image: the pod's was changed, and the kubelet has not tried the new one yet.
+fn other_image(said: &str, image: &str) -> bool {
+    let (Ok(said), Ok(image)) = (Reference::parse(said), Reference::parse(image)) else {
+        return false;
+    };
+    // A name without a registry is looked for where the runtime was told to, and it says where that was.
+    if !image.names_registry() {
+        return false;
+    }
+    let place = |one: &Reference| (one.registry().to_owned(), one.repository().to_owned());
+    let (said, image) = (said.with_default_tag(), image.with_default_tag());
+    place(&said) != place(&image)
+        || match (said.digest(), image.digest()) {
+            (Some(said), Some(image)) => said != image,
+            _ => said.tag().is_some() && image.tag().is_some() && said.tag() != image.tag(),
+        }
 }
 
 /// The most telling words: a waiting message that holds more than the back-off, else the newest failure among the events.
@@ -184,4 +210,22 @@ pub(super) fn retry(view: &View, container: &Container<'_>, cause: Option<Cause>
 
 fn rfc3339(time: Timestamp) -> String {
     time.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_about_an_earlier_image_are_not_about_this_one() {
+        assert!(other_image("a.test/x:v1", "a.test/x:v2"));
+        assert!(other_image("b.test/x:v1", "a.test/x:v1"));
+        assert!(!other_image("docker.io/library/nginx:latest", "nginx"));
+        let digest = format!("sha256:{}", "0".repeat(64));
+        assert!(!other_image(
+            &format!("a.test/x@{digest}"),
+            &format!("a.test/x:v1@{digest}")
+        ));
+        assert!(!other_image("not an image at all", "nginx"));
+    }
 }

@@ -11,6 +11,7 @@ use crate::decide::{self, Facts, NodeView};
 use crate::fixes::{self, Ground};
 use crate::prober::{NotAsked, Prober};
 use crate::proof::{self, Proof};
+use crate::scrub::scrub;
 use crate::secrets::{self, SecretFact, SecretState};
 use crate::world::World;
 use crate::{Diagnosis, Evidence, Target, Unread};
@@ -42,7 +43,7 @@ impl Desk {
         let containers = container::all(&view.pod);
         let mut diagnoses = Vec::new();
         for container in containers.iter().filter(|one| !one.image_is_there()) {
-            diagnoses.push(self.one(view, container).await);
+            diagnoses.push(scrub(self.one(view, container).await));
         }
         if diagnoses.is_empty() {
             diagnoses.extend(containers.first().map(|container| running(view, container)));

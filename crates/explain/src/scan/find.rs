@@ -112,6 +112,8 @@ impl Workload {
 pub(super) struct Found {
     /// Pods seen, those that are well included.
     pub(super) seen: usize,
+    /// Those of them of which an image is not there.
+    pub(super) waiting: usize,
     pub(super) pods: Vec<Pod>,
     /// Set where the only pod is what this workload's template would make.
     pub(super) template_of: Option<Owner>,
@@ -157,6 +159,7 @@ async fn list(
     let mut params = params.limit(PAGE);
     let mut found = Found {
         seen: 0,
+        waiting: 0,
         pods: Vec::new(),
         template_of: None,
     };
@@ -170,6 +173,7 @@ async fn list(
             })?;
         for mut pod in page.items {
             found.seen += 1;
+            found.waiting += usize::from(wants_a_look(&pod));
             if wanted(&pod) && found.pods.len() < MAX_PODS {
                 pod.metadata.managed_fields = None;
                 found.pods.push(pod);
@@ -205,21 +209,24 @@ async fn workload(
     };
     let what = format!("the pods of {} {namespace}/{name}", kind.word());
     let listed = list(&pods, params, &what, |_| true).await?;
-    // A selector may catch pods of others.
+    // A selector may catch pods of others; and what is ending is nobody's answer.
     let mut own = Vec::new();
     for pod in listed.pods {
-        if is_of(world, namespace, &pod, (kind, &name, &uid)).await {
+        let ending = pod.metadata.deletion_timestamp.is_some();
+        if !ending && is_of(world, namespace, &pod, (kind, &name, &uid)).await {
             own.push(pod);
         }
     }
     let seen = own.len();
-    if own.iter().any(wants_a_look) {
+    let waiting = own.iter().filter(|pod| wants_a_look(pod)).count();
+    if waiting > 0 {
         own.retain(wants_a_look);
     } else {
         own.truncate(1);
     }
     let mut found = Found {
         seen,
+        waiting,
         pods: own,
         template_of: None,
     };

@@ -13,9 +13,11 @@ use crate::exit::{self, UNDECIDED, Usage, hinted};
 use crate::registry_client::RegistryArgs;
 
 mod answer;
+mod fix;
 mod markdown;
 mod target;
 mod text;
+mod watch;
 
 use answer::{Answer, Style};
 use target::Asked;
@@ -26,7 +28,7 @@ pub(crate) use text::print as print_text;
 ///
 /// TARGET is pod/NAME, a workload (deployment/NAME, statefulset/NAME, daemonset/NAME, replicaset/NAME, job/NAME, cronjob/NAME),
 /// namespace/NAME, or an image reference. Without TARGET, -n NAMESPACE asks about a whole namespace and -A about the cluster: pods
-/// that fail for one reason are one answer. Read-only. Exit codes: 0 all pull, 1 some do not, 2 could not tell, 64 wrong command line.
+/// that fail for one reason are one answer. Read-only, but for --fix. Exit codes: 0 all pull, 1 some do not, 2 could not tell, 64 wrong command line.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// pod/NAME, deployment/NAME, ..., or an image such as ghcr.io/team/app:v1; repeatable
@@ -44,6 +46,15 @@ pub(crate) struct Args {
     /// Begin no further replay against a registry that got this many requests
     #[arg(long, value_name = "N", default_value_t = Budget::default().requests_per_registry)]
     budget: usize,
+    /// Print a new answer whenever it changes, until Ctrl-C
+    #[arg(short, long, conflicts_with = "fix")]
+    watch: bool,
+    /// Show a change that is certain as a diff, make it after a yes, and follow the pods until they run
+    #[arg(long)]
+    fix: bool,
+    /// With --fix: do not ask
+    #[arg(short, long, requires = "fix")]
+    yes: bool,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
@@ -68,6 +79,10 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
         args.all_namespaces,
     )?;
     let answer = match asked {
+        Asked::Images(_) if args.watch || args.fix => {
+            let words = "--watch and --fix are for objects of a cluster, not for images";
+            return Err(Usage(words.to_owned()).into());
+        }
         Asked::Images(images) => {
             let mut diagnoses = Vec::new();
             for image in &images {
@@ -83,10 +98,32 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
                 return Err(Usage("name objects of the cluster".to_owned()).into());
             };
             let context = context(args, cluster)?;
-            of_cluster(&context, &asks).await?
+            return objects(args, &context, &asks).await;
         }
     };
     answer.print(args.output)?;
+    Ok(ExitCode::from(answer.code()))
+}
+
+async fn objects(args: &Args, context: &Context, asks: &[scan::Ask]) -> anyhow::Result<ExitCode> {
+    if args.fix && args.output != Style::Text {
+        return Err(Usage("--fix speaks to a person: leave -o out".to_owned()).into());
+    }
+    let mut answer = of_cluster(context, asks).await?;
+    answer.print(args.output)?;
+    if args.watch {
+        answer = Box::pin(watch::run(context, asks, args.output, answer)).await?;
+    }
+    if args.fix {
+        let changed = Box::pin(fix::offer(context, answer.diagnoses(), args.yes)).await?;
+        if !changed.is_empty() {
+            let runs = Box::pin(fix::follow(context, &changed)).await?;
+            answer = of_cluster(context, asks).await?;
+            if !runs || answer.code() != exit::OK {
+                answer.print(args.output)?;
+            }
+        }
+    }
     Ok(ExitCode::from(answer.code()))
 }
 

@@ -1,12 +1,15 @@
 //! `towline why` for workloads, namespaces and the whole cluster.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 use towline_sys::testing::{need_program, need_root};
 
 use crate::support::eventually;
-use crate::support::node::Node;
-use crate::support::program::text;
+use crate::support::node::{Node, kubectl};
+use crate::support::program::{Guard, text, towline};
 use crate::support::registry::{hello, push};
+use crate::support::schema;
 
 /// Runs `why ... -o json` until the answer is as it should be: pods come and fail in their own time.
 fn answer(node: &Node, args: &[&str], good: impl Fn(&Value) -> bool) -> (Option<i32>, Value) {
@@ -14,6 +17,7 @@ fn answer(node: &Node, args: &[&str], good: impl Fn(&Value) -> bool) -> (Option<
         let output = node.towline(&[&["why"], args, &["-o", "json"]].concat());
         let answer: Value = serde_json::from_slice(&output.stdout)
             .map_err(|error| format!("{error}: {}", text(&output)))?;
+        schema::check(&answer);
         if good(&answer) {
             Ok((output.status.code(), answer))
         } else {
@@ -157,4 +161,72 @@ fn jobs_and_what_has_no_pods_are_explained() {
         assert_eq!(one["target"]["name"], "nightly-1-abc", "{target}");
         assert_eq!(one["target"]["owner"]["kind"], "CronJob", "{target}");
     }
+}
+
+#[test]
+fn what_may_not_be_read_is_said_with_what_it_costs() {
+    if !need_root() || need_program("kubectl").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    let _api = Guard::spawn(
+        towline()
+            .args(["apiserver", "--listen", "127.0.0.1:0", "--data-dir", &data])
+            .stderr(Stdio::null()),
+    );
+    let identity = |name: &str| folder.path().join("kubeconfigs").join(name);
+    let run = |program: &str, who: &str, args: &[&str]| {
+        let mut command = match program {
+            "kubectl" => kubectl("kubectl", &identity(who)),
+            _ => towline(),
+        };
+        command
+            .args(args)
+            .env("KUBECONFIG", identity(who))
+            .output()
+            .unwrap()
+    };
+    // No controllers run here to make it.
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default}\n---\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {nodeName: gone, imagePullSecrets: [{name: regcred}], containers: [{name: app, image: \"registry.nowhere.invalid/x:v1\"}]}\n";
+    let file = folder.path().join("pod.yaml");
+    std::fs::write(&file, format!("{account}{pod}")).unwrap();
+    eventually("the pod is there", 30, || {
+        let output = run(
+            "kubectl",
+            "admin",
+            &["apply", "--validate=false", "-f", file.to_str().unwrap()],
+        );
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(text(&output))
+        }
+    });
+    // The scheduler reads pods, nodes and events, and no secrets.
+    let output = run(
+        "towline",
+        "scheduler",
+        &["why", "-n", "default", "-o", "json"],
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check(&answer);
+    assert_eq!(answer["items"][0]["cause"], "DnsNameNotFound");
+    let unread = answer["items"][0]["unread"].to_string();
+    assert!(
+        unread.contains("secret default/regcred") && unread.contains("403"),
+        "{unread}"
+    );
+    assert!(
+        unread.contains("node gone") && unread.contains("404"),
+        "{unread}"
+    );
+    let output = run("towline", "scheduler", &["why", "pod/web"]);
+    assert!(
+        text(&output).contains("note       secret default/regcred could not be read (403"),
+        "{}",
+        text(&output)
+    );
 }

@@ -71,6 +71,7 @@ fn a_pod_is_explained_in_json() {
     let output = node.towline(&["why", "pod/typo", "-o", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    crate::support::schema::check(&answer);
     assert_eq!(answer["apiVersion"], "towline.dev/v1");
     assert_eq!(answer["kind"], "Diagnosis");
     assert_eq!(answer["cause"], "TagNotFound");
@@ -123,6 +124,7 @@ fn an_image_is_explained_without_a_cluster() {
             .unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+        crate::support::schema::check(&answer);
         (
             output.status.code(),
             answer["cause"].as_str().unwrap_or_default().to_owned(),

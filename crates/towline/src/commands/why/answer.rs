@@ -67,6 +67,21 @@ impl Answer {
         }
     }
 
+    /// The diagnoses, most harmful first.
+    pub(super) fn diagnoses(&self) -> &[Diagnosis] {
+        &self.scan.items
+    }
+
+    /// What makes an answer another one: not that an attempt more was made.
+    pub(super) fn essence(&self) -> Vec<(bool, Option<Cause>, String, Vec<String>)> {
+        let of = |one: &Diagnosis| {
+            let pods = one.affected.as_ref().map(|affected| affected.pods.clone());
+            let pods = pods.unwrap_or_default();
+            (one.pulls, one.cause, one.summary.clone(), pods)
+        };
+        self.scan.items.iter().map(of).collect()
+    }
+
     /// 0 all pull, 1 some do not, 2 it could not be told.
     pub(crate) fn code(&self) -> u8 {
         let open = self.scan.items.iter().filter(|one| !one.pulls);

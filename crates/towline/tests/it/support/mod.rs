@@ -4,6 +4,7 @@ pub(crate) mod containerd;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod registry;
+pub(crate) mod schema;
 
 use std::time::{Duration, Instant};
 
