@@ -1,10 +1,11 @@
-//! Chores of the workspace: `cargo xtask tidy` checks what no lint can.
+//! Chores of the workspace: `cargo xtask tidy` checks what no lint can, `cargo xtask bench` measures.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod edges;
 mod tidy;
 
@@ -22,6 +23,9 @@ enum Task {
     Tidy,
     /// Only the edges between rooms
     Edges,
+    /// Measures Towline beside its peers
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
             Ok(found)
         }),
         Task::Edges => edges::problems(&root()),
+        Task::Bench(bench) => return bench.run(&root()),
     };
     report(problems)
 }

@@ -1,0 +1,46 @@
+//! `cargo xtask bench`: Towline beside its peers, in the same run and on the same machine.
+
+mod contender;
+mod process;
+mod pull;
+mod registry;
+mod scratch;
+mod table;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What can be measured.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Cold pulls, each into a new file system, the contenders alternating
+    Pull(pull::Args),
+}
+
+impl Bench {
+    /// Runs the measurement and prints its table.
+    pub(crate) fn run(&self, root: &Path) -> ExitCode {
+        let result = match self {
+            Self::Pull(args) => pull::run(args, root),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("error: {error:#}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Prints one line of what happens.
+#[expect(clippy::print_stderr, reason = "this is a command-line program")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Prints the result.
+#[expect(clippy::print_stdout, reason = "this is a command-line program")]
+fn result(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,62 @@
+//! The registry that everybody pulls from: docker-registry on loopback, filled from OCI layouts.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use super::process::Daemon;
+use super::scratch;
+
+pub(crate) struct Registry {
+    pub(crate) address: SocketAddr,
+    pub(crate) daemon: Daemon,
+    /// Where it keeps what it serves.
+    pub(crate) blobs: PathBuf,
+}
+
+impl Registry {
+    /// Starts a registry in `dir` and pushes each layout `images/NAME` to it as `NAME:v1`, unless an earlier run did.
+    pub(crate) fn start(dir: &Path, images: &Path, names: &[String]) -> anyhow::Result<Self> {
+        let root = dir.join("registry");
+        std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
+        let address = free_address()?;
+        let config = dir.join("registry.json");
+        let text = serde_json::json!({
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": true}},
+            "storage": {"filesystem": {"rootdirectory": root}},
+            "http": {"addr": address.to_string()},
+        });
+        std::fs::write(&config, text.to_string())?;
+        let mut daemon = Daemon::start(
+            Command::new("docker-registry").arg("serve").arg(&config),
+            &dir.join("registry.log"),
+        )?;
+        daemon.until(|| TcpStream::connect(address).is_ok())?;
+        for name in names {
+            let pushed = root.join("docker/registry/v2/repositories").join(name);
+            if pushed.join("_manifests/tags/v1").exists() {
+                continue;
+            }
+            let image = format!("{address}/{name}:v1");
+            scratch::run(
+                Command::new("crane")
+                    .args(["push", "--insecure"])
+                    .arg(images.join(name))
+                    .arg(image),
+            )?;
+        }
+        Ok(Self {
+            address,
+            daemon,
+            blobs: root,
+        })
+    }
+}
+
+/// An address of loopback that nobody listens at.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
