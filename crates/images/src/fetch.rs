@@ -1,10 +1,11 @@
 //! One layer: looked for, downloaded, handed to the threads that unpack it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use towline_cause::{Failure, Step};
 use towline_distribution::{BlobStream, Repository};
 use towline_oci::{Descriptor, Digest};
@@ -18,9 +19,12 @@ use crate::unpack::Rights;
 use crate::{Ceilings, LayerPhase, LayerProgress, Progress};
 
 /// Pieces between the network and the receiver, at most.
-const WAITING: usize = 16;
+const WAITING: usize = 4;
 /// Progress is told each time this many bytes more are here.
 const REPORT: u64 = 256 << 10;
+
+/// Whole layers are made durable along with the rest of the pull when together they have so many bytes; the last at its end.
+const SETTLE: u64 = 64 << 20;
 
 /// What the layers of one pull share.
 pub(crate) struct Fetch {
@@ -31,6 +35,45 @@ pub(crate) struct Fetch {
     pub(crate) rights: Rights,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stop: CancellationToken,
+    pub(crate) settling: Settling,
+}
+
+/// The sync that runs beside the layers, if one does.
+#[derive(Debug, Default)]
+pub(crate) struct Settling(Mutex<Option<JoinHandle<()>>>);
+
+impl Settling {
+    /// Begins to make layers durable, unless there is little to do or a sync runs.
+    fn begin(&self, store: &Store) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = running.as_ref().is_some_and(|task| !task.is_finished());
+        if busy || store.unsettled() < SETTLE {
+            return;
+        }
+        let store = store.clone();
+        let work = task::blocking("settle", move || {
+            if let Err(error) = store.settle() {
+                tracing::warn!(%error, "layers are not durable yet");
+            }
+        });
+        *running = Some(task::spawn("settle", work));
+    }
+
+    /// Makes every layer durable.
+    pub(crate) async fn end(&self, store: &Store) -> Result<(), Failure> {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(running) = running {
+            // Whatever it could not do is done again here.
+            running.await.ok();
+        }
+        let store = store.clone();
+        task::blocking("settle", move || store.settle())
+            .await
+            .map_err(|error| {
+                let detail = "the unpacked layers cannot be made durable".to_owned();
+                error.into_failure(Step::Commit, detail)
+            })
+    }
 }
 
 impl Fetch {
@@ -54,7 +97,7 @@ impl Fetch {
         } else {
             Some(self.or_stop(self.locks.lock(high)).await?)
         };
-        if self.store.layer_info(diff_id).is_some() {
+        if self.store.has_layer(diff_id) {
             self.report(index, |layer| {
                 layer.phase = LayerPhase::Done;
                 layer.bytes = layer.total;
@@ -77,6 +120,7 @@ impl Fetch {
                 Pass::Stale => {}
             }
         }
+        self.settling.begin(&self.store);
         self.report(index, |layer| {
             layer.phase = LayerPhase::Done;
             layer.bytes = layer.total;

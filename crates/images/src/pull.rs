@@ -12,7 +12,7 @@ use towline_store::{ImageRecord, Lease, Store, StoreError};
 use towline_sys::task::{self, CancellationToken};
 
 use crate::failure::given_up;
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Settling};
 use crate::keyed::Locks;
 use crate::unpack::Rights;
 use crate::{Ceilings, Image, LayerPhase, LayerProgress, Phase, Progress, check};
@@ -145,6 +145,7 @@ impl Pull {
             rights: self.rights,
             progress: self.progress.clone(),
             stop: self.cancel.child_token(),
+            settling: Settling::default(),
         };
         let fetch = Arc::new(fetch);
         let layers: Vec<_> = manifest
@@ -171,7 +172,9 @@ impl Pull {
                 first = Some(failure);
             }
         }
-        first.map_or(Ok(()), Err)
+        // Also when the pull fails: what is whole now has no spool any more for the next attempt.
+        let settled = fetch.settling.end(&self.store).await;
+        first.map_or(settled, Err)
     }
 
     /// Puts manifest and config into the store and writes the record that gives the image its names.

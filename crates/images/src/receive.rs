@@ -1,7 +1,8 @@
 //! One layer in one pass: network bytes into the spool and the digest, then the decompressor, the diffID, and the staging directory.
 //!
-//! Two threads: the receiver spools and hashes what arrives, the unpacker does the rest. The receiver goes on when the unpacker fails on
-//! the bytes, because only the digest of them all says whether the download or the image is at fault.
+//! Three threads, so that two processors are used within one layer too: the receiver spools and hashes what arrives, the second decompresses
+//! and hashes, the third makes the files. The receiver goes on when another fails on the bytes, because only the digest of them all says
+//! whether the download or the image is at fault.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -17,10 +18,10 @@ use towline_oci::{Descriptor, Digest};
 use towline_store::{LayerInfo, Spool, StagedLayer, Store, StoreError};
 
 use crate::Ceilings;
-use crate::unpack::{Extracted, Rights, UnpackError, decompress, extract};
+use crate::unpack::{Extracted, Rights, Source, UnpackError, decompress, extract, pipe};
 
-/// Pieces between receiver and unpacker, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
-const WAITING: usize = 16;
+/// Pieces between receiver and decompressor, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
+const WAITING: usize = 4;
 const PIECE: usize = 1 << 17;
 
 /// What is to be made of a layer's bytes.
@@ -44,6 +45,42 @@ pub(crate) enum Pass {
 }
 
 type Unpacked = Result<(StagedLayer, Extracted, Digest), UnpackError>;
+
+/// The threads that make files of the bytes.
+struct Unpacker<'scope> {
+    decompress: ScopedJoinHandle<'scope, Result<Digest, UnpackError>>,
+    extract: ScopedJoinHandle<'scope, Result<(StagedLayer, Extracted), UnpackError>>,
+}
+
+impl Unpacker<'_> {
+    fn join(self) -> Unpacked {
+        let extracted = joined(self.extract);
+        let digest = joined(self.decompress);
+        // What stopped the decompressor is told by the other, who was given it or caused it.
+        let (staged, extracted) = extracted?;
+        Ok((staged, extracted, digest?))
+    }
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, Failure> {
+    let started = Builder::new()
+        .name(name.to_owned())
+        .spawn_scoped(scope, work);
+    started.map_err(|error| {
+        let cause = towline_store::io_cause(&error).unwrap_or(Cause::Unknown);
+        Failure::new(cause, Step::Unpack, "no thread can be started").because(error)
+    })
+}
 
 impl Job {
     /// Runs a pass over what the spool has and what then arrives. Blocks. `progress` is told how many bytes are here.
@@ -86,8 +123,9 @@ impl Job {
             created: Timestamp::now(),
         };
         staged
-            .commit(&actual, &info)
+            .seal(&actual, &info)
             .map_err(|error| self.failed(error, Step::Commit, "cannot be put into the store"))?;
+        // Before the sync that makes the layer durable, which would write these bytes too.
         if let Err(error) = spool.discard() {
             tracing::warn!(%error, "a spool that is not needed any more stays until it is old");
         }
@@ -99,26 +137,33 @@ impl Job {
         scope: &'scope Scope<'scope, '_>,
         receiver: Receiver<Bytes>,
         staged: StagedLayer,
-    ) -> Result<ScopedJoinHandle<'scope, Unpacked>, Failure> {
-        let unpack = move || {
-            let taken = Arc::new(AtomicU64::new(0));
-            let pipe = Pipe {
-                receiver,
-                piece: Bytes::new(),
-                taken: Arc::clone(&taken),
-                left: self.descriptor.size,
-            };
-            let mut bytes = decompress(pipe, taken, &self.diff_id, &self.ceilings)?;
-            let extracted = extract(&mut bytes, &staged.path(), &self.ceilings, self.rights)?;
-            Ok((staged, extracted, bytes.digest()))
+    ) -> Result<Unpacker<'scope>, Failure> {
+        let (source, mut blocks) = pipe();
+        let decompress = start(scope, "decompress", move || {
+            self.decompress(receiver, source)
+        })?;
+        let extract = start(scope, "unpack", move || {
+            let extracted = extract(&mut blocks, &staged.path(), &self.ceilings, self.rights)?;
+            Ok((staged, extracted))
+        })?;
+        Ok(Unpacker {
+            decompress,
+            extract,
+        })
+    }
+
+    fn decompress(&self, receiver: Receiver<Bytes>, source: Source) -> Result<Digest, UnpackError> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let pipe = Pipe {
+            receiver,
+            piece: Bytes::new(),
+            taken: Arc::clone(&taken),
+            left: self.descriptor.size,
         };
-        Builder::new()
-            .name("unpack".to_owned())
-            .spawn_scoped(scope, unpack)
-            .map_err(|error| {
-                let cause = towline_store::io_cause(&error).unwrap_or(Cause::Unknown);
-                Failure::new(cause, Step::Unpack, "no thread can be started").because(error)
-            })
+        match decompress(pipe, taken, &self.diff_id, &self.ceilings) {
+            Ok(bytes) => source.run(bytes),
+            Err(error) => Err(source.fail(error)),
+        }
     }
 
     /// The whole download has another digest. Where a part of it is from an earlier attempt, that part may be to blame.
@@ -178,7 +223,7 @@ struct Hashing<'scope, 'job> {
     verifier: towline_oci::Verifier,
     len: u64,
     pipe: Option<SyncSender<Bytes>>,
-    unpacker: Option<ScopedJoinHandle<'scope, Unpacked>>,
+    unpacker: Option<Unpacker<'scope>>,
     unpacked: Option<Unpacked>,
 }
 
@@ -243,11 +288,8 @@ impl Hashing<'_, '_> {
     }
 
     fn join(&mut self) -> Unpacked {
-        match self.unpacker.take().map(ScopedJoinHandle::join) {
-            Some(Ok(unpacked)) => unpacked,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Err(UnpackError::Stopped),
-        }
+        let unpacker = self.unpacker.take();
+        unpacker.map_or(Err(UnpackError::Stopped), Unpacker::join)
     }
 
     /// The digest of all bytes, and what the unpacker made of them. `None` where they are not all here.

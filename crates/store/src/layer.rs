@@ -1,12 +1,13 @@
-//! Unpacked layers: staged, then named by their diffID.
+//! Unpacked layers: staged, sealed when they are whole, named by their diffID when they are durable.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use towline_oci::Digest;
-use towline_sys::fs;
+use towline_sys::fs::{self, At as _};
 
 use crate::StoreError;
 use crate::state::Inner;
@@ -58,9 +59,9 @@ impl StagedLayer {
         self.staged.join("fs")
     }
 
-    /// Makes the layer durable (one `syncfs`) and gives it its name, if `actual`, the digest of the uncompressed bytes that were unpacked,
-    /// is the diffID. Where the same layer is there already this one is dropped.
-    pub fn commit(mut self, actual: &Digest, info: &LayerInfo) -> Result<(), StoreError> {
+    /// Says that the layer is whole, if `actual`, the digest of the uncompressed bytes that were unpacked, is the diffID. From here on
+    /// `kill -9` does not lose it, power loss does until [`crate::Store::settle`]. Where the same layer is there already this one is dropped.
+    pub fn seal(mut self, actual: &Digest, info: &LayerInfo) -> Result<(), StoreError> {
         if *actual != self.diff_id {
             return Err(StoreError::Mismatch {
                 what: "the unpacked layer",
@@ -68,27 +69,70 @@ impl StagedLayer {
                 actual: actual.clone(),
             });
         }
+        let path = self.staged.join(INFO);
         let text = serde_json::to_vec(info).map_err(|source| StoreError::Damaged {
-            path: self.staged.join(INFO),
+            path: path.clone(),
             source,
         })?;
-        fs::write_atomic_mode(self.staged.join(INFO), &text, 0o600)?;
-        let store = Arc::clone(&self.store);
-        store.syncer.sync(|| fs::sync_fs(&self.staged))?;
-        let path = self.store.layout.layer(&self.diff_id);
+        // No sync of its own: one of the whole file system comes before the layer gets its name.
+        std::fs::write(&path, &text).at("write", &path)?;
+        let sealed = self.store.layout.sealed(&self.diff_id);
         let mut state = self.store.state();
-        if state.layers.contains_key(&self.diff_id) {
+        if state.has_layer(&self.diff_id) {
             return Ok(());
         }
-        fs::rename(&self.staged, &path)?;
+        fs::rename(&self.staged, &sealed)?;
         self.committed = true;
-        // The name counts only once it is durable: until then nothing may record an image that needs it.
-        if let Some(dir) = path.parent() {
-            fs::sync_dir(dir)?;
-        }
-        state.layers.insert(self.diff_id.clone(), info.clone());
+        let info = info.clone();
+        state
+            .sealed
+            .insert(self.diff_id.clone(), Sealed { info, path: sealed });
         Ok(())
     }
+
+    /// Seals the layer and makes it durable.
+    pub fn commit(self, actual: &Digest, info: &LayerInfo) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        self.seal(actual, info)?;
+        settle(&store)
+    }
+}
+
+/// A whole layer that has no name yet.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) info: LayerInfo,
+    pub(crate) path: PathBuf,
+}
+
+/// Makes every sealed layer durable with one `syncfs`, then gives them their names. Whoever comes meanwhile shares the next sync.
+pub(crate) fn settle(store: &Inner) -> Result<(), StoreError> {
+    let batch: Vec<Digest> = store.state().sealed.keys().cloned().collect();
+    if batch.is_empty() {
+        return Ok(());
+    }
+    store.syncer.sync(|| fs::sync_fs(store.layout.root()))?;
+    let mut state = store.state();
+    let mut dirs = BTreeSet::new();
+    for diff_id in &batch {
+        let path = store.layout.layer(diff_id);
+        let Some(sealed) = state.sealed.get_mut(diff_id) else {
+            continue;
+        };
+        fs::rename(&sealed.path, &path)?;
+        dirs.extend(path.parent().map(Path::to_owned));
+        sealed.path = path;
+    }
+    // The names count only once they are durable: until then nothing may record an image that needs them.
+    for dir in dirs {
+        fs::sync_dir(dir)?;
+    }
+    for diff_id in batch {
+        if let Some(sealed) = state.sealed.remove(&diff_id) {
+            state.layers.insert(diff_id, sealed.info);
+        }
+    }
+    Ok(())
 }
 
 impl Drop for StagedLayer {

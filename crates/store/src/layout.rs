@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use towline_oci::Digest;
 
+const SEALED: &str = "sealed";
+
 /// The paths of a store.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -13,16 +15,22 @@ pub(crate) struct Layout {
     /// Differs between processes, so that nothing new meets a leftover.
     stamp: u128,
     next: AtomicU64,
+    /// Differs between starts of the machine: what was written in this one is in the page cache at least.
+    boot: String,
 }
 
 impl Layout {
     pub(crate) fn new(root: &Path) -> Self {
+        let stamp = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_nanos());
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         Self {
             root: root.to_owned(),
-            stamp: SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |time| time.as_nanos()),
+            stamp,
             next: AtomicU64::new(0),
+            // Where the kernel does not say, no other process is taken to have run in this start of the machine.
+            boot: boot.map_or_else(|_| format!("{stamp:x}"), |id| id.trim().replace('-', "")),
         }
     }
 
@@ -66,6 +74,21 @@ impl Layout {
     pub(crate) fn spooled(&self, digest: &Digest) -> PathBuf {
         self.spool()
             .join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+    }
+
+    /// Where a whole layer waits to become durable.
+    pub(crate) fn sealed(&self, diff_id: &Digest) -> PathBuf {
+        let (algorithm, hex) = (diff_id.algorithm().name(), diff_id.hex());
+        let name = format!("{SEALED}-{}-{algorithm}-{hex}", self.boot);
+        self.staging().join(name)
+    }
+
+    /// The layer that was sealed under this name since the machine started.
+    pub(crate) fn sealed_layer(&self, name: &str) -> Option<Digest> {
+        let mut parts = name.splitn(4, '-');
+        let mut part = || parts.next();
+        (part()? == SEALED && part()? == self.boot).then_some(())?;
+        digest_of(part()?, part()?)
     }
 
     /// A name in the staging place that nobody else gets.

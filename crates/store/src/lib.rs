@@ -3,6 +3,12 @@
 //! Nothing has a name here before its digest is right: content is staged, hashed, made durable, and then renamed. A kill at any moment leaves
 //! either the old or the new state and some litter in the staging place, which the next open removes.
 //!
+//! What is synced when: a manifest or config (fsync of the file, then of the directory) before it has its name; unpacked layers, as many as
+//! there are, with one `syncfs` before they get theirs; a record by its database's own commit, after all that it names. Spools are never
+//! synced: they outlive a kill, and what power loss takes of them is downloaded again. A layer that is whole and not yet durable is *sealed*:
+//! it waits in the staging place under a name that holds the kernel's boot id, so that a process that is killed then loses nothing, and
+//! after a power cut it is not trusted.
+//!
 //! Every call blocks; callers in an async context move it to a thread for that. A [`Store`] is a cheap clone, and one process owns a store.
 //!
 //! ```text

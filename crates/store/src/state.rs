@@ -9,7 +9,7 @@ use towline_oci::Digest;
 use towline_sys::fs::{self, At as _};
 
 use crate::StoreError;
-use crate::layer::LayerInfo;
+use crate::layer::{LayerInfo, Sealed};
 use crate::layout::Layout;
 use crate::lease::Hold;
 use crate::lock::Lock;
@@ -35,6 +35,8 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub(crate) images: BTreeMap<Digest, ImageRecord>,
     pub(crate) layers: HashMap<Digest, LayerInfo>,
+    /// Whole layers that are not durable yet and so have no name.
+    pub(crate) sealed: HashMap<Digest, Sealed>,
     /// Layers and blobs that pulls in flight keep, with how many do.
     pub(crate) held: HashMap<Digest, usize>,
     /// What containers keep.
@@ -86,6 +88,11 @@ impl Inner {
 }
 
 impl State {
+    /// Whether this layer is here, durable or not.
+    pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layers.contains_key(diff_id) || self.sealed.contains_key(diff_id)
+    }
+
     /// Whether an image record or a lease uses this layer or blob.
     pub(crate) fn uses(&self, digest: &Digest) -> bool {
         self.held.contains_key(digest)

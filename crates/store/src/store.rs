@@ -1,5 +1,6 @@
 //! The store.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use towline_sys::format::FormatVersion;
 use towline_sys::fs;
 
 use crate::gc::{self, Collected};
-use crate::layer::{self, LayerInfo, StagedLayer};
+use crate::layer::{self, LayerInfo, Sealed, StagedLayer};
 use crate::layout::{Layout, digests_in};
 use crate::lease::{self, Hold, Lease};
 use crate::lock::Lock;
@@ -84,11 +85,12 @@ impl Store {
         FORMAT.check_or_write(root)?;
         let layout = Layout::new(root);
         make_dirs(&layout)?;
-        sweep(&layout)?;
+        let sealed = sweep(&layout)?;
         let opened = Records::open(&layout.records())?;
         let mut state = State {
             leases: lease::read_all(&layout)?,
             layers: read_layers(&layout)?,
+            sealed,
             ..State::default()
         };
         state.images = opened
@@ -97,6 +99,9 @@ impl Store {
             .map(|image| (image.id.clone(), image))
             .collect();
         let inner = Inner::new(layout, options, opened.records, state, lock);
+        if let Err(error) = layer::settle(&inner) {
+            tracing::warn!(%error, "layers of an earlier process are not durable yet");
+        }
         if opened.rebuilt {
             verify::rebuild(&inner)?;
         }
@@ -187,6 +192,22 @@ impl Store {
     /// Begins a layer.
     pub fn begin_layer(&self, diff_id: &Digest) -> Result<StagedLayer, StoreError> {
         StagedLayer::new(Arc::clone(&self.inner), diff_id)
+    }
+
+    /// Whether this layer is here, durable or not: if not, it is once [`Store::settle`] returns.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.inner.state().has_layer(diff_id)
+    }
+
+    /// Makes every sealed layer durable, with one sync for all of them, and gives them their names.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        layer::settle(&self.inner)
+    }
+
+    /// Bytes of files of the layers that are sealed and not durable.
+    pub fn unsettled(&self) -> u64 {
+        let state = self.inner.state();
+        state.sealed.values().map(|sealed| sealed.info.size).sum()
     }
 
     // ---- images
@@ -364,11 +385,19 @@ fn make_dirs(layout: &Layout) -> Result<(), StoreError> {
     Ok(fs::sync_dir(layout.root())?)
 }
 
-/// Removes what an earlier process left unfinished.
-fn sweep(layout: &Layout) -> Result<(), StoreError> {
+/// Removes what an earlier process left unfinished; gives the layers that it sealed and that no power loss can have touched.
+fn sweep(layout: &Layout) -> Result<HashMap<Digest, Sealed>, StoreError> {
     let staging = layout.staging();
+    let mut kept = HashMap::new();
     for name in towline_sys::fs::read_dir_names(&staging, 10_000_000)? {
-        let path = staging.join(name);
+        let path = staging.join(&name);
+        if let Some(diff_id) = name.to_str().and_then(|name| layout.sealed_layer(name))
+            && let Some(info) = layer::read_info(&path)?
+            && !layout.layer(&diff_id).exists()
+        {
+            kept.insert(diff_id, Sealed { info, path });
+            continue;
+        }
         let removed = if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
             remove_tree(&path)
         } else {
@@ -379,13 +408,11 @@ fn sweep(layout: &Layout) -> Result<(), StoreError> {
             tracing::warn!(%error, "what an earlier process left cannot be removed");
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
-fn read_layers(
-    layout: &Layout,
-) -> Result<std::collections::HashMap<Digest, LayerInfo>, StoreError> {
-    let mut layers = std::collections::HashMap::new();
+fn read_layers(layout: &Layout) -> Result<HashMap<Digest, LayerInfo>, StoreError> {
+    let mut layers = HashMap::new();
     for diff_id in digests_in(&layout.layers())? {
         let dir = layout.layer(&diff_id);
         if let Some(info) = layer::read_info(&dir)? {

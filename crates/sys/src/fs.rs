@@ -269,6 +269,13 @@ pub fn sync_fs(path: impl AsRef<Path>) -> Result<(), FsError> {
     rustix::fs::syncfs(&file).at("sync the file system of", path)
 }
 
+/// Gives the calling *thread* its own file mode mask, 0: what it creates has exactly the mode it asks for.
+pub fn thread_without_mask() -> std::io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    Ok(())
+}
+
 /// Free space of the file system that holds `path`, for an unprivileged user,
 /// in bytes.
 pub fn free_space(path: impl AsRef<Path>) -> Result<u64, FsError> {

@@ -3,7 +3,7 @@
 //! Where two readers could see two archives in the same bytes (a size or a name given twice and differently, a broken header, a record that
 //! does not fit) it stops; it never looks for the next header that might be good.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use tar::Header;
 
@@ -68,7 +68,7 @@ impl Pending {
     }
 }
 
-impl<'a, R: Read> Archive<'a, R> {
+impl<'a, R: BufRead> Archive<'a, R> {
     pub(crate) fn new(input: R, ceilings: &'a Ceilings) -> Self {
         Self {
             input,
@@ -129,36 +129,39 @@ impl<'a, R: Read> Archive<'a, R> {
         }
     }
 
-    /// Reads content of the current entry; 0 at its end.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, UnpackError> {
-        let most = usize::try_from(self.content)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        if most == 0 {
-            return Ok(0);
+    /// A piece of what is left of the current entry's content, for [`Archive::took`]; empty at its end.
+    pub(crate) fn piece(&mut self) -> Result<&[u8], UnpackError> {
+        if self.content == 0 {
+            return Ok(&[]);
         }
-        let read = self
-            .input
-            .read(&mut buffer[..most])
-            .map_err(UnpackError::from_read)?;
-        if read == 0 {
-            return Err(self.malformed("it ends inside an entry"));
+        let most = usize::try_from(self.content).unwrap_or(usize::MAX);
+        let (at, input) = (self.at, &mut self.input);
+        let piece = input.fill_buf().map_err(UnpackError::from_read)?;
+        if piece.is_empty() {
+            return Err(UnpackError::Archive {
+                at,
+                problem: "it ends inside an entry".to_owned(),
+            });
         }
-        self.content -= read as u64;
-        self.at += read as u64;
-        Ok(read)
+        Ok(&piece[..piece.len().min(most)])
+    }
+
+    /// Passes over bytes that [`Archive::piece`] gave.
+    pub(crate) fn took(&mut self, amount: usize) {
+        self.input.consume(amount);
+        self.content -= amount as u64;
+        self.at += amount as u64;
     }
 
     /// Reads what follows the end of the archive, so that all bytes were seen.
     pub(crate) fn drain(&mut self) -> Result<(), UnpackError> {
-        let mut buffer = vec![0; 1 << 16];
-        while self
-            .input
-            .read(&mut buffer)
-            .map_err(UnpackError::from_read)?
-            > 0
-        {}
-        Ok(())
+        loop {
+            let length = self.input.fill_buf().map_err(UnpackError::from_read)?.len();
+            if length == 0 {
+                return Ok(());
+            }
+            self.input.consume(length);
+        }
     }
 
     fn entry(
@@ -269,11 +272,16 @@ impl<'a, R: Read> Archive<'a, R> {
 
     /// Passes over what is left of the current entry.
     fn skip(&mut self) -> Result<(), UnpackError> {
-        let mut buffer = [0; 8192];
-        while self.read(&mut buffer)? > 0 {}
+        loop {
+            let length = self.piece()?.len();
+            if length == 0 {
+                break;
+            }
+            self.took(length);
+        }
         let padding = usize::try_from(std::mem::take(&mut self.padding)).unwrap_or_default();
         if padding > 0 {
-            self.exactly(&mut buffer[..padding])?;
+            self.exactly(&mut [0; BLOCK][..padding])?;
         }
         Ok(())
     }
@@ -372,11 +380,14 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 /// The sum over a header, its own field counted as blanks; old writers summed signed bytes.
 fn check_sum(block: &[u8; BLOCK]) -> Result<(), &'static str> {
     let stated = number::field(&block[148..156])?;
-    let bytes = || block[..148].iter().chain(&block[156..]);
-    let unsigned: i64 = bytes().map(|b| i64::from(*b)).sum();
-    let signed: i64 = bytes().map(|b| i64::from(b.cast_signed())).sum();
     let blanks = 8 * i64::from(b' ');
-    if stated == unsigned + blanks || stated == signed + blanks {
+    let unsigned = |bytes: &[u8]| bytes.iter().map(|b| u32::from(*b)).sum::<u32>();
+    let sum = i64::from(unsigned(&block[..148]) + unsigned(&block[156..]));
+    let signed = || {
+        let bytes = block[..148].iter().chain(&block[156..]);
+        bytes.map(|b| i64::from(b.cast_signed())).sum::<i64>()
+    };
+    if stated == sum + blanks || stated == signed() + blanks {
         Ok(())
     } else {
         Err("a header's checksum is wrong")

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::archive::Entry;
 use super::error::{CHOWN, During as _, UnpackError};
-use super::place::Spot;
+use super::place::{Given, Spot};
 
 /// What may be done.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,40 @@ impl Attributes {
         })
     }
 
+    /// The mode to create it with, where it has then all of the mode that it is to have: the kernel drops special bits now and then, and an
+    /// attribute may have to be set before the mode forbids it.
+    pub(crate) fn mode_at_once(&self, given: Given) -> Option<Mode> {
+        let plain = self.mode.as_raw_mode() & 0o7000 == 0 && self.xattrs.is_empty();
+        (plain && given.mode).then_some(self.mode)
+    }
+
+    /// Whether it has its owner from the start.
+    pub(crate) fn owned(&self, given: Given) -> bool {
+        given.owner == Some(self.owner)
+    }
+
+    /// What is left to set on a file that was created with [`Attributes::mode_at_once`].
+    pub(crate) fn set_rest(
+        &self,
+        file: &OwnedFd,
+        path: &[u8],
+        rights: Rights,
+        given: Given,
+    ) -> Result<(), UnpackError> {
+        if !self.owned(given) {
+            let (uid, gid) = self.owner;
+            tolerate(rustix::fs::fchown(file, Some(uid), Some(gid)), rights).during(CHOWN, path)?;
+        }
+        rustix::fs::futimens(file, &self.times).during("set its times", path)
+    }
+
+    /// Sets the times of what is at this spot itself, whatever it is.
+    pub(crate) fn set_times(&self, spot: &Spot<'_>, path: &[u8]) -> Result<(), UnpackError> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(&spot.dir, spot.name, &self.times, flags)
+            .during("set its times", path)
+    }
+
     /// Sets everything on an open file or directory. The owner comes first, since setting it clears capabilities and set-uid bits; the
     /// user's attributes come before the mode, which may forbid them; the mode before access lists, which refine it.
     pub(crate) fn set(
@@ -97,11 +131,14 @@ impl Attributes {
         path: &[u8],
         mode: bool,
         rights: Rights,
+        given: Given,
     ) -> Result<(), UnpackError> {
         let (uid, gid) = self.owner;
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let owner = rustix::fs::chownat(&spot.dir, spot.name, Some(uid), Some(gid), flags);
-        tolerate(owner, rights).during(CHOWN, path)?;
+        if !self.owned(given) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let owner = rustix::fs::chownat(&spot.dir, spot.name, Some(uid), Some(gid), flags);
+            tolerate(owner, rights).during(CHOWN, path)?;
+        }
         if mode {
             // It was just made here as no symlink, and nobody else writes here.
             rustix::fs::chmodat(&spot.dir, spot.name, self.mode, AtFlags::empty())
@@ -122,8 +159,7 @@ impl Attributes {
                 check_xattr(set, name, rights).during("set an extended attribute", path)?;
             }
         }
-        rustix::fs::utimensat(&spot.dir, spot.name, &self.times, flags)
-            .during("set its times", path)
+        self.set_times(spot, path)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{Read, Write as _};
+use std::io::{BufRead, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -15,12 +15,11 @@ use super::attributes::Attributes;
 pub(crate) use super::attributes::Rights;
 use super::error::{During as _, UnpackError, shown};
 use super::name::{clean, split};
-use super::place::{Place, Spot, is_whiteout, kind};
+use super::place::{Given, Place, Spot, is_whiteout, kind};
 use crate::Ceilings;
 
 /// Bytes of directory names whose attributes wait for the end.
 const WAITING_BYTES: usize = 256 << 20;
-const BUFFER: usize = 1 << 17;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -35,8 +34,9 @@ pub(crate) struct Extracted {
     pub(crate) opaque_root: bool,
 }
 
-/// Unpacks an archive into `root`, an empty directory that nobody else uses, and reads the input to its end.
-pub(crate) fn extract<R: Read>(
+/// Unpacks an archive into `root`, an empty directory that nobody else uses, and reads the input to its end. The calling thread loses its
+/// file mode mask: it should do nothing else.
+pub(crate) fn extract<R: BufRead>(
     input: R,
     root: &Path,
     ceilings: &Ceilings,
@@ -47,14 +47,16 @@ pub(crate) fn extract<R: Read>(
     } else {
         "trusted.overlay.opaque"
     };
+    let place = Place::open(root, ceilings.path_depth, opaque)?;
     let mut extractor = Extractor {
-        place: Place::open(root, ceilings.path_depth, opaque)?,
+        given: place.given(),
+        place,
         ceilings,
         rights,
         done: Extracted::default(),
         directories: BTreeMap::new(),
         waiting: 0,
-        buffer: vec![0; BUFFER],
+        replaced: false,
     };
     let mut archive = Archive::new(input, ceilings);
     while let Some(entry) = archive.next()? {
@@ -71,13 +73,22 @@ struct Extractor<'a> {
     rights: Rights,
     done: Extracted,
     /// Attributes that wait: a directory's times change with each file in it, and its mode may forbid more files.
-    directories: BTreeMap<Vec<u8>, Attributes>,
+    directories: BTreeMap<Vec<u8>, Waiting>,
     waiting: usize,
-    buffer: Vec<u8>,
+    /// A later entry took the place of another: a directory's path may lead elsewhere now.
+    replaced: bool,
+    given: Given,
+}
+
+/// A directory that has not all its attributes.
+struct Waiting {
+    attributes: Attributes,
+    /// Only its times are to be set.
+    only_times: bool,
 }
 
 impl Extractor<'_> {
-    fn entry<R: Read>(
+    fn entry<R: BufRead>(
         &mut self,
         archive: &mut Archive<'_, R>,
         entry: &Entry,
@@ -97,7 +108,7 @@ impl Extractor<'_> {
                     "the layer's root is not a directory",
                 ));
             }
-            return self.remember(path, entry);
+            return self.wait(path, Attributes::of(entry)?, false);
         }
         if split(&path).1.starts_with(WHITEOUT) {
             return self.whiteout(&path);
@@ -124,15 +135,27 @@ impl Extractor<'_> {
     }
 
     fn directory(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let attributes = Attributes::of(entry)?;
         let spot = self.place.spot(&path)?;
-        let found = spot.stat().during("look at it", &path)?;
-        let whiteout = found.as_ref().is_some_and(is_whiteout);
-        match found.as_ref().map(kind) {
-            Some(FileType::Directory) => return self.remember(path, entry),
-            Some(_) => self.clear(&spot, &path)?,
-            None => {}
+        // Whoever may not enter it could not fill it.
+        let enterable = |mode: &Mode| mode.contains(Mode::RWXU);
+        let at_once = attributes.mode_at_once(self.given).filter(enterable);
+        let mode = at_once.unwrap_or(Mode::RWXU);
+        match rustix::fs::mkdirat(&spot.dir, spot.name, mode) {
+            Ok(()) => {
+                let only_times = at_once.is_some() && attributes.owned(self.given);
+                return self.wait(path, attributes, only_times);
+            }
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).during("make the directory", &path),
         }
-        rustix::fs::mkdirat(&spot.dir, spot.name, Mode::from_raw_mode(0o700))
+        let found = spot.stat().during("look at it", &path)?;
+        if found.as_ref().map(kind) == Some(FileType::Directory) {
+            return self.wait(path, attributes, false);
+        }
+        let whiteout = found.as_ref().is_some_and(is_whiteout);
+        self.clear(&spot, &path)?;
+        rustix::fs::mkdirat(&spot.dir, spot.name, Mode::RWXU)
             .during("make the directory", &path)?;
         if whiteout {
             let made = open_made(&spot).during("open the directory", &path)?;
@@ -140,10 +163,10 @@ impl Extractor<'_> {
                 .make_opaque(&made)
                 .during("mark it opaque", &path)?;
         }
-        self.remember(path, entry)
+        self.wait(path, attributes, false)
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         path: &[u8],
         entry: &Entry,
@@ -151,25 +174,33 @@ impl Extractor<'_> {
     ) -> Result<(), UnpackError> {
         let attributes = Attributes::of(entry)?;
         let spot = self.place.spot(path)?;
-        let mut file = match create(&spot) {
+        let at_once = attributes.mode_at_once(self.given);
+        let mode = at_once.unwrap_or(Mode::from_raw_mode(0o600));
+        let mut file = match create(&spot, mode) {
             Err(Errno::EXIST) => {
                 self.clear(&spot, path)?;
-                create(&spot)
+                create(&spot, mode)
             }
             other => other,
         }
         .map(std::fs::File::from)
         .during("create the file", path)?;
         loop {
-            let read = archive.read(&mut self.buffer)?;
-            if read == 0 {
+            let piece = archive.piece()?;
+            if piece.is_empty() {
                 break;
             }
-            file.write_all(&self.buffer[..read])
-                .during("write the file", path)?;
-            self.done.size += read as u64;
+            file.write_all(piece).during("write the file", path)?;
+            let length = piece.len();
+            archive.took(length);
+            self.done.size += length as u64;
         }
-        attributes.set(&file.into(), path, self.rights)
+        let file = file.into();
+        if at_once.is_some() {
+            attributes.set_rest(&file, path, self.rights, self.given)
+        } else {
+            attributes.set(&file, path, self.rights)
+        }
     }
 
     fn symlink(&mut self, path: &[u8], target: &[u8], entry: &Entry) -> Result<(), UnpackError> {
@@ -181,12 +212,16 @@ impl Extractor<'_> {
         }
         let attributes = Attributes::of(entry)?;
         let spot = self.place.spot(path)?;
-        if spot.stat().during("look at it", path)?.is_some() {
-            self.clear(&spot, path)?;
+        let make = || rustix::fs::symlinkat(OsStr::from_bytes(target), &spot.dir, spot.name);
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(&spot, path)?;
+                make()
+            }
+            other => other,
         }
-        rustix::fs::symlinkat(OsStr::from_bytes(target), &spot.dir, spot.name)
-            .during("make the symlink", path)?;
-        attributes.set_at(&spot, path, false, self.rights)
+        .during("make the symlink", path)?;
+        attributes.set_at(&spot, path, false, self.rights, self.given)
     }
 
     fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), UnpackError> {
@@ -250,7 +285,7 @@ impl Extractor<'_> {
         let mode = Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(&spot.dir, spot.name, kind, mode, device)
             .during("make the special file", path)?;
-        attributes.set_at(&spot, path, true, self.rights)
+        attributes.set_at(&spot, path, true, self.rights, self.given)
     }
 
     /// A mark that something of the layers below is not there any more.
@@ -309,6 +344,7 @@ impl Extractor<'_> {
     /// Makes room for another entry of the same name: the later one counts.
     fn clear(&mut self, spot: &Spot<'_>, path: &[u8]) -> Result<(), UnpackError> {
         self.place.forget();
+        self.replaced = true;
         let directory = spot
             .stat()
             .during("look at it", path)?
@@ -327,8 +363,12 @@ impl Extractor<'_> {
         }
     }
 
-    fn remember(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
-        let attributes = Attributes::of(entry)?;
+    fn wait(
+        &mut self,
+        path: Vec<u8>,
+        attributes: Attributes,
+        only_times: bool,
+    ) -> Result<(), UnpackError> {
         self.waiting += path.len() + 128;
         if self.waiting > WAITING_BYTES {
             return Err(UnpackError::Ceiling {
@@ -336,13 +376,24 @@ impl Extractor<'_> {
                 ceiling: WAITING_BYTES as u64,
             });
         }
-        self.directories.insert(path, attributes);
+        let waiting = Waiting {
+            attributes,
+            only_times,
+        };
+        self.directories.insert(path, waiting);
         Ok(())
     }
 
     /// Gives directories their attributes, the deepest first.
     fn finish_directories(&mut self) -> Result<(), UnpackError> {
-        for (path, attributes) in std::mem::take(&mut self.directories).iter().rev() {
+        for (path, waiting) in std::mem::take(&mut self.directories).iter().rev() {
+            let attributes = &waiting.attributes;
+            // What is at this name is still the directory that was made there.
+            if waiting.only_times && !self.replaced {
+                let spot = self.place.existing(path)?;
+                attributes.set_times(&spot, path)?;
+                continue;
+            }
             match self.place.open_for_attributes(path) {
                 Ok(dir) => attributes.set(&dir, path, self.rights)?,
                 // Replaced by a later entry, or reached through a symlink of this layer.
@@ -371,9 +422,9 @@ impl Extractor<'_> {
     }
 }
 
-fn create(spot: &Spot<'_>) -> rustix::io::Result<OwnedFd> {
+fn create(spot: &Spot<'_>, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&spot.dir, spot.name, flags, Mode::from_raw_mode(0o600))
+    rustix::fs::openat(&spot.dir, spot.name, flags, mode)
 }
 
 /// Opens a directory that is at this spot, not a symlink to one.

@@ -1,7 +1,7 @@
 //! Layers unpacked into overlayfs' form, with everything in them taken for hostile.
 //!
 //! [`archive`] reads tar strictly, [`name`] checks paths, [`place`] confines every operation to the staging directory by file descriptors,
-//! [`extract`] makes the files, [`attributes`] gives them owners, modes, times and extended attributes.
+//! [`pipe`] brings what another thread decompresses, [`extract`] makes the files, [`attributes`] gives them owners, modes, times and extended attributes.
 
 mod archive;
 mod attributes;
@@ -11,8 +11,10 @@ mod extract;
 mod name;
 mod number;
 mod pax;
+mod pipe;
 mod place;
 
 pub(crate) use decompress::decompress;
 pub(crate) use error::UnpackError;
 pub(crate) use extract::{Extracted, Rights, extract};
+pub(crate) use pipe::{Source, pipe};

@@ -1,12 +1,13 @@
 //! The staging directory: every operation starts at its descriptor and no symlink is ever followed by the kernel.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::error::{During as _, UnpackError, shown};
@@ -18,6 +19,8 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Directories that are kept open: few, since every layer on its way in has so many descriptors.
+const KNOWN: usize = 32;
 /// Symlinks in one path, as the kernel counts.
 const LINKS: usize = 40;
 
@@ -26,8 +29,8 @@ pub(crate) struct Place {
     root: OwnedFd,
     depth: usize,
     opaque: &'static str,
-    /// The directory that was opened last: entries come in groups.
-    last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Directories that were opened lately: entries come in groups, and go to and fro between a few.
+    known: HashMap<Vec<u8>, Rc<OwnedFd>>,
 }
 
 /// Where an entry goes: its directory, and its name in there.
@@ -61,6 +64,15 @@ pub(crate) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
+/// What the kernel gives to something new, so that it needs no further call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given {
+    /// The owner.
+    pub(crate) owner: Option<(Uid, Gid)>,
+    /// Whether the mode is the one that was asked for: no mask, no access list that is handed down.
+    pub(crate) mode: bool,
+}
+
 impl Place {
     /// `depth` bounds how deep directories are made; `opaque` is the extended attribute of opaque directories.
     pub(crate) fn open(
@@ -74,7 +86,7 @@ impl Place {
             root,
             depth,
             opaque,
-            last: None,
+            known: HashMap::new(),
         })
     }
 
@@ -91,9 +103,7 @@ impl Place {
     fn find<'p>(&mut self, path: &'p [u8], make: bool) -> Result<Spot<'p>, UnpackError> {
         let (parent, name) = split(path);
         let name = OsStr::from_bytes(name);
-        if let Some((known, dir)) = &self.last
-            && known == parent
-        {
+        if let Some(dir) = self.known.get(parent) {
             return Ok(Spot {
                 dir: Rc::clone(dir),
                 name,
@@ -105,13 +115,16 @@ impl Place {
             Err(errno) => return Err(errno).during("open its directory", path),
         };
         let dir = Rc::new(dir);
-        self.last = Some((parent.to_vec(), Rc::clone(&dir)));
+        if self.known.len() == KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(parent.to_vec(), Rc::clone(&dir));
         Ok(Spot { dir, name })
     }
 
     /// Forgets what was opened: something on the way may have been replaced.
     pub(crate) fn forget(&mut self) {
-        self.last = None;
+        self.known.clear();
     }
 
     /// Opens a directory by its real path, for reading and for its attributes.
@@ -221,6 +234,23 @@ impl Place {
             self.make_opaque(&made)?;
         }
         Ok(())
+    }
+
+    /// What a new file or directory here has without being told; `None` where that cannot be relied on.
+    pub(crate) fn given(&self) -> Given {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        // Some mounts, and set-group-id directories, hand down the directory's group.
+        let owned = rustix::fs::statat(&self.root, "", AtFlags::EMPTY_PATH).is_ok_and(|root| {
+            root.st_uid == uid.as_raw() && root.st_gid == gid.as_raw() && root.st_mode & 0o2000 == 0
+        });
+        let mut list = [0_u8; 1];
+        let path = format!("/proc/self/fd/{}", self.root.as_raw_fd());
+        let inherits = rustix::fs::getxattr(path, "system.posix_acl_default", &mut list[..]);
+        let plain = matches!(inherits, Err(Errno::NODATA | Errno::NOTSUP));
+        Given {
+            owner: owned.then_some((uid, gid)),
+            mode: plain && towline_sys::fs::thread_without_mask().is_ok(),
+        }
     }
 
     /// Marks a directory as hiding what lies below it in lower layers.

@@ -65,3 +65,35 @@ fn half_a_layer_is_removed_at_the_next_open() {
     .unwrap();
     assert_eq!(store.verify().unwrap(), [Damage::Layer(whole)]);
 }
+
+#[test]
+fn a_sealed_layer_outlives_the_process_and_has_no_name_before_it_is_durable() {
+    let (dir, store) = store();
+    let root = dir.path().join("store");
+    let (first, second) = (Digest::of(b"first"), Digest::of(b"second"));
+    for diff_id in [&first, &second] {
+        let staged = store.begin_layer(diff_id).unwrap();
+        std::fs::write(staged.path().join("file"), "x").unwrap();
+        staged.seal(diff_id, &info(7)).unwrap();
+        assert!(store.has_layer(diff_id));
+        assert!(store.layer_path(diff_id).is_none());
+    }
+    assert_eq!(store.unsettled(), 14);
+    // As a kill would leave it; the second as if the machine had been started anew since.
+    drop(store);
+    let staging = root.join("staging");
+    for entry in std::fs::read_dir(&staging).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(second.hex()) {
+            let boot = name.split('-').nth(1).unwrap();
+            let other = name.replace(boot, "0123456789abcdef0123456789abcdef");
+            std::fs::rename(staging.join(&name), staging.join(other)).unwrap();
+        }
+    }
+    let store = towline_store::Store::open(&root).unwrap();
+    assert_eq!(store.layer_info(&first).unwrap().size, 7);
+    assert!(store.layer_path(&first).unwrap().join("file").exists());
+    assert!(!store.has_layer(&second));
+    assert_eq!(store.unsettled(), 0);
+    assert!(is_empty(&staging));
+}
