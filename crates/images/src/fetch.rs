@@ -14,6 +14,7 @@ use towline_sys::task::{self, CancellationToken};
 
 use crate::failure::given_up;
 use crate::keyed::Locks;
+use crate::limiter::Limiter;
 use crate::receive::{Job, Pass};
 use crate::unpack::Rights;
 use crate::{Ceilings, LayerPhase, LayerProgress, Progress};
@@ -36,6 +37,7 @@ pub(crate) struct Fetch {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stop: CancellationToken,
     pub(crate) settling: Settling,
+    pub(crate) limiter: Option<Arc<Limiter>>,
 }
 
 /// The sync that runs beside the layers, if one does.
@@ -210,6 +212,9 @@ impl Fetch {
             let Some(piece) = piece.transpose()? else {
                 return Ok(());
             };
+            if let Some(limiter) = &self.limiter {
+                self.or_stop(limiter.pass(piece.len())).await?;
+            }
             let sent = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(self.gave_up()),

@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use towline_cause::{Cause, Failure, Step};
 use towline_oci::{Digest, Reference};
-use towline_store::{Collected, ImageRecord, Store, StoreError, Usage};
-use towline_sys::task;
+use towline_store::{Collected, Damage, ImageRecord, Store, StoreError, Usage};
+use towline_sys::task::{self, CancellationToken};
 
-use crate::flight::{Flights, Key, Running};
+use crate::flight::{Flights, Key};
 use crate::keyed::Locks;
+use crate::limiter::Limiter;
 use crate::pull::Pull;
 use crate::unpack::Rights;
-use crate::{Image, Options, PullRequest};
+use crate::{Image, Options, Plan, Progress, PullRequest};
 
 /// The images of a node. Clones are the same thing.
 #[derive(Debug, Clone)]
@@ -27,6 +29,7 @@ struct Inner {
     store: Store,
     flights: Flights,
     locks: Arc<Locks>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 impl Images {
@@ -41,6 +44,7 @@ impl Images {
         })?;
         Ok(Self {
             inner: Arc::new(Inner {
+                limiter: options.rate.map(|rate| Arc::new(Limiter::new(rate))),
                 options,
                 store,
                 flights: Flights::default(),
@@ -54,18 +58,16 @@ impl Images {
     /// The image is unpacked and recorded when this returns. Dropping the future leaves the pull, as cancelling does; with the last waiter
     /// the download stops and what it has stays for the next attempt.
     pub async fn pull(&self, request: PullRequest) -> Result<Image, Failure> {
-        let image = request.image.clone().with_default_tag();
-        let key = Key {
-            image: image.to_string(),
-            credential: request.credential.clone(),
-            platform: request
-                .platform
-                .clone()
-                .unwrap_or_else(|| self.inner.options.platform.clone()),
-        };
+        let (image, key) = self.key(&request);
         let (waiter, running) = self.inner.flights.join(key.clone());
         if let Some(running) = running {
-            let pull = self.prepare(&request, image, key, &running);
+            let pull = self.prepare(
+                &request,
+                image,
+                key,
+                running.progress.clone(),
+                running.cancel.clone(),
+            );
             let (image, attempt) = (pull.image.to_string(), request.trace.attempt.clone());
             drop(task::spawn("pull", async move {
                 let begun = tokio::time::Instant::now();
@@ -83,7 +85,8 @@ impl Images {
         request: &PullRequest,
         image: Reference,
         key: Key,
-        running: &Running,
+        progress: watch::Sender<Progress>,
+        cancel: CancellationToken,
     ) -> Pull {
         let options = &self.inner.options;
         let client = &options.client;
@@ -98,9 +101,29 @@ impl Images {
                 unprivileged: options.unprivileged,
             },
             max_concurrent_layers: options.max_concurrent_layers,
-            progress: running.progress.clone(),
-            cancel: running.cancel.clone(),
+            limiter: self.inner.limiter.clone(),
+            progress,
+            cancel,
         }
+    }
+
+    fn key(&self, request: &PullRequest) -> (Reference, Key) {
+        let image = request.image.clone().with_default_tag();
+        let platform = request.platform.clone();
+        let key = Key {
+            image: image.to_string(),
+            credential: request.credential.clone(),
+            platform: platform.unwrap_or_else(|| self.inner.options.platform.clone()),
+        };
+        (image, key)
+    }
+
+    /// What [`Images::pull`] would do now. Asks the registry for manifest and config; changes nothing.
+    pub async fn plan(&self, request: PullRequest) -> Result<Plan, Failure> {
+        let (image, key) = self.key(&request);
+        let progress = watch::Sender::new(Progress::default());
+        let pull = self.prepare(&request, image, key, progress, request.cancel.clone());
+        Box::pin(pull.plan()).await
     }
 
     /// Every image, by id. From memory.
@@ -259,6 +282,20 @@ impl Images {
             store.gc(Timestamp::now())
         })
         .await
+    }
+
+    /// Reads everything that can be compared with a digest or a list of its own, and looks whether every image has what it needs.
+    pub async fn verify(&self) -> Result<Vec<Damage>, Failure> {
+        let detail = "the store cannot be verified".to_owned();
+        self.with_store(detail, Store::verify).await
+    }
+
+    /// Takes away what is damaged, so that the next pull of its image fetches it again. False where a container holds it: then it stays.
+    pub async fn discard(&self, damage: &Damage) -> Result<bool, Failure> {
+        let damage = damage.clone();
+        let detail = "what is damaged cannot be taken away".to_owned();
+        self.with_store(detail, move |store| store.discard(&damage))
+            .await
     }
 
     /// Stops every pull and waits for their threads; what they have stays for the next attempt. Pulls that begin later are not stopped.

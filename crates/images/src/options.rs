@@ -28,6 +28,8 @@ pub struct Options {
     pub unprivileged: bool,
     /// The store's own rules.
     pub store: towline_store::Options,
+    /// Bytes a second that all downloads together take at most.
+    pub rate: Option<std::num::NonZeroU64>,
 }
 
 impl Options {
@@ -41,6 +43,7 @@ impl Options {
             ceilings: Ceilings::default(),
             unprivileged: !rustix::process::geteuid().is_root(),
             store: towline_store::Options::default(),
+            rate: None,
         }
     }
 }

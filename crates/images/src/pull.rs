@@ -14,8 +14,11 @@ use towline_sys::task::{self, CancellationToken};
 use crate::failure::given_up;
 use crate::fetch::{Fetch, Settling};
 use crate::keyed::Locks;
+use crate::limiter::Limiter;
 use crate::unpack::Rights;
-use crate::{Ceilings, Image, LayerPhase, LayerProgress, Phase, Progress, check};
+use crate::{
+    Ceilings, Image, LayerPhase, LayerProgress, Phase, Plan, PlannedLayer, Progress, check,
+};
 
 /// The largest config that is fetched.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -30,6 +33,7 @@ pub(crate) struct Pull {
     pub(crate) ceilings: Ceilings,
     pub(crate) rights: Rights,
     pub(crate) max_concurrent_layers: usize,
+    pub(crate) limiter: Option<Arc<Limiter>>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) cancel: CancellationToken,
 }
@@ -42,6 +46,28 @@ struct Found {
 }
 
 impl Pull {
+    /// What [`Pull::run`] would do. Asks for manifest and config, writes nothing.
+    pub(crate) async fn plan(self) -> Result<Plan, Failure> {
+        let resolved = self.or_cancel(Box::pin(self.repository.resolve())).await?;
+        let found = self.choose(resolved).await?;
+        check::manifest(&found.digest, &found.manifest, &self.ceilings)?;
+        let (config, _) = self.config(&found.manifest.config).await?;
+        check::config(&config, &found.manifest, &self.platform)?;
+        let layers = found.manifest.layers.iter().zip(config.diff_ids());
+        Ok(Plan {
+            id: found.manifest.config.digest.clone(),
+            manifest: found.digest.clone(),
+            layers: layers
+                .map(|(layer, diff_id)| PlannedLayer {
+                    digest: layer.digest.clone(),
+                    size: layer.size,
+                    present: self.store.has_layer(diff_id),
+                    kept: self.store.spooled(&layer.digest),
+                })
+                .collect(),
+        })
+    }
+
     /// Runs the pull to its end.
     pub(crate) async fn run(self) -> Result<Image, Failure> {
         let resolved = self.or_cancel(Box::pin(self.repository.resolve())).await?;
@@ -146,6 +172,7 @@ impl Pull {
             progress: self.progress.clone(),
             stop: self.cancel.child_token(),
             settling: Settling::default(),
+            limiter: self.limiter.clone(),
         };
         let fetch = Arc::new(fetch);
         let layers: Vec<_> = manifest

@@ -139,11 +139,20 @@ impl Job {
         staged: StagedLayer,
     ) -> Result<Unpacker<'scope>, Failure> {
         let (source, mut blocks) = pipe();
+        let listing = staged
+            .listing()
+            .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
         let decompress = start(scope, "decompress", move || {
             self.decompress(receiver, source)
         })?;
         let extract = start(scope, "unpack", move || {
-            let extracted = extract(&mut blocks, &staged.path(), &self.ceilings, self.rights)?;
+            let extracted = extract(
+                &mut blocks,
+                &staged.path(),
+                listing,
+                &self.ceilings,
+                self.rights,
+            )?;
             Ok((staged, extracted))
         })?;
         Ok(Unpacker {

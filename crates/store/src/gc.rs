@@ -11,7 +11,7 @@ use crate::layout::{Layout, digests_in};
 use crate::record::ImageRecord;
 use crate::state::Inner;
 use crate::tree::remove_tree;
-use crate::{StoreError, spool};
+use crate::{Damage, StoreError, spool};
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +108,36 @@ fn collect_blob(store: &Inner, digest: &Digest, sum: &mut Collected) -> Result<(
     sum.blobs += 1;
     sum.bytes += meta.len();
     Ok(())
+}
+
+/// Takes away what is damaged, unless a hold keeps it.
+pub(crate) fn discard(store: &Inner, damage: &Damage) -> Result<bool, StoreError> {
+    let layer = match damage {
+        Damage::Blob { digest, .. } => {
+            fs::remove_file(store.layout.blob(digest))?;
+            return Ok(true);
+        }
+        Damage::Layer(layer) | Damage::File { layer, .. } => layer,
+        // What is not here cannot be in the way.
+        Damage::Image { .. } => return Ok(true),
+    };
+    let mut state = store.state();
+    let held = |hold: &crate::lease::Hold| hold.layers.contains(layer);
+    if state.held.contains_key(layer) || state.leases.values().any(held) {
+        return Ok(false);
+    }
+    if state.layers.remove(layer).is_none() {
+        return Ok(true);
+    }
+    let path = store.layout.layer(layer);
+    let aside = store.layout.fresh("removed");
+    match fs::rename(&path, &aside) {
+        Err(error) if error.is_not_found() => return Ok(true),
+        other => other?,
+    }
+    drop(state);
+    finish(&path, &aside)?;
+    Ok(true)
 }
 
 /// Takes a directory out of sight in one step, then removes it.

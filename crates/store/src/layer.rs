@@ -10,6 +10,7 @@ use towline_oci::Digest;
 use towline_sys::fs::{self, At as _};
 
 use crate::StoreError;
+use crate::listing::Listing;
 use crate::state::Inner;
 use crate::tree::remove_tree;
 
@@ -57,6 +58,11 @@ impl StagedLayer {
     /// The directory to unpack into, empty at first. Its own mode and owner become those of the layer's root.
     pub fn path(&self) -> PathBuf {
         self.staged.join("fs")
+    }
+
+    /// Begins the list of the layer's files, for `verify` to compare.
+    pub fn listing(&self) -> Result<Listing, StoreError> {
+        Listing::create(&self.staged)
     }
 
     /// Says that the layer is whole, if `actual`, the digest of the uncompressed bytes that were unpacked, is the diffID. From here on

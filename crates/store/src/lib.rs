@@ -16,6 +16,7 @@
 //! blobs/<algorithm>/<hex>         manifests and configs
 //! layers/<algorithm>/<hex>/fs     an unpacked layer, in overlayfs' form
 //! layers/<algorithm>/<hex>/layer.json
+//! layers/<algorithm>/<hex>/files   its files' checksums, where no path was written twice
 //! leases/<owner>                  what a container holds
 //! spool/<algorithm>-<hex>         compressed bytes of a download that was cut
 //! staging/                        what is not finished
@@ -28,6 +29,7 @@ mod gc;
 mod layer;
 mod layout;
 mod lease;
+mod listing;
 mod lock;
 mod record;
 mod records;
@@ -43,6 +45,7 @@ pub use error::{StoreError, io_cause};
 pub use gc::Collected;
 pub use layer::{LayerInfo, StagedLayer};
 pub use lease::Lease;
+pub use listing::{Checksum, Listing};
 pub use record::ImageRecord;
 pub use spool::Spool;
 pub use store::{Options, Store, Usage};

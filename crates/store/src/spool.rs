@@ -157,13 +157,15 @@ pub(crate) fn trim(
     Ok(freed)
 }
 
-/// Bytes in the spool.
-pub(crate) fn total(store: &Inner) -> Result<u64, StoreError> {
-    Ok(entries(store)?
+/// Files in the spool, and their bytes.
+pub(crate) fn total(store: &Inner) -> Result<(u64, u64), StoreError> {
+    let entries = entries(store)?;
+    let files = entries
         .iter()
-        .filter_map(|(path, _)| std::fs::symlink_metadata(path).ok())
-        .map(|meta| meta.len())
-        .sum())
+        .filter_map(|(path, _)| std::fs::symlink_metadata(path).ok());
+    Ok(files.fold((0, 0), |(count, bytes), meta| {
+        (count + 1, bytes + meta.len())
+    }))
 }
 
 fn entries(store: &Inner) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {

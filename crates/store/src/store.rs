@@ -55,8 +55,12 @@ pub struct Usage {
     pub inodes: u64,
     /// Blobs.
     pub blobs: u64,
+    /// How many blobs.
+    pub blob_count: u64,
     /// Downloads that were cut.
     pub spool: u64,
+    /// How many downloads were cut.
+    pub spool_count: u64,
 }
 
 impl Usage {
@@ -174,6 +178,11 @@ impl Store {
     /// The spool of a download of `size` bytes, with what an earlier attempt left in it.
     pub fn spool(&self, digest: &Digest, size: u64) -> Result<Spool, StoreError> {
         Spool::open(Arc::clone(&self.inner), digest, size)
+    }
+
+    /// Bytes that an earlier attempt left in the spool of this download.
+    pub fn spooled(&self, digest: &Digest) -> u64 {
+        std::fs::symlink_metadata(self.inner.layout.spooled(digest)).map_or(0, |meta| meta.len())
     }
 
     // ---- layers
@@ -343,11 +352,14 @@ impl Store {
 
     /// What the store takes.
     pub fn usage(&self) -> Result<Usage, StoreError> {
+        let (spool_count, spool) = spool::total(&self.inner)?;
         let mut usage = Usage {
-            spool: spool::total(&self.inner)?,
+            spool,
+            spool_count,
             ..Usage::default()
         };
         for digest in self.blobs()? {
+            usage.blob_count += 1;
             usage.blobs += self.blob_size(&digest).unwrap_or_default();
         }
         for info in self.inner.state().layers.values() {
@@ -361,6 +373,11 @@ impl Store {
     /// Reads everything that has a digest of its own and compares, and looks whether every record has what it needs.
     pub fn verify(&self) -> Result<Vec<Damage>, StoreError> {
         verify::verify(&self.inner)
+    }
+
+    /// Takes away what is damaged; its image misses it until it is pulled again. False where a hold keeps it: then it stays.
+    pub fn discard(&self, damage: &Damage) -> Result<bool, StoreError> {
+        gc::discard(&self.inner, damage)
     }
 }
 

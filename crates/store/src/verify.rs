@@ -1,18 +1,21 @@
 //! Looking for damage, and making records again from what is on disk.
 
+use std::fmt;
 use std::io::Read as _;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use towline_oci::{Digest, Document, ImageConfig, MAX_DOCUMENT_BYTES, Manifest, media_type};
 use towline_sys::fs::{self, At as _};
 
 use crate::layer::read_info;
 use crate::layout::digests_in;
 use crate::state::Inner;
-use crate::{ImageRecord, StoreError};
+use crate::{ImageRecord, StoreError, listing};
 
 /// Something in the store that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Damage {
     /// A blob's bytes have another digest.
     Blob {
@@ -23,6 +26,15 @@ pub enum Damage {
     },
     /// A layer is not whole.
     Layer(Digest),
+    /// A file of a layer is not what was unpacked.
+    File {
+        /// The layer's diffID.
+        layer: Digest,
+        /// Its path in the layer.
+        path: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// An image needs something that is not here.
     Image {
         /// The image.
@@ -32,8 +44,22 @@ pub enum Damage {
     },
 }
 
-/// Compares every blob with its digest and every record with what it needs. Unpacked layers have no digest of their own as files; only
-/// that they are there is looked at.
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob { digest, actual } => write!(f, "blob {digest}: its bytes hash to {actual}"),
+            Self::Layer(layer) => write!(f, "layer {layer}: it is not whole"),
+            Self::File {
+                layer,
+                path,
+                problem,
+            } => write!(f, "layer {layer}: file {path:?}: {problem}"),
+            Self::Image { id, missing } => write!(f, "image {id}: {missing} is not here"),
+        }
+    }
+}
+
+/// Compares every blob with its digest, the files of every layer with its list of checksums, and every record with what it needs.
 pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
     let mut damage = Vec::new();
     let blobs = digests_in(&store.layout.blobs())?;
@@ -53,9 +79,12 @@ pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
         (images, layers)
     };
     for digest in &layers {
-        if read_info(&store.layout.layer(digest))?.is_none() {
+        let dir = store.layout.layer(digest);
+        if read_info(&dir)?.is_none() {
             damage.push(Damage::Layer(digest.clone()));
+            continue;
         }
+        listing::compare(&dir, digest, &mut damage)?;
     }
     for image in images {
         let needs = image.diff_ids.iter().map(|digest| (digest, &layers));

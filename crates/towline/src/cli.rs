@@ -54,6 +54,16 @@ pub(crate) enum Command {
     Pull(commands::pull::Args),
     #[cfg(feature = "node")]
     Images(commands::images::Args),
+    #[cfg(feature = "node")]
+    Inspect(commands::inspect::Args),
+    #[cfg(feature = "node")]
+    Rm(commands::rm::Args),
+    #[cfg(feature = "node")]
+    Prune(commands::prune::Args),
+    #[cfg(feature = "node")]
+    Df(commands::df::Args),
+    #[cfg(feature = "node")]
+    Verify(commands::verify::Args),
     Get(commands::get::Args),
     Describe(commands::describe::Args),
     Apply(commands::apply::Args),
@@ -100,6 +110,16 @@ impl Command {
             Self::Pull(args) => Box::pin(commands::pull::run(args)).await,
             #[cfg(feature = "node")]
             Self::Images(args) => Box::pin(commands::images::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Inspect(args) => commands::inspect::run(&args),
+            #[cfg(feature = "node")]
+            Self::Rm(args) => Box::pin(commands::rm::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Prune(args) => Box::pin(commands::prune::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Df(args) => Box::pin(commands::df::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Verify(args) => Box::pin(commands::verify::run(args)).await,
             Self::Get(args) => Box::pin(commands::get::run(args)).await,
             Self::Describe(args) => Box::pin(commands::describe::run(args)).await,
             Self::Apply(args) => Box::pin(commands::apply::run(args)).await,

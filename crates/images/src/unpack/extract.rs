@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use towline_store::{Checksum, Listing};
 
 use super::archive::{Archive, Entry, Kind};
 use super::attributes::Attributes;
@@ -35,10 +36,11 @@ pub(crate) struct Extracted {
 }
 
 /// Unpacks an archive into `root`, an empty directory that nobody else uses, and reads the input to its end. The calling thread loses its
-/// file mode mask: it should do nothing else.
+/// file mode mask: it should do nothing else. `listing` becomes the list of the files, unless one path could mean two things.
 pub(crate) fn extract<R: BufRead>(
     input: R,
     root: &Path,
+    listing: Listing,
     ceilings: &Ceilings,
     rights: Rights,
 ) -> Result<Extracted, UnpackError> {
@@ -57,6 +59,7 @@ pub(crate) fn extract<R: BufRead>(
         directories: BTreeMap::new(),
         waiting: 0,
         replaced: false,
+        listing,
     };
     let mut archive = Archive::new(input, ceilings);
     while let Some(entry) = archive.next()? {
@@ -64,6 +67,9 @@ pub(crate) fn extract<R: BufRead>(
     }
     archive.drain()?;
     extractor.finish_directories()?;
+    if !extractor.replaced && !extractor.place.went_through_links() {
+        extractor.listing.finish().during("list the files", b"")?;
+    }
     Ok(extractor.done)
 }
 
@@ -77,6 +83,7 @@ struct Extractor<'a> {
     waiting: usize,
     /// A later entry took the place of another: a directory's path may lead elsewhere now.
     replaced: bool,
+    listing: Listing,
     given: Given,
 }
 
@@ -185,16 +192,21 @@ impl Extractor<'_> {
         }
         .map(std::fs::File::from)
         .during("create the file", path)?;
+        let mut checksum = Checksum::default();
         loop {
             let piece = archive.piece()?;
             if piece.is_empty() {
                 break;
             }
+            checksum.update(piece);
             file.write_all(piece).during("write the file", path)?;
             let length = piece.len();
             archive.took(length);
             self.done.size += length as u64;
         }
+        self.listing
+            .file(path, checksum)
+            .during("list the file", path)?;
         let file = file.into();
         if at_once.is_some() {
             attributes.set_rest(&file, path, self.rights, self.given)

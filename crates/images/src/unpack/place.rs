@@ -31,6 +31,8 @@ pub(crate) struct Place {
     opaque: &'static str,
     /// Directories that were opened lately: entries come in groups, and go to and fro between a few.
     known: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// A path led through a symlink of the layer.
+    links: bool,
 }
 
 /// Where an entry goes: its directory, and its name in there.
@@ -87,6 +89,7 @@ impl Place {
             depth,
             opaque,
             known: HashMap::new(),
+            links: false,
         })
     }
 
@@ -111,7 +114,10 @@ impl Place {
         }
         let dir = match self.open_dir(parent) {
             Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => self.walk(parent, path, make)?,
+            Err(errno @ (Errno::NOENT | Errno::LOOP | Errno::NOTDIR)) => {
+                self.links |= errno != Errno::NOENT;
+                self.walk(parent, path, make)?
+            }
             Err(errno) => return Err(errno).during("open its directory", path),
         };
         let dir = Rc::new(dir);
@@ -120,6 +126,11 @@ impl Place {
         }
         self.known.insert(parent.to_vec(), Rc::clone(&dir));
         Ok(Spot { dir, name })
+    }
+
+    /// Whether some path led through a symlink of the layer.
+    pub(crate) fn went_through_links(&self) -> bool {
+        self.links
     }
 
     /// Forgets what was opened: something on the way may have been replaced.

@@ -14,4 +14,5 @@ mod resume;
 mod space;
 mod support;
 mod unprivileged;
+mod verify;
 mod waiters;

@@ -1,13 +1,14 @@
 //! `towline images`: what is in the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use towline_cri::v1;
+use towline_images::Images;
 use towline_oci::Platform;
 
-use crate::exit::OK;
+use crate::exit::{OK, hinted};
 use crate::output::{self, Format};
 use crate::table;
 
@@ -33,7 +34,7 @@ struct Row {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let rows = match towline_node::Facts::read(&args.data_dir) {
-        Some(facts) => of_node(&format!("unix://{}", facts.cri.display())).await?,
+        Some(facts) => of_node(&facts).await?,
         None => of_store(&args)?,
     };
     if args.output != Format::Text {
@@ -66,11 +67,41 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(OK))
 }
 
-async fn of_node(endpoint: &str) -> anyhow::Result<Vec<Row>> {
-    let channel = towline_cri::client::connect(endpoint)
+/// The images of a data directory that no node uses. Nothing is asked of a registry through them.
+pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Images> {
+    let client = towline_distribution::Client::new(towline_distribution::Options::default())?;
+    super::pull::open(data_dir, client, Platform::host())
+}
+
+/// Fails while a node runs on the data directory.
+pub(crate) fn refuse_while_node_runs(data_dir: &Path, hint: &str) -> anyhow::Result<()> {
+    match towline_node::Facts::read(data_dir) {
+        None => Ok(()),
+        Some(facts) => Err(hinted(
+            format!(
+                "the node {} (process {}) owns the images of {}",
+                facts.node,
+                facts.pid,
+                data_dir.display()
+            ),
+            hint,
+        )),
+    }
+}
+
+/// The image service of the node's runtime.
+pub(crate) async fn client(
+    facts: &towline_node::Facts,
+) -> anyhow::Result<v1::image_service_client::ImageServiceClient<towline_cri::client::Channel>> {
+    let endpoint = format!("unix://{}", facts.cri.display());
+    let channel = towline_cri::client::connect(&endpoint)
         .await
         .context("reach the node's runtime")?;
-    let mut client = v1::image_service_client::ImageServiceClient::new(channel);
+    Ok(v1::image_service_client::ImageServiceClient::new(channel))
+}
+
+async fn of_node(facts: &towline_node::Facts) -> anyhow::Result<Vec<Row>> {
+    let mut client = client(facts).await?;
     let list = client
         .list_images(v1::ListImagesRequest { filter: None })
         .await
@@ -85,8 +116,7 @@ async fn of_node(endpoint: &str) -> anyhow::Result<Vec<Row>> {
 }
 
 fn of_store(args: &Args) -> anyhow::Result<Vec<Row>> {
-    let client = towline_distribution::Client::new(towline_distribution::Options::default())?;
-    let images = super::pull::open(&args.data_dir, client, Platform::host())?;
+    let images = open(&args.data_dir)?;
     let rows = images.list().into_iter().map(|image| Row {
         id: image.id.to_string(),
         tags: image.repo_tags.iter().map(ToString::to_string).collect(),

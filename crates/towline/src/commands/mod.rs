@@ -11,15 +11,23 @@ pub(crate) mod delete;
 #[cfg(feature = "node")]
 pub(crate) mod demo;
 pub(crate) mod describe;
+#[cfg(feature = "node")]
+pub(crate) mod df;
 pub(crate) mod endpoints;
 pub(crate) mod get;
 #[cfg(feature = "node")]
 pub(crate) mod images;
 #[cfg(feature = "node")]
+pub(crate) mod inspect;
+#[cfg(feature = "node")]
 pub(crate) mod kubelet;
+#[cfg(feature = "node")]
+pub(crate) mod prune;
 #[cfg(feature = "node")]
 pub(crate) mod pull;
 pub(crate) mod registry;
+#[cfg(feature = "node")]
+pub(crate) mod rm;
 #[cfg(feature = "node")]
 pub(crate) mod runtime;
 #[cfg(feature = "node")]
@@ -28,6 +36,8 @@ pub(crate) mod scheduler;
 pub(crate) mod shim;
 #[cfg(feature = "node")]
 pub(crate) mod up;
+#[cfg(feature = "node")]
+pub(crate) mod verify;
 pub(crate) mod why;
 
 /// Waits for SIGINT or SIGTERM.

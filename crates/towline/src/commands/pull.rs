@@ -1,24 +1,24 @@
 //! `towline pull`: pull and unpack images, on their own or through the node that runs.
 
-use std::io::IsTerminal as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use futures::StreamExt as _;
 use tokio::time::Instant;
-use towline_images::{Image, Images, Progress, PullRequest};
+use towline_images::{Image, Images, PullRequest};
 use towline_keyring::Credential;
 use towline_oci::{Platform, Reference};
-use towline_sys::task;
 
 use crate::exit::{BROKEN, OK, Usage, hinted};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
+use progress::Shown;
 
-/// Progress appears only when a pull takes longer than this.
-const SOON: Duration = Duration::from_millis(250);
+/// Images that are pulled at the same time.
+const AT_ONCE: usize = 3;
 
 /// Pull and unpack images
 ///
@@ -37,10 +37,21 @@ pub(crate) struct Args {
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+    /// Only tell what would be done: sizes, layers that are here, bytes to download
+    #[arg(long)]
+    dry_run: bool,
+    /// Bytes a second that all downloads together take at most, as 5M or 800K
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    limit_rate: Option<NonZeroU64>,
+    /// Print what happens to stdout as it happens, one JSON object a line
+    #[arg(long, conflicts_with_all = ["output", "dry_run"])]
+    events: bool,
     #[command(flatten)]
     registry: RegistryArgs,
 }
 
+mod plan;
+mod progress;
 mod through_node;
 
 #[derive(serde::Serialize)]
@@ -72,14 +83,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             answers.push(through_node::pull(&facts, &args, name).await?);
         }
     } else {
-        let images = open(&args.data_dir, args.registry.client()?, platform)?;
-        for name in &args.images {
-            answers.push(pull(&images, &args, name).await?);
+        let client = args.registry.client()?;
+        let images = open_limited(&args.data_dir, client, platform, args.limit_rate)?;
+        if args.dry_run {
+            return plan::run(&images, &args).await;
+        }
+        let shown = Shown::start(&args);
+        let pulls = args.images.iter();
+        let pulls = pulls.map(|name| pull(&images, &args, name, &shown));
+        let mut running = futures::stream::iter(pulls).buffered(AT_ONCE);
+        while let Some(pulled) = running.next().await {
+            answers.push(pulled?);
         }
     }
     let failed = answers.iter().any(|pulled| pulled.cause.is_some());
     if args.output != Format::Text {
         output::document(args.output, &answers)?;
+    }
+    if args.events {
+        for pulled in &answers {
+            progress::event(&pulled.image, "ended", serde_json::to_value(pulled)?);
+        }
     }
     Ok(ExitCode::from(if failed { BROKEN } else { OK }))
 }
@@ -89,6 +113,15 @@ pub(crate) fn open(
     data_dir: &Path,
     client: towline_distribution::Client,
     platform: Platform,
+) -> anyhow::Result<Images> {
+    open_limited(data_dir, client, platform, None)
+}
+
+fn open_limited(
+    data_dir: &Path,
+    client: towline_distribution::Client,
+    platform: Platform,
+    rate: Option<NonZeroU64>,
 ) -> anyhow::Result<Images> {
     if let Some(facts) = towline_node::Facts::read(data_dir) {
         return Err(hinted(
@@ -106,11 +139,26 @@ pub(crate) fn open(
     }
     let root = data_dir.join("runtime");
     std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
-    let options = towline_images::Options::new(root.join("images"), client, platform);
+    let mut options = towline_images::Options::new(root.join("images"), client, platform);
+    options.rate = rate;
     Images::open(options).with_context(|| format!("open the images of {}", data_dir.display()))
 }
 
-async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled> {
+/// The request for an image as the command line has it; or why it names none.
+fn request(
+    args: &Args,
+    name: &str,
+) -> anyhow::Result<Result<PullRequest, towline_oci::ReferenceError>> {
+    let reference = match Reference::parse(name) {
+        Ok(reference) => reference,
+        Err(error) => return Ok(Err(error)),
+    };
+    let candidate = args.registry.candidates(name)?.into_iter().next();
+    let credential = candidate.map_or(Credential::Anonymous, |candidate| candidate.credential);
+    Ok(Ok(PullRequest::new(reference, credential)))
+}
+
+async fn pull(images: &Images, args: &Args, name: &str, shown: &Shown) -> anyhow::Result<Pulled> {
     let mut pulled = Pulled {
         image: name.to_owned(),
         id: None,
@@ -119,40 +167,21 @@ async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled
         step: None,
         error: None,
     };
-    let reference = match Reference::parse(name) {
-        Ok(reference) => reference,
+    let mut request = match request(args, name)? {
+        Ok(request) => request,
         Err(error) => {
-            pulled.cause = Some(towline_cause::Cause::InvalidReference);
+            let cause = towline_cause::Cause::InvalidReference;
+            say(args, &format!("{}: {error}", cause.name()));
+            pulled.cause = Some(cause);
             pulled.step = Some(towline_cause::Step::Reference);
             pulled.error = Some(error.to_string());
-            say(
-                args,
-                &format!(
-                    "{}: {error}",
-                    pulled
-                        .cause
-                        .map(towline_cause::Cause::name)
-                        .unwrap_or_default()
-                ),
-            );
             return Ok(pulled);
         }
     };
-    let candidates = args.registry.candidates(name)?;
-    let credential = candidates
-        .into_iter()
-        .next()
-        .map_or(Credential::Anonymous, |candidate| candidate.credential);
-    let mut request = PullRequest::new(reference, credential);
-    let (sender, progress) = watch::channel(Progress::default());
-    request.progress = Some(sender);
-    let quiet = args.output != Format::Text || !std::io::stderr().is_terminal();
-    let bar = task::spawn("progress", draw(name.to_owned(), progress, quiet));
+    request.progress = Some(shown.add(name));
     let started = Instant::now();
     let result = images.pull(request).await;
-    bar.abort();
-    // The line has to be gone before anything else is printed; that it was ended is what was wanted.
-    drop(bar.await);
+    shown.remove(name);
     match result {
         Ok(image) => done(args, name, &image, started.elapsed(), &mut pulled)?,
         Err(failure) => {
@@ -176,7 +205,7 @@ async fn pull(images: &Images, args: &Args, name: &str) -> anyhow::Result<Pulled
 }
 
 fn say(args: &Args, text: &str) {
-    if args.output == Format::Text {
+    if args.output == Format::Text && !args.events {
         output::note(text);
     }
 }
@@ -190,7 +219,7 @@ fn done(
 ) -> anyhow::Result<()> {
     pulled.id = Some(image.id.to_string());
     pulled.size = Some(image.size);
-    if args.output == Format::Text {
+    if args.output == Format::Text && !args.events {
         output::line(format!(
             "{name} {} {} bytes in {:.1} s",
             image.id,
@@ -201,27 +230,39 @@ fn done(
     Ok(())
 }
 
-/// Draws one line a pull, a few times a second; it is wiped when this ends or is ended.
-async fn draw(name: String, progress: watch::Receiver<Progress>, quiet: bool) {
-    struct Wiped;
-    impl Drop for Wiped {
-        fn drop(&mut self) {
-            output::redraw("");
+/// Reads a number of bytes with an optional unit.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let wrong = || format!("{text:?} is no number of bytes like 5M, 800K or 1000000");
+    let (digits, unit) = match text.to_ascii_uppercase() {
+        upper if upper.ends_with('K') => (upper.trim_end_matches('K').to_owned(), 1_000),
+        upper if upper.ends_with('M') => (upper.trim_end_matches('M').to_owned(), 1_000_000),
+        upper if upper.ends_with('G') => (upper.trim_end_matches('G').to_owned(), 1_000_000_000),
+        upper => (upper, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(unit)
+        .and_then(NonZeroU64::new)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        for (text, want) in [
+            ("5M", Some(5_000_000)),
+            ("800k", Some(800_000)),
+            ("17", Some(17)),
+            ("0", None),
+            ("M", None),
+            ("5MM", None),
+            ("-1", None),
+            ("99999999999999999999G", None),
+        ] {
+            assert_eq!(rate(text).ok().map(NonZeroU64::get), want, "{text}");
         }
-    }
-    if quiet {
-        return;
-    }
-    tokio::time::sleep(SOON).await;
-    let _wiped = Wiped;
-    let mut tick = tokio::time::interval(Duration::from_millis(100));
-    loop {
-        tick.tick().await;
-        if progress.has_changed().is_err() {
-            return;
-        }
-        let (bytes, total) = progress.borrow().bytes();
-        let percent = (bytes * 100).checked_div(total).unwrap_or(0);
-        output::redraw(&format!("{name} {percent}% of {total} bytes"));
     }
 }

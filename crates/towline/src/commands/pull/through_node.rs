@@ -23,6 +23,8 @@ pub(super) fn refuse_what_it_decides(args: &Args) -> anyhow::Result<()> {
             "--registries-conf",
             registry.mirrors.registries_conf.is_some(),
         ),
+        ("--dry-run", args.dry_run),
+        ("--limit-rate", args.limit_rate.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
@@ -68,7 +70,7 @@ pub(super) async fn pull(facts: &Facts, args: &Args, name: &str) -> anyhow::Resu
                 .await;
             let image = status.ok().and_then(|status| status.into_inner().image);
             pulled.size = image.map(|image| image.size);
-            if args.output == Format::Text {
+            if args.output == Format::Text && !args.events {
                 output::line(format!(
                     "{name} {id} {} bytes in {:.1} s",
                     pulled.size.unwrap_or(0),

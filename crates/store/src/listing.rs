@@ -1,0 +1,202 @@
+//! The list of an unpacked layer's files with their checksums: what `verify` compares, since files on disk have no digest of their own.
+//!
+//! One record a file: CRC-32 and size, eight hexadecimal digits and sixteen, a blank, the path, NUL. It finds what rots, not who forges.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use towline_oci::Digest;
+use towline_sys::fs::{self, At as _, FsError};
+
+use crate::{Damage, StoreError};
+
+/// The file beside a layer's `fs`.
+pub(crate) const LISTING: &str = "files";
+/// A record: the numbers, the longest path, and room to notice that it is longer.
+const MAX_RECORD: u64 = 8 << 10;
+/// Damaged files of one layer that are told.
+const MOST: usize = 100;
+
+/// The checksum of one file, in the making.
+#[derive(Debug, Clone, Default)]
+pub struct Checksum {
+    crc: crc32fast::Hasher,
+    size: u64,
+}
+
+impl Checksum {
+    /// Takes in the file's next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.crc.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    fn finish(self) -> (u32, u64) {
+        (self.crc.finalize(), self.size)
+    }
+}
+
+/// Writes the list of a layer's files. Without [`Listing::finish`] there is none.
+#[derive(Debug)]
+pub struct Listing {
+    out: BufWriter<File>,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl Listing {
+    pub(crate) fn create(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(LISTING);
+        let file = File::create(&path).at("create", &path)?;
+        Ok(Self {
+            out: BufWriter::with_capacity(1 << 16, file),
+            path,
+            finished: false,
+        })
+    }
+
+    /// Adds a file. `path` is relative to the layer's root, without symlinks on it.
+    pub fn file(&mut self, path: &[u8], checksum: Checksum) -> std::io::Result<()> {
+        let (crc, size) = checksum.finish();
+        write!(self.out, "{crc:08x}{size:016x} ")?;
+        self.out.write_all(path)?;
+        self.out.write_all(&[0])
+    }
+
+    /// Keeps the list.
+    pub fn finish(mut self) -> std::io::Result<()> {
+        self.out.flush()?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What is left goes with the layer's directory.
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// What a record says, and what is wrong with the file.
+type Problem = Option<&'static str>;
+
+/// Compares the files of the layer in `dir` with its list; nothing where it has none.
+pub(crate) fn compare(
+    dir: &Path,
+    layer: &Digest,
+    damage: &mut Vec<Damage>,
+) -> Result<(), StoreError> {
+    let list = dir.join(LISTING);
+    let mut reader = match fs::open(&list) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        other => BufReader::new(other?),
+    };
+    let root = fs::open(dir.join("fs"))?;
+    let mut buffer = vec![0; 1 << 17];
+    let mut told = 0;
+    let mut tell = |path: String, problem: &'static str| {
+        damage.push(Damage::File {
+            layer: layer.clone(),
+            path,
+            problem,
+        });
+    };
+    loop {
+        let mut record = Vec::new();
+        let taken = (&mut reader).take(MAX_RECORD).read_until(0, &mut record);
+        if taken.at("read", &list)? == 0 {
+            return Ok(());
+        }
+        let Some((crc, size, path)) = parse(&record) else {
+            tell(LISTING.to_owned(), "the list itself is damaged");
+            return Ok(());
+        };
+        let problem = look(&root, path, (crc, size), &mut buffer)
+            .map_err(|error| FsError::new("read", dir, error))?;
+        if let Some(problem) = problem {
+            tell(String::from_utf8_lossy(path).into_owned(), problem);
+            told += 1;
+            if told == MOST {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn parse(record: &[u8]) -> Option<(u32, u64, &[u8])> {
+    let record = record.strip_suffix(&[0])?;
+    let (numbers, path) = record.split_at_checked(25)?;
+    let numbers = std::str::from_utf8(numbers).ok()?.strip_suffix(' ')?;
+    let (crc, size) = numbers.split_at_checked(8)?;
+    Some((
+        u32::from_str_radix(crc, 16).ok()?,
+        u64::from_str_radix(size, 16).ok()?,
+        path,
+    ))
+}
+
+fn look(
+    root: &File,
+    path: &[u8],
+    listed: (u32, u64),
+    buffer: &mut [u8],
+) -> rustix::io::Result<Problem> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let opened = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
+    let mut file = match opened {
+        Ok(file) => File::from(file),
+        Err(
+            rustix::io::Errno::NOENT
+            | rustix::io::Errno::NOTDIR
+            | rustix::io::Errno::LOOP
+            | rustix::io::Errno::NXIO,
+        ) => return Ok(Some("it is not there")),
+        Err(errno) => return Err(errno),
+    };
+    if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode)
+        != rustix::fs::FileType::RegularFile
+    {
+        return Ok(Some("it is not there"));
+    }
+    let mut checksum = Checksum::default();
+    loop {
+        match file.read(buffer) {
+            Ok(0) => break,
+            Ok(read) => checksum.update(&buffer[..read]),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                return Ok(Some("the disk cannot read it"));
+            }
+            Err(error) => {
+                return Err(
+                    rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
+                );
+            }
+        }
+    }
+    Ok((checksum.finish() != listed).then_some("its bytes are not those that were unpacked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut listing = Listing::create(dir.path()).unwrap();
+        let mut checksum = Checksum::default();
+        checksum.update(b"123456789");
+        listing.file(b"a b/\xff", checksum).unwrap();
+        listing.finish().unwrap();
+        let bytes = std::fs::read(dir.path().join(LISTING)).unwrap();
+        assert_eq!(parse(&bytes), Some((0xcbf4_3926, 9, &b"a b/\xff"[..])));
+        assert_eq!(parse(b"cbf43926"), None);
+        assert_eq!(parse(&bytes[..bytes.len() - 1]), None);
+    }
+}
