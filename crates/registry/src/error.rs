@@ -77,6 +77,9 @@ pub enum Error {
     /// The registry that serves the directory could not do it.
     #[error("the registry that serves this directory: {0}")]
     Refused(String),
+    /// An upstream cannot be cached.
+    #[error("cache the upstreams")]
+    Upstream(#[source] crate::cache::options::UpstreamError),
     /// The access log cannot be opened.
     #[error("open the access log {}", path.display())]
     AccessLog {

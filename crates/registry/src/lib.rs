@@ -2,11 +2,13 @@
 //!
 //! One request goes through [`route`](self) (what is asked), [`access`] (may they), a handler (what it
 //! means) and [`storage`] (bytes on disk). A blob is stored once; a repository reaches it by a link of
-//! its own, so that nobody reads through one repository what only another one holds.
+//! its own, so that nobody reads through one repository what only another one holds. Repositories of other registries
+//! are cached by `cache` as they are asked for.
 #![forbid(unsafe_code)]
 
 pub mod access;
 mod body;
+mod cache;
 mod check;
 mod collect;
 mod config;
@@ -28,6 +30,7 @@ mod tls;
 mod tokens;
 mod uploads;
 
+pub use cache::options::{CacheOptions, Upstream, UpstreamError};
 pub use check::{Checked, Problem, check};
 pub use collect::{Collected, Collection};
 pub use config::ConfigError;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use towline_keyring::Secret;
 
 use crate::access::Access;
+use crate::cache::options::CacheOptions;
 
 /// What a registry is told.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Options {
     pub sparse: bool,
     /// When garbage is collected.
     pub schedule: Schedule,
+    /// The registries that it is a pull-through cache of.
+    pub cache: CacheOptions,
     /// Bounds.
     pub limits: Limits,
     /// A file that gets one JSON object a line for each request, appended.
@@ -54,6 +57,7 @@ impl Options {
             read_only: false,
             sparse: false,
             schedule: Schedule::default(),
+            cache: CacheOptions::default(),
             limits: Limits::default(),
             access_log: None,
         }

@@ -21,6 +21,7 @@ use towline_sys::format::FormatVersion;
 use towline_sys::fs::FsError;
 use towline_sys::task;
 
+use crate::cache::{Cache, CacheError};
 use crate::collect::Gate;
 use crate::control;
 use crate::error::Error;
@@ -144,6 +145,7 @@ impl Service {
         let connections = Arc::new(Semaphore::new(
             self.registry.settings.get().limits.connections,
         ));
+        let _downloads = StopDownloads(Arc::clone(&self.registry));
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             let server = Server {
@@ -174,6 +176,15 @@ impl Service {
             () = Arc::clone(&self.registry).collect_on_schedule() => {}
             () = Arc::clone(&self.registry).control(self.control) => {}
         }
+    }
+}
+
+/// Ends the downloads of the cache with the service.
+struct StopDownloads(Arc<Registry>);
+
+impl Drop for StopDownloads {
+    fn drop(&mut self) {
+        self.0.cache.stop();
     }
 }
 
@@ -244,6 +255,10 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         path: options.access_log.unwrap_or_default(),
         source,
     })?;
+    let cache = Cache::open(&root, options.cache).map_err(|error| match error {
+        CacheError::Upstream(source) => Error::Upstream(source),
+        CacheError::Fs(source) => storage(source),
+    })?;
     let registry = Registry {
         settings: Live::new(settings),
         sparse: options.sparse,
@@ -253,6 +268,7 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         keys,
         gate: Gate::default(),
         metrics,
+        cache,
     };
     Ok((lock, registry, log))
 }

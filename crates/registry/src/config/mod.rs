@@ -3,6 +3,7 @@
 //! A path in it is relative to the file's own directory. What the file says is laid over [`Options`], so that the command
 //! line's flags are the defaults; the same is done again when the file or one that it names changes.
 
+mod cache;
 mod units;
 mod watch;
 mod who;
@@ -62,6 +63,7 @@ struct Config {
     gc: GcText,
     login: Option<LoginText>,
     token: Option<Spanned<TokenText>>,
+    cache: cache::CacheText,
     limits: LimitsText,
 }
 
@@ -150,6 +152,7 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
         options.read_only = read_only;
     }
     reader.gc(&config.gc, options)?;
+    reader.cache(&config.cache, options, &mut read)?;
     config.limits.apply(options);
     Ok(read)
 }

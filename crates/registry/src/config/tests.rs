@@ -116,3 +116,31 @@ fn errors_name_line_and_column() {
     let error = read("users: absent\n").unwrap_err();
     assert!(error.contains("absent"), "{error}");
 }
+
+#[test]
+fn upstreams_are_read_with_their_logins() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    let logins = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YW5uOnNlY3JldA=="}}}"#;
+    std::fs::write(folder.path().join("hub.json"), logins).unwrap();
+    let text = "cache:\n  tagTtl: 5m\n  upstreams:\n    - {url: docker.io, logins: hub.json}\n    - {url: \"https://ghcr.io/team\", prefix: team}\n";
+    std::fs::write(&file, text).unwrap();
+    let mut options = Options::new(folder.path());
+    apply(&file, &mut options).unwrap();
+    let prefixes: Vec<_> = options
+        .cache
+        .upstreams
+        .iter()
+        .map(|one| one.prefix.as_str())
+        .collect();
+    assert_eq!(prefixes, ["docker.io", "team"]);
+    assert_eq!(
+        options.cache.upstreams[0].credential.to_string(),
+        "user ann"
+    );
+    assert!(options.cache.upstreams[1].credential.is_anonymous());
+    assert_eq!(options.cache.tag_ttl.as_secs(), 300);
+    std::fs::write(&file, "cache:\n  upstreams:\n    - url: ftp://x.example\n").unwrap();
+    let error = apply(&file, &mut options).unwrap_err().to_string();
+    assert!(error.contains("line 3") && error.contains("ftp"), "{error}");
+}

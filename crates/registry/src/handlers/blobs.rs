@@ -10,13 +10,13 @@ use towline_cause::Cause;
 use towline_oci::Digest;
 
 use super::{Answer, Registry, empty, text_header};
-use crate::body::{file, full};
+use crate::body::{Body, file, full};
 use crate::names::Repository;
 use crate::range::{Wanted, wanted};
 use crate::refusal::{Refusal, missing};
 
 impl Registry {
-    pub(super) async fn get_blob(
+    pub(crate) async fn get_blob(
         self: &Arc<Self>,
         request: &Request<Incoming>,
         name: Repository,
@@ -53,25 +53,18 @@ impl Registry {
         } else {
             wanted(range.as_deref(), total)
         };
-        let (from, to, status) = match wanted {
-            Wanted::Whole => (0, total, StatusCode::OK),
-            Wanted::Part(from, to) => (from, to, StatusCode::PARTIAL_CONTENT),
-            Wanted::Unsatisfiable => {
-                let refusal = Refusal::new(
-                    StatusCode::RANGE_NOT_SATISFIABLE,
-                    "SIZE_INVALID",
-                    "the range is outside of the blob",
-                );
-                return Err(refusal.header(header::CONTENT_RANGE, &format!("bytes */{total}")));
-            }
+        let part = match wanted {
+            Wanted::Whole => Part::whole(total),
+            Wanted::Part(from, to) => Part::of(from, to, total),
+            Wanted::Unsatisfiable => return Err(Part::unsatisfiable(total)),
         };
         let body = if head {
             full("")
         } else {
-            if from > 0 {
+            if part.from > 0 {
                 // A seek moves a number in the kernel and does not block.
                 content
-                    .seek(SeekFrom::Start(from))
+                    .seek(SeekFrom::Start(part.from))
                     .map_err(|error| Refusal {
                         internal: Some(error.to_string()),
                         ..Refusal::new(
@@ -81,26 +74,9 @@ impl Registry {
                         )
                     })?;
             }
-            file(content, to - from)
+            file(content, part.to - part.from)
         };
-        let mut answer = Response::new(body);
-        *answer.status_mut() = status;
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        if let Ok(value) = HeaderValue::from_str(&digest.to_string()) {
-            headers.insert("docker-content-digest", value);
-        }
-        if status == StatusCode::PARTIAL_CONTENT
-            && let Ok(value) = HeaderValue::from_str(&format!("bytes {from}-{}/{total}", to - 1))
-        {
-            headers.insert(header::CONTENT_RANGE, value);
-        }
-        Ok(answer)
+        Ok(blob_answer(&digest, part, body))
     }
 
     pub(super) async fn delete_blob(self: &Arc<Self>, name: Repository, digest: Digest) -> Answer {
@@ -113,6 +89,81 @@ impl Registry {
         .await?;
         Ok(empty(StatusCode::ACCEPTED, &[]))
     }
+}
+
+/// What of a blob is answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The first byte.
+    pub(crate) from: u64,
+    /// The byte after the last.
+    pub(crate) to: u64,
+    total: u64,
+    is_whole: bool,
+}
+
+impl Part {
+    /// All of it.
+    pub(crate) fn whole(total: u64) -> Self {
+        Self {
+            from: 0,
+            to: total,
+            total,
+            is_whole: true,
+        }
+    }
+
+    /// From the first to before the second byte.
+    pub(crate) fn of(from: u64, to: u64, total: u64) -> Self {
+        Self {
+            from,
+            to,
+            total,
+            is_whole: false,
+        }
+    }
+
+    /// The refusal of a part that there is not.
+    pub(crate) fn unsatisfiable(total: u64) -> Refusal {
+        let refusal = Refusal::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "SIZE_INVALID",
+            "the range is outside of the blob",
+        );
+        refusal.header(header::CONTENT_RANGE, &format!("bytes */{total}"))
+    }
+}
+
+/// The answer with a blob or a part of one.
+pub(crate) fn blob_answer(digest: &Digest, part: Part, body: Body) -> Response<Body> {
+    let Part {
+        from,
+        to,
+        total,
+        is_whole,
+    } = part;
+    let mut answer = Response::new(body);
+    *answer.status_mut() = if is_whole {
+        StatusCode::OK
+    } else {
+        StatusCode::PARTIAL_CONTENT
+    };
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Ok(value) = HeaderValue::from_str(&digest.to_string()) {
+        headers.insert("docker-content-digest", value);
+    }
+    if !is_whole
+        && let Ok(value) = HeaderValue::from_str(&format!("bytes {from}-{}/{total}", to - 1))
+    {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    answer
 }
 
 fn unknown(digest: &Digest) -> Refusal {

@@ -68,7 +68,6 @@ fn paged(body: &Value, path: &str, next: Option<String>) -> Response<Body> {
 
 impl Registry {
     pub(super) async fn tags(self: &Arc<Self>, uri: &Uri, name: Repository) -> Answer {
-        let (n, last) = asked(uri)?;
         let of = name.clone();
         let tags = self
             .blocking("list tags", move |this| {
@@ -82,9 +81,7 @@ impl Registry {
                 Ok(tags)
             })
             .await?;
-        let Page { items, next } = page(tags, n, last.as_deref(), self.settings.get().limits.page);
-        let body = json!({"name": name.as_str(), "tags": items});
-        Ok(paged(&body, &format!("/v2/{name}/tags/list"), next))
+        tags_answer(uri, &name, tags, self.settings.get().limits.page)
     }
 
     pub(super) async fn catalog(self: &Arc<Self>, uri: &Uri, caller: &Arc<Caller>) -> Answer {
@@ -114,26 +111,38 @@ impl Registry {
         name: Repository,
         subject: Digest,
     ) -> Answer {
-        let wanted = query(uri, "artifactType").into_iter().next();
-        let mut found = self
+        let found = self
             .blocking("list referrers", move |this| {
                 Ok(this.metadata.referrers(&name, &subject)?)
             })
             .await?;
-        if let Some(wanted) = &wanted {
-            found.retain(|descriptor| descriptor["artifactType"] == wanted.as_str());
-        }
-        let index =
-            json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": found});
-        let mut answer = answer(&index, media_type::OCI_INDEX);
-        if wanted.is_some() {
-            answer.headers_mut().insert(
-                "oci-filters-applied",
-                HeaderValue::from_static("artifactType"),
-            );
-        }
-        Ok(answer)
+        Ok(referrers_answer(uri, found))
     }
+}
+
+/// The answer with a page of sorted tags.
+pub(crate) fn tags_answer(uri: &Uri, name: &Repository, tags: Vec<String>, most: usize) -> Answer {
+    let (n, last) = asked(uri)?;
+    let Page { items, next } = page(tags, n, last.as_deref(), most);
+    let body = json!({"name": name.as_str(), "tags": items});
+    Ok(paged(&body, &format!("/v2/{name}/tags/list"), next))
+}
+
+/// The answer with what refers to something: all of it, or those of the type that is asked for.
+pub(crate) fn referrers_answer(uri: &Uri, mut found: Vec<Value>) -> Response<Body> {
+    let wanted = query(uri, "artifactType").into_iter().next();
+    if let Some(wanted) = &wanted {
+        found.retain(|descriptor| descriptor["artifactType"] == wanted.as_str());
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": found});
+    let mut answer = answer(&index, media_type::OCI_INDEX);
+    if wanted.is_some() {
+        answer.headers_mut().insert(
+            "oci-filters-applied",
+            HeaderValue::from_static("artifactType"),
+        );
+    }
+    answer
 }
 
 #[cfg(test)]

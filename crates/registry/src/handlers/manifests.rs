@@ -16,7 +16,7 @@ use towline_oci::{
 use towline_sys::fs::FsError;
 
 use super::{Answer, Registry, described, empty, text_header};
-use crate::body::full;
+use crate::body::{Body, full};
 use crate::collect::named;
 use crate::names::{Repository, Tag};
 use crate::refusal::{Refusal, bad, missing};
@@ -33,36 +33,21 @@ impl Registry {
         name: Repository,
         which: ManifestName,
     ) -> Answer {
-        let (digest, media_type, bytes) = self
+        let held = self
             .blocking("read a manifest", move |this| {
-                this.read_manifest(&name, &which)
+                let held = this.find_manifest(&name, &which)?;
+                held.ok_or_else(|| this.absent(&name, unknown(&which)))
             })
             .await?;
-        let mut answer = Response::new(if method == Method::HEAD {
-            full("")
-        } else {
-            full(bytes.clone())
-        });
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        let texts = [
-            ("content-type", media_type),
-            ("docker-content-digest", digest.to_string()),
-            ("etag", format!("\"{digest}\"")),
-        ];
-        for (name, value) in texts {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(name, value);
-            }
-        }
-        Ok(answer)
+        Ok(manifest_answer(method, held))
     }
 
-    fn read_manifest(
+    /// The manifest that a repository holds under a name, if it and its bytes are there.
+    pub(crate) fn find_manifest(
         &self,
         name: &Repository,
         which: &ManifestName,
-    ) -> Result<(Digest, String, Bytes), Refusal> {
+    ) -> Result<Option<Held>, Refusal> {
         let digest = match which {
             ManifestName::Digest(digest) => Some(digest.clone()),
             ManifestName::Tag(tag) => self.metadata.tag(name, tag)?,
@@ -73,14 +58,11 @@ impl Registry {
             None => None,
         };
         let (Some(digest), Some(record)) = (digest, found) else {
-            return Err(self.absent(name, unknown(which)));
+            return Ok(None);
         };
         let Some((mut file, length)) = self.blobs.open(&digest)? else {
-            let internal = Some(format!("{name} holds {digest}, whose bytes are gone"));
-            return Err(Refusal {
-                internal,
-                ..unknown(which)
-            });
+            tracing::error!("{name} holds {digest}, whose bytes are gone");
+            return Ok(None);
         };
         let mut bytes = Vec::with_capacity(
             usize::try_from(length)
@@ -92,7 +74,11 @@ impl Registry {
             .take(MAX_DOCUMENT_BYTES as u64)
             .read_to_end(&mut bytes);
         read.map_err(|error| StorageError::from(FsError::new("read", digest.to_string(), error)))?;
-        Ok((digest, record.media_type, bytes.into()))
+        Ok(Some(Held {
+            digest,
+            media_type: record.media_type,
+            bytes: bytes.into(),
+        }))
     }
 
     pub(super) async fn put_manifest(
@@ -171,18 +157,7 @@ impl Registry {
         self.all_there(name, &document)?;
         let subject = subject(&document).map(|subject| subject.digest.clone());
 
-        self.blobs.put(&digest, bytes)?;
-        let record = ManifestRecord {
-            media_type: media_type.clone(),
-            subject: subject.clone(),
-        };
-        // Before the record: an entry without its manifest is not listed, a manifest without its entry would not be found.
-        if let Some(subject) = &subject {
-            let descriptor = referrer(&media_type, &digest, bytes.len(), &document);
-            self.metadata
-                .add_referrer(name, subject, &digest, &descriptor)?;
-        }
-        self.metadata.put_manifest(name, &digest, &record)?;
+        self.store_manifest(name, &digest, &media_type, &document, bytes)?;
         for tag in &tags {
             self.metadata.set_tag(name, tag, &digest)?;
         }
@@ -193,6 +168,30 @@ impl Registry {
         headers.extend(subject.map(|subject| ("oci-subject", subject.to_string())));
         headers.extend(tags.iter().map(|tag| ("oci-tag", tag.to_string())));
         Ok(empty(StatusCode::CREATED, &headers))
+    }
+
+    /// Keeps a manifest of this digest, and its place among the referrers of its subject.
+    pub(crate) fn store_manifest(
+        &self,
+        name: &Repository,
+        digest: &Digest,
+        media_type: &str,
+        document: &Document,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        let subject = subject(document).map(|subject| subject.digest.clone());
+        self.blobs.put(digest, bytes)?;
+        let record = ManifestRecord {
+            media_type: media_type.to_owned(),
+            subject: subject.clone(),
+        };
+        // Before the record: an entry without its manifest is not listed, a manifest without its entry would not be found.
+        if let Some(subject) = &subject {
+            let descriptor = referrer(media_type, digest, bytes.len(), document);
+            self.metadata
+                .add_referrer(name, subject, digest, &descriptor)?;
+        }
+        self.metadata.put_manifest(name, digest, &record)
     }
 
     /// Whether the repository holds what a manifest names, except what is fetched elsewhere.
@@ -249,6 +248,41 @@ impl Registry {
         .await?;
         Ok(empty(StatusCode::ACCEPTED, &[]))
     }
+}
+
+/// A manifest that is held.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// The media type under which it came.
+    pub(crate) media_type: String,
+    /// Its bytes.
+    pub(crate) bytes: Bytes,
+}
+
+/// The answer with a manifest, or with its headers alone.
+pub(crate) fn manifest_answer(method: &Method, held: Held) -> Response<Body> {
+    let length = held.bytes.len();
+    let body = if method == Method::HEAD {
+        full("")
+    } else {
+        full(held.bytes)
+    };
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    let texts = [
+        ("content-type", held.media_type),
+        ("docker-content-digest", held.digest.to_string()),
+        ("etag", format!("\"{}\"", held.digest)),
+    ];
+    for (name, value) in texts {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    answer
 }
 
 /// The one field of a document that says what it is.
@@ -312,7 +346,8 @@ fn referrer(media_type: &str, digest: &Digest, size: usize, document: &Document)
     descriptor
 }
 
-fn unknown(which: &ManifestName) -> Refusal {
+/// The refusal of a manifest that is not there.
+pub(crate) fn unknown(which: &ManifestName) -> Refusal {
     let cause = match which {
         ManifestName::Tag(_) | ManifestName::Impossible(_) => Cause::TagNotFound,
         ManifestName::Digest(_) => Cause::DigestNotFound,

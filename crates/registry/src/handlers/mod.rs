@@ -16,6 +16,7 @@ use towline_sys::task;
 
 use crate::access::Caller;
 use crate::body::{Body, full};
+use crate::cache::Cache;
 use crate::collect::Gate;
 use crate::log::Entry;
 use crate::metrics::Metrics;
@@ -27,8 +28,11 @@ use crate::storage::{BlobStore, MetadataStore};
 use crate::tokens::Keys;
 use crate::uploads::Uploads;
 
+pub(crate) use blobs::{Part, blob_answer};
+pub(crate) use lists::{referrers_answer, tags_answer};
 use login::Challenge;
 pub(crate) use manifests::is_elsewhere;
+pub(crate) use manifests::{Held, manifest_answer, unknown as unknown_manifest};
 
 /// Everything that a request needs.
 #[derive(Debug)]
@@ -41,10 +45,11 @@ pub(crate) struct Registry {
     pub(crate) keys: Keys,
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) cache: Cache,
 }
 
 /// What a handler gives back.
-type Answer = Result<Response<Body>, Refusal>;
+pub(crate) type Answer = Result<Response<Body>, Refusal>;
 
 impl Registry {
     /// Answers a request, for the user that the client's certificate names if there is one, and notes in the entry who asked and why it was refused.
@@ -75,7 +80,10 @@ impl Registry {
     ) -> Answer {
         match request.uri().path() {
             "/healthz" => return Ok(text("ok\n".to_owned())),
-            "/metrics" => return Ok(text(self.metrics.text(self.uploads.count()))),
+            "/metrics" => {
+                let own = self.metrics.text(self.uploads.count());
+                return Ok(text(own + &self.cache.numbers()));
+            }
             _ => {}
         }
         let settings = self.settings.get();
@@ -95,6 +103,8 @@ impl Registry {
             }
             Route::In(name, thing) => (name, thing),
         };
+        let own_host = text_header(&request, &header::HOST);
+        let name = self.cache.meant(request.uri(), own_host, name)?;
         let action = Action::of(request.method(), &thing);
         login::authorize(&caller, &name, action, &challenge)?;
         if caller.settings.read_only && action != Action::Pull {
@@ -103,6 +113,11 @@ impl Registry {
                 "UNSUPPORTED",
                 "this registry is read-only",
             ));
+        }
+        if let Some(source) = self.cache.find(&name)
+            && let Some(answer) = self.cached(source, &request, &name, &thing).await
+        {
+            return answer;
         }
         self.dispatch(request, name, thing, &caller).await
     }
@@ -156,7 +171,7 @@ impl Registry {
     }
 
     /// Runs blocking work that may refuse.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         name: &'static str,
         work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
@@ -197,7 +212,10 @@ fn empty(status: StatusCode, headers: &[(&'static str, String)]) -> Response<Bod
 }
 
 /// A header of the request as text.
-fn text_header<'a, B>(request: &'a Request<B>, name: &header::HeaderName) -> Option<&'a str> {
+pub(crate) fn text_header<'a, B>(
+    request: &'a Request<B>,
+    name: &header::HeaderName,
+) -> Option<&'a str> {
     request.headers().get(name)?.to_str().ok()
 }
 

@@ -5,6 +5,7 @@
 )]
 
 mod access;
+mod cache;
 mod client;
 mod crash;
 mod peers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use towline_registry::access::{Access, Rule, Users, Who};
-use towline_registry::{Handle, Options, Service, Tls};
+use towline_registry::{Handle, Options, Service, Tls, Upstream};
 
 use crate::exit::{OK, Usage};
 use crate::output;
@@ -48,6 +48,13 @@ pub(crate) struct Args {
     /// Take images of which layers or platforms are missing, such as a mirror of one platform; a pull of what is missing fails
     #[arg(long, conflicts_with = "read_only")]
     sparse: bool,
+    /// Cache another registry: its images are below PREFIX here, fetched when they are asked for. PREFIX is the host unless given;
+    /// `*` makes the whole registry a cache of this one. Repeatable; see docs/cache.md
+    #[arg(long, value_name = "[PREFIX=]URL")]
+    upstream: Vec<String>,
+    /// Logins for the upstreams, in the format of docker's config.json
+    #[arg(long, value_name = "FILE", requires = "upstream")]
+    upstream_logins: Option<PathBuf>,
     /// Append one JSON line for each request to this file
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -62,6 +69,14 @@ impl Args {
         options.read_only = self.read_only;
         options.sparse = self.sparse;
         options.access_log.clone_from(&self.access_log);
+        for text in &self.upstream {
+            let mut upstream = Upstream::parse(text)
+                .map_err(|error| anyhow::Error::new(Usage(error.to_string())))?;
+            if let Some(file) = &self.upstream_logins {
+                upstream.log_in(file)?;
+            }
+            options.cache.upstreams.push(upstream);
+        }
         if let Some(file) = &self.htpasswd {
             options.access = access(file, &self.anonymous_pull)?;
         }

@@ -1,0 +1,294 @@
+//! Blobs of an upstream: served where they are held, followed where they come, begun where they are not.
+
+use std::fs::File;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use http::{Method, Request, header};
+use hyper::body::Incoming;
+use towline_cause::{Cause, Failure, Step};
+use towline_distribution::Repository as Remote;
+use towline_oci::{Descriptor, Digest};
+
+use super::fill::{Failed, Fill};
+use super::trouble::Trouble;
+use super::upstream::Source;
+use super::{SIZES_TIME, from, not_there};
+use crate::body::full;
+use crate::handlers::{Answer, Part, Registry, blob_answer, text_header};
+use crate::names::Repository;
+use crate::range::{Wanted, wanted};
+use crate::refusal::Refusal;
+
+/// What somebody who wants a blob gets.
+enum Begun {
+    /// It is held.
+    Held,
+    /// It comes.
+    Comes(Arc<Fill>),
+}
+
+impl Registry {
+    pub(super) async fn cached_blob(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        request: &Request<Incoming>,
+        name: Repository,
+        digest: Digest,
+    ) -> Answer {
+        if self.holds_blob(&name, &digest).await? {
+            source.known.answered("hit");
+            return Ok(from(self.get_blob(request, name, digest).await?, "hit"));
+        }
+        if request.method() == Method::HEAD {
+            let total = self.size_there(source, &name, &digest).await;
+            let total = total.map_err(|trouble| trouble.refusal(&source.known))?;
+            source.known.answered("miss");
+            let answer = blob_answer(&digest, Part::whole(total), full(""));
+            return Ok(from(answer, "miss"));
+        }
+        let fill = match self.begin_blob(source, &name, &digest).await? {
+            Begun::Held => {
+                source.known.answered("hit");
+                return Ok(from(self.get_blob(request, name, digest).await?, "hit"));
+            }
+            Begun::Comes(fill) => fill,
+        };
+        let progress = fill.under_way().await;
+        if let Some(Err(trouble)) = &progress.end {
+            return Err(trouble.refusal(&source.known));
+        }
+        let total = progress.size.unwrap_or_default();
+        let range = text_header(request, &header::RANGE);
+        let part = match wanted(range, total) {
+            Wanted::Whole => Part::whole(total),
+            Wanted::Part(from, to) => Part::of(from, to, total),
+            Wanted::Unsatisfiable => return Err(Part::unsatisfiable(total)),
+        };
+        source.known.answered("miss");
+        let body = fill.body(part.from, part.to);
+        Ok(from(blob_answer(&digest, part, body), "miss"))
+    }
+
+    async fn holds_blob(
+        self: &Arc<Self>,
+        name: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, Refusal> {
+        let (name, digest) = (name.clone(), digest.clone());
+        self.blocking("look for a blob", move |this| {
+            Ok(this.metadata.has_blob(&name, &digest)? && this.blobs.size(&digest)?.is_some())
+        })
+        .await
+    }
+
+    /// Joins the download of a blob, or begins one.
+    async fn begin_blob(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        name: &Repository,
+        digest: &Digest,
+    ) -> Result<Begun, Refusal> {
+        let key = (name.clone(), digest.clone());
+        let thing = format!("{name}@{digest}");
+        let _flight = self.cache.flights.enter(thing.clone()).await;
+        let running = {
+            let fills = self
+                .cache
+                .fills
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            fills.get(&key).cloned()
+        };
+        if let Some(fill) = running {
+            return Ok(Begun::Comes(fill));
+        }
+        // A download leaves the list after its blob is held: whoever misses it there finds it here.
+        if self.holds_blob(name, digest).await? {
+            return Ok(Begun::Held);
+        }
+        if let Some(trouble) = source.refuses(&thing) {
+            return Err(trouble.refusal(&source.known));
+        }
+        if self.adopt_own(source, name, digest).await? {
+            return Ok(Begun::Held);
+        }
+        let remote = source.remote(name, None).ok_or_else(|| not_there(name))?;
+        let (fill, writer) = self
+            .blocking("begin a download", move |this| {
+                Ok(Fill::begin(&this.cache.staging)?)
+            })
+            .await?;
+        self.cache
+            .fills
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, Arc::clone(&fill));
+        let download = Download {
+            registry: Arc::clone(self),
+            source: Arc::clone(source),
+            name: name.clone(),
+            digest: digest.clone(),
+            fill: Arc::clone(&fill),
+        };
+        let mut running = self
+            .cache
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while running.try_join_next().is_some() {}
+        running.spawn(download.run(writer, remote));
+        Ok(Begun::Comes(fill))
+    }
+
+    /// Links a blob whose bytes another repository brought here, once the upstream says that this repository has it too.
+    async fn adopt_own(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        name: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, Refusal> {
+        let sought = digest.clone();
+        let here = self.blocking("look for a blob", move |this| {
+            Ok(this.blobs.size(&sought)?.is_some())
+        });
+        if !here.await? {
+            return Ok(false);
+        }
+        let there = self.size_there(source, name, digest).await;
+        there.map_err(|trouble| trouble.refusal(&source.known))?;
+        let (name, digest) = (name.clone(), digest.clone());
+        self.blocking("link a blob", move |this| {
+            let adding = this.gate.adding();
+            adding.note(&name, [&digest]);
+            // It may have been collected meanwhile.
+            let here = this.blobs.size(&digest)?.is_some();
+            if here {
+                this.metadata.link_blob(&name, &digest)?;
+            }
+            Ok(here)
+        })
+        .await
+    }
+
+    /// The size that the upstream says a blob has.
+    async fn size_there(
+        &self,
+        source: &Arc<Source>,
+        name: &Repository,
+        digest: &Digest,
+    ) -> Result<u64, Trouble> {
+        let thing = format!("{name}@{digest}");
+        if let Some(trouble) = source.refuses(&thing) {
+            return Err(trouble);
+        }
+        let nowhere = || {
+            Failure::new(
+                Cause::RepositoryNotFound,
+                Step::Reference,
+                format!("{name} is no repository of the upstream"),
+            )
+        };
+        let remote = source.remote(name, None).ok_or_else(nowhere)?;
+        let head = remote
+            .head_blob(digest)
+            .await
+            .map_err(|failure| source.failed(&thing, failure))?;
+        let Some(size) = head.size else {
+            let words = format!("{} does not say how long blob {digest} is", head.endpoint);
+            let failure =
+                Failure::new(Cause::RegistryMisconfigured, Step::Fetch, words).at(head.endpoint);
+            return Err(source.failed(&thing, failure));
+        };
+        self.cache.sizes.put(
+            (name.clone(), digest.clone()),
+            size,
+            Instant::now(),
+            SIZES_TIME,
+        );
+        Ok(size)
+    }
+}
+
+/// A download on its way, apart from whoever asked for it first: it goes on when they leave.
+struct Download {
+    registry: Arc<Registry>,
+    source: Arc<Source>,
+    name: Repository,
+    digest: Digest,
+    fill: Arc<Fill>,
+}
+
+impl Download {
+    async fn run(self, writer: File, remote: Remote) {
+        let thing = format!("{}@{}", self.name, self.digest);
+        match self.fetch(writer, &remote).await {
+            Ok(bytes) => {
+                self.source.known.filled(bytes);
+                self.source.well(&thing);
+                self.fill.done();
+            }
+            Err(trouble) => self.fill.fail(trouble),
+        }
+    }
+
+    async fn fetch(&self, writer: File, remote: &Remote) -> Result<u64, Trouble> {
+        // Never closed.
+        let _permit = self.source.downloads.acquire().await.ok();
+        let thing = format!("{}@{}", self.name, self.digest);
+        let cache = &self.registry.cache;
+        let known = cache
+            .sizes
+            .get(&(self.name.clone(), self.digest.clone()), Instant::now());
+        let size = match known {
+            Some(size) => size,
+            None => {
+                self.registry
+                    .size_there(&self.source, &self.name, &self.digest)
+                    .await?
+            }
+        };
+        let most = self.registry.settings.get().limits.blob_bytes;
+        if size > most {
+            let words = format!(
+                "blob {} has {size} bytes, and this registry takes at most {most}",
+                self.digest
+            );
+            return Err(self.source.failed(
+                &thing,
+                Failure::new(Cause::ImageTooLarge, Step::Fetch, words),
+            ));
+        }
+        let wanted = Descriptor::new("application/octet-stream", self.digest.clone(), size);
+        let (registry, name, digest) = (
+            Arc::clone(&self.registry),
+            self.name.clone(),
+            self.digest.clone(),
+        );
+        let done = self.fill.download(writer, remote, wanted, move |staged| {
+            let adding = registry.gate.adding();
+            adding.note(&name, [&digest]);
+            registry.blobs.adopt(staged, &digest)?;
+            registry.metadata.link_blob(&name, &digest)
+        });
+        match done.await {
+            Ok(()) => Ok(size),
+            Err(Failed::Upstream(failure)) => Err(self.source.failed(&thing, failure)),
+            Err(Failed::Storage(error)) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let stopped = Failure::new(Cause::ConnectionReset, Step::Fetch, "this registry stops");
+        self.fill.fail(stopped.into());
+        let key = (self.name.clone(), self.digest.clone());
+        self.registry
+            .cache
+            .fills
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
+    }
+}
