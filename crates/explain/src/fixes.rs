@@ -470,4 +470,58 @@ mod tests {
                 .contains("serviceaccount default")
         );
     }
+
+    #[test]
+    fn only_what_needs_no_decision_is_certain() {
+        let slip = |alike: Option<&str>| Proof {
+            tags_near: vec!["v1.0".into(), "v2.0".into()],
+            tag_alike: alike.map(str::to_owned),
+            ..Proof::default()
+        };
+        for (owner, alike, confidence, want) in [
+            (Some("Deployment"), Some("v1.0"), Confidence::Proven, true),
+            (None, Some("v1.0"), Confidence::Proven, true),
+            (Some("Deployment"), Some("v1.0"), Confidence::Likely, false),
+            (Some("Deployment"), None, Confidence::Proven, false),
+            (Some("CronJob"), Some("v1.0"), Confidence::Proven, false),
+            (Some("Job"), Some("v1.0"), Confidence::Proven, false),
+            (Some("Rollout"), Some("v1.0"), Confidence::Proven, false),
+        ] {
+            let (target, proof) = (target(owner), slip(alike));
+            let image = Reference::parse(&target.image).unwrap();
+            let ground = Ground {
+                target: &target,
+                image: Some(&image),
+                secrets: &[],
+                spare_secret: None,
+                account_names_it: false,
+                service_account: "default",
+                proof: Some(&proof),
+            };
+            let verdict = Verdict {
+                cause: Some(Cause::TagNotFound),
+                step: None,
+                confidence,
+                alternatives: vec![],
+            };
+            let fixes = fixes(&ground, &verdict);
+            let certain: Vec<bool> = fixes.iter().map(|fix| fix.certain).collect();
+            assert_eq!(certain, [want, false], "{owner:?} {alike:?} {confidence}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_its_set_would_keep_goes_too() {
+        let proof = Proof {
+            tags_near: vec!["v1.0".into()],
+            ..Proof::default()
+        };
+        let told = commands(
+            &target(Some("StatefulSet")),
+            Cause::TagNotFound,
+            &[],
+            &proof,
+        );
+        assert_eq!(told[1], "kubectl -n shop delete pod web-1");
+    }
 }
