@@ -20,6 +20,8 @@ pub mod facts;
 mod fault;
 mod guard;
 mod manifest;
+#[cfg(test)]
+mod mutate;
 mod options;
 mod ping;
 mod pool;

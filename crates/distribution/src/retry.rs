@@ -230,6 +230,54 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_is_asked_again_for_what_may_pass() {
+        let secs = Duration::from_secs;
+        for (cause, wait, want) in [
+            (Cause::TagNotFound, None, Seen::Final),
+            (Cause::NoCredentials, None, Seen::Final),
+            (Cause::DigestMismatch, None, Seen::Final),
+            (Cause::TlsUnknownAuthority, None, Seen::Final),
+            (Cause::ProxyAuthRequired, None, Seen::Final),
+            (Cause::DnsNameNotFound, None, Seen::Final),
+            (Cause::RateLimited, None, Seen::Busy { wait: None }),
+            (
+                Cause::RateLimited,
+                Some(secs(7)),
+                Seen::Busy {
+                    wait: Some(secs(7)),
+                },
+            ),
+            (
+                Cause::RegistryError,
+                Some(secs(7)),
+                Seen::Busy {
+                    wait: Some(secs(7)),
+                },
+            ),
+            (Cause::RegistryError, None, Seen::Passing { most: 3 }),
+            (Cause::ConnectionRefused, None, Seen::Passing { most: 2 }),
+            (Cause::ConnectionTimeout, None, Seen::Passing { most: 2 }),
+            (
+                Cause::TokenServiceUnreachable,
+                None,
+                Seen::Passing { most: 2 },
+            ),
+            (
+                Cause::ConnectionReset,
+                None,
+                Seen::Passing { most: u32::MAX },
+            ),
+        ] {
+            let failure = Failure::new(cause, towline_cause::Step::Resolve, "words");
+            let failure = match wait {
+                Some(wait) => failure.retry_after(wait),
+                None => failure,
+            };
+            assert_eq!(of_failure(&failure), want, "{cause}");
+        }
+    }
+
+    #[test]
     fn retry_after_in_both_forms() {
         let now: jiff::Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
         for (value, want) in [

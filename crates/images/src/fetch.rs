@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use towline_cause::{Failure, Step};
+use towline_cause::{Cause, Failure, Step};
 use towline_distribution::{BlobStream, Repository};
 use towline_oci::{Descriptor, Digest};
 use towline_store::{Spool, Store};
@@ -116,7 +116,17 @@ impl Fetch {
                 ceilings: self.ceilings,
                 rights: self.rights,
             });
-            match self.pass(index, job, Arc::clone(&guards)).await? {
+            let passed = match self.pass(index, job, Arc::clone(&guards)).await {
+                // Wrong bytes of one endpoint say nothing of another; they were dropped, and whoever sent them comes last now.
+                Err(failure)
+                    if failure.cause() == Cause::DigestMismatch
+                        && self.repository.distrust(&descriptor.digest) =>
+                {
+                    continue;
+                }
+                passed => passed?,
+            };
+            match passed {
                 Pass::Done => break,
                 Pass::Stopped => return Err(self.gave_up()),
                 Pass::Stale => {}

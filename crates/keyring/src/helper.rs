@@ -35,13 +35,23 @@ pub enum HelperError {
         /// The bound, in seconds.
         seconds: u64,
     },
-    /// It has no login for the server, or said that it failed. Its output is not shown, it may hold the login.
+    /// It has no login for the server.
     #[error("credential helper {program} has no login for {server}")]
     NotFound {
         /// The program.
         program: String,
         /// What it was asked for.
         server: String,
+    },
+    /// It failed otherwise. Its output is not shown, it may hold the login.
+    #[error("credential helper {program} failed for {server} ({status})")]
+    Failed {
+        /// The program.
+        program: String,
+        /// What it was asked for.
+        server: String,
+        /// How it ended.
+        status: String,
     },
     /// Its answer is not the JSON that is expected.
     #[error("credential helper {program} answered something that is not a login")]
@@ -58,7 +68,11 @@ pub fn get(name: &str, server: &str, timeout: Duration) -> Result<Credential, He
             name: name.to_owned(),
         });
     }
-    let program = format!("docker-credential-{name}");
+    ask(&format!("docker-credential-{name}"), server, timeout)
+}
+
+fn ask(program: &str, server: &str, timeout: Duration) -> Result<Credential, HelperError> {
+    let program = program.to_owned();
     let run = |source| HelperError::Run {
         program: program.clone(),
         source,
@@ -98,9 +112,17 @@ pub fn get(name: &str, server: &str, timeout: Duration) -> Result<Credential, He
     drop(reader.join());
     let answer = answer.map_err(run)?;
     if !status.success() {
-        return Err(HelperError::NotFound {
-            program,
-            server: server.to_owned(),
+        let server = server.to_owned();
+        // The words that Docker's library of helpers has for it, on stdout.
+        let none = String::from_utf8_lossy(&answer).contains("credentials not found");
+        return Err(if none {
+            HelperError::NotFound { program, server }
+        } else {
+            HelperError::Failed {
+                program,
+                server,
+                status: status.to_string(),
+            }
         });
     }
     read_answer(&answer).ok_or(HelperError::Answer { program })
@@ -136,6 +158,41 @@ mod tests {
             Some(Credential::IdentityToken("t".into()))
         );
         assert_eq!(login("credentials not found in native keychain"), None);
+    }
+
+    #[test]
+    fn programs_that_answer_refuse_fail_and_never_end() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = std::env::temp_dir().join(format!("towline-helper-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let asked = |name: &str, script: &str, seconds| {
+            let path = folder.join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let got = ask(
+                path.to_str().unwrap(),
+                "r.corp",
+                Duration::from_secs(seconds),
+            );
+            match got {
+                Ok(credential) => credential.to_string(),
+                Err(error) => {
+                    assert!(!error.to_string().contains("canary"), "{error}");
+                    error.to_string()
+                }
+            }
+        };
+        let login = r#"read s; echo "{\"Username\":\"$s\",\"Secret\":\"canary\"}""#;
+        assert_eq!(asked("good", login, 60), "user r.corp");
+        let none = "echo 'credentials not found in native keychain'; exit 1";
+        assert!(asked("none", none, 60).contains("has no login for r.corp"));
+        let broken = "echo canary; echo canary >&2; exit 3";
+        assert!(asked("broken", broken, 60).contains("failed for r.corp (exit status: 3)"));
+        assert!(asked("odd", "echo canary", 60).contains("not a login"));
+        assert!(asked("slow", "exec sleep 600", 1).contains("no answer within 1 s"));
+        let endless = "while :; do echo canarycanarycanary || exit 0; done";
+        assert!(!asked("endless", endless, 60).contains("within"));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

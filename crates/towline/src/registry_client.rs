@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use towline_distribution::{Client, Options, PlainHttp, Resolver, Sources};
-use towline_keyring::{Candidate, Credential, Origin};
+use towline_keyring::helper::HelperError;
+use towline_keyring::{Candidate, Credential, Login, Origin};
 
 use crate::exit::Usage;
+
+/// How long a credential helper may take: some open a window or ask a cloud.
+const HELPER: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Where mirrors are configured.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -137,18 +141,33 @@ impl RegistryArgs {
         let Some(file) = &self.authfile else {
             return Ok(Vec::new());
         };
+        let Ok(reference) = towline_oci::Reference::parse(image) else {
+            return Ok(Vec::new());
+        };
         let bytes = std::fs::read(file)
             .with_context(|| format!("read the login file {}", file.display()))?;
         let logins = towline_keyring::Logins::parse(&bytes)
             .with_context(|| format!("read the login file {}", file.display()))?;
-        let Ok(reference) = towline_oci::Reference::parse(image) else {
-            return Ok(Vec::new());
+        let candidate = match logins.find(&reference, file) {
+            Login::Stored(candidate) => candidate,
+            Login::None => return Ok(Vec::new()),
+            Login::Helper { helper, server } => {
+                match towline_keyring::helper::get(&helper, &server, HELPER) {
+                    Ok(credential) => Candidate {
+                        credential,
+                        origin: Origin::AuthFile(file.clone()),
+                    },
+                    // A helper that knows no login for this registry is as a file without one: the image may be public.
+                    Err(HelperError::NotFound { .. }) => return Ok(Vec::new()),
+                    Err(error) => {
+                        return Err(anyhow::Error::new(error).context(format!(
+                            "ask the credential helper that {} names for {server}",
+                            file.display()
+                        )));
+                    }
+                }
+            }
         };
-        let mut ring = towline_keyring::Keyring::new();
-        ring.add(
-            &logins.keys(),
-            &towline_keyring::Source::AuthFile(file.clone()),
-        );
-        Ok(ring.lookup(&reference))
+        Ok(vec![candidate])
     }
 }

@@ -41,12 +41,20 @@ pub(crate) fn fold(mut failures: Vec<(bool, Failure)>) -> Option<Failure> {
         return Some(best);
     }
     let list: Vec<String> = others.iter().map(line).collect();
+    // Where the registry itself could not be asked, what its mirrors said stays possible.
+    let mut open: Vec<Cause> = Vec::new();
+    if is_unreached(&best) {
+        let answers = others.iter().filter(|other| !is_unreached(other));
+        open.extend(answers.map(Failure::cause));
+        open.dedup();
+    }
     Some(
-        best.adding(&format!(
-            "; other endpoints failed too: {}",
-            list.join("; ")
-        ))
-        .and_others(others),
+        best.or_else(open)
+            .adding(&format!(
+                "; other endpoints failed too: {}",
+                list.join("; ")
+            ))
+            .and_others(others),
     )
 }
 
@@ -108,6 +116,11 @@ mod tests {
             assert_eq!(folded.others().len(), count);
             assert!(folded.detail().contains("other endpoints failed too"));
         }
+        let unsure = fold(vec![
+            (true, failure(Cause::TagNotFound)),
+            (false, failure(Cause::ConnectionTimeout)),
+        ]);
+        assert_eq!(unsure.unwrap().alternatives(), [Cause::TagNotFound]);
         assert!(fold(vec![]).is_none());
         assert_eq!(
             fold(vec![(false, failure(Cause::TagNotFound))])

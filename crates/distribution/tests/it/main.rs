@@ -1,6 +1,7 @@
 //! The client against servers that are scripted byte by byte, and against a real registry.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod appendix;
 mod auth;
 mod blob;
 mod endpoints;
