@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use towline_cause::{Cause, Failure, Step};
 
-use crate::said::Said;
+use crate::said::{Said, Upstream};
 use crate::session::{Asking, Got, Session};
 use crate::target::{Subject, Target};
 use crate::url::Origin;
@@ -34,6 +34,9 @@ pub(crate) fn of_status(
     said: &Said,
     wait: Option<Duration>,
 ) -> Failure {
+    if let Some(upstream) = said.upstream.as_ref().filter(|_| status.is_server_error()) {
+        return of_upstream(origin, asking, status, said, upstream);
+    }
     let (cause, alternatives, why) = meaning(target, asking, status, said);
     let step = match cause {
         Cause::NoCredentials
@@ -59,6 +62,36 @@ pub(crate) fn of_status(
         Some(wait) => failure.retry_after(wait),
         None => failure,
     }
+}
+
+/// A cache that failed against its upstream and says why: the cache is what failed for whoever pulls, the upstream's cause stands beside it.
+fn of_upstream(
+    origin: &Origin,
+    asking: &Asking,
+    status: StatusCode,
+    said: &Said,
+    upstream: &Upstream,
+) -> Failure {
+    let (name, cause) = (&upstream.name, &upstream.cause);
+    let step = upstream.step.unwrap_or(asking.step);
+    let place = upstream.endpoint.as_deref().unwrap_or(name);
+    let beneath = Failure::new(
+        cause.cause(),
+        step,
+        format!("the cache at {origin} was refused so by its upstream {name}"),
+    )
+    .at(place);
+    Failure::new(
+        Cause::ProxyCacheFailed,
+        asking.step,
+        format!(
+            "the cache at {origin} does not get it from its upstream {name}: {cause} at step {step}, at {place}: {} was answered {}",
+            asking.what,
+            said.with_status(status)
+        ),
+    )
+    .at(origin.to_string())
+    .with_others(vec![beneath])
 }
 
 fn meaning(

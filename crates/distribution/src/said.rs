@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde::Deserialize;
+use towline_cause::{CauseName, Step};
 use towline_keyring::{Credential, redact};
 
 /// An error answer as a person needs it. All texts are printable, bounded and without secrets.
@@ -13,6 +14,33 @@ pub(crate) struct Said {
     pub(crate) message: String,
     /// Whether it is a web page.
     pub(crate) html: bool,
+    /// What a pull-through cache says of its upstream.
+    pub(crate) upstream: Option<Box<Upstream>>,
+}
+
+/// Why a pull-through cache did not get something, as it says it in the error's detail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    /// How the cache calls its upstream.
+    pub(crate) name: String,
+    /// The upstream's cause.
+    pub(crate) cause: CauseName,
+    /// Where the cache's own pull stopped.
+    pub(crate) step: Option<Step>,
+    /// Scheme, host and port that failed.
+    pub(crate) endpoint: Option<String>,
+}
+
+impl Upstream {
+    fn read(detail: &serde_json::Value) -> Option<Self> {
+        let text = |name: &str| detail.get(name)?.as_str();
+        Some(Self {
+            name: clean(text("upstream")?),
+            cause: CauseName::parse(text("cause")?),
+            step: text("step").and_then(Step::from_name),
+            endpoint: text("endpoint").map(clean),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -35,6 +63,8 @@ struct One {
     code: Option<serde_json::Value>,
     #[serde(default)]
     message: Option<serde_json::Value>,
+    #[serde(default)]
+    detail: Option<serde_json::Value>,
 }
 
 const MOST_CODES: usize = 4;
@@ -74,7 +104,7 @@ impl Said {
                 message: between(start, "<Message>", "</Message>")
                     .map(clean)
                     .unwrap_or_default(),
-                html: false,
+                ..Self::default()
             };
         }
         Self::plain(start)
@@ -152,6 +182,9 @@ fn of_json(text: &str) -> Option<Said> {
     for one in read.listed.unwrap_or_default().into_iter().take(MOST_CODES) {
         if let Some(code) = one.code {
             said.codes.push(clean(&word(&code)));
+        }
+        if let (None, Some(detail)) = (&said.upstream, &one.detail) {
+            said.upstream = Upstream::read(detail).map(Box::new);
         }
         if let (true, Some(message)) = (said.message.is_empty(), one.message) {
             said.message = clean(&word(&message));
@@ -293,6 +326,34 @@ mod tests {
                     html
                 ),
                 "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_cache_says_of_its_upstream() {
+        let body = r#"{"errors":[{"code":"UNAVAILABLE","message":"m","detail":{"upstream":"docker.io","cause":"DnsNameNotFound","step":"dns","endpoint":"https://registry-1.docker.io"}}]}"#;
+        let upstream = Said::read("application/json", body.as_bytes())
+            .upstream
+            .unwrap();
+        assert_eq!(upstream.cause.as_str(), "DnsNameNotFound");
+        assert_eq!(upstream.step, Some(Step::Dns));
+        assert_eq!(
+            (upstream.name.as_str(), upstream.endpoint.as_deref()),
+            ("docker.io", Some("https://registry-1.docker.io"))
+        );
+        for detail in [
+            "null",
+            "[]",
+            "\"x\"",
+            r#"{"cause":"x"}"#,
+            r#"{"cause":1,"upstream":"x"}"#,
+        ] {
+            let body = format!(r#"{{"errors":[{{"code":"X","detail":{detail}}}]}}"#);
+            assert_eq!(
+                Said::read("application/json", body.as_bytes()).upstream,
+                None,
+                "{detail}"
             );
         }
     }

@@ -556,3 +556,61 @@ async fn a_passing_fault_is_not_seen_by_the_client() {
     assert_eq!(line.get(&format!("blobs/{digest}")).await.body, bytes);
     assert_eq!(line.seen("GET", "/blobs/"), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_client_learns_the_upstreams_cause() {
+    use towline_cause::{Cause, Step};
+    use towline_distribution::{Client, Options, Trace};
+    use towline_keyring::Credential;
+    let line = Line::new(|_| {}).await;
+    line.push(&image(11), "v1").await;
+    let client = Client::new(Options::default()).unwrap();
+    let resolve = async |tag: &str| {
+        let name = format!("{}/up/team/app:{tag}", line.cache.address());
+        let reference = towline_oci::Reference::parse(&name).unwrap();
+        let repository = client.repository(&reference, Credential::Anonymous, Trace::default());
+        repository.once().resolve().await
+    };
+    assert!(resolve("v1").await.is_ok());
+    assert_eq!(resolve("v2").await.unwrap_err().cause(), Cause::TagNotFound);
+    line.network.set_rules(vec![Rule::on(
+        "*",
+        Fault::Error {
+            status: 403,
+            code: "DENIED".to_owned(),
+            message: "no".to_owned(),
+        },
+    )]);
+    let failure = resolve("v3").await.unwrap_err();
+    let network = format!("http://{}", line.network.local_addr());
+    assert_eq!(failure.cause(), Cause::ProxyCacheFailed);
+    assert_eq!(
+        failure.endpoint().unwrap(),
+        format!("http://{}", line.cache.address())
+    );
+    assert!(
+        failure.detail().contains("NoCredentials") && failure.detail().contains(&network),
+        "{}",
+        failure.detail()
+    );
+    let beneath = &failure.others()[0];
+    assert_eq!(
+        (beneath.cause(), beneath.step(), beneath.endpoint()),
+        (
+            Cause::NoCredentials,
+            Step::Authenticate,
+            Some(network.as_str())
+        )
+    );
+    line.network.set_rules(vec![Rule::on(
+        "*",
+        Fault::RateLimit {
+            retry_after: Some("60".to_owned()),
+        },
+    )]);
+    let limited = resolve("v4").await.unwrap_err();
+    assert_eq!(
+        (limited.cause(), limited.wait()),
+        (Cause::RateLimited, Some(Duration::from_secs(60)))
+    );
+}
