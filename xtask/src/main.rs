@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod edges;
+mod score;
 mod tidy;
 
 /// Chores of the workspace.
@@ -26,6 +27,12 @@ enum Task {
     /// Measures Towline beside its peers
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// How well the causes are read from the messages of the file that TOWLINE_CORPUS names
+    Score {
+        /// List the messages that are not read rightly
+        #[arg(short, long)]
+        verbose: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -36,6 +43,7 @@ fn main() -> ExitCode {
         }),
         Task::Edges => edges::problems(&root()),
         Task::Bench(bench) => return bench.run(&root()),
+        Task::Score { verbose } => return score::run(&root(), verbose),
     };
     report(problems)
 }

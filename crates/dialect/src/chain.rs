@@ -18,6 +18,9 @@ pub(crate) struct Chain {
 /// Most links that are kept; a real chain has a dozen.
 const MAX_LINKS: usize = 128;
 
+/// Longest quoted name, in bytes: a quote that is not closed within is none. It bounds the time that a hostile text takes.
+const MAX_NAME: usize = 4096;
+
 /// Words before a quoted name; such a name is one unit whatever it holds.
 const INTRODUCERS: &[&str] = &[
     "image",
@@ -155,7 +158,8 @@ fn unit_end(text: &str, at: usize) -> Option<usize> {
     }
     let bytes = text.as_bytes();
     let mut end = at + 1;
-    while end < bytes.len() {
+    let last = bytes.len().min(at + MAX_NAME);
+    while end < last {
         match bytes[end] {
             b'\\' => end += 1,
             found if found == quote => {

@@ -22,6 +22,7 @@ pub mod scan;
 mod scrub;
 pub mod secrets;
 mod target;
+pub mod text;
 mod world;
 
 pub use action::{Action, ApplyError, Login};

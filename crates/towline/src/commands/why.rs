@@ -15,6 +15,7 @@ use crate::registry_client::RegistryArgs;
 mod answer;
 mod fix;
 mod markdown;
+mod message;
 mod target;
 mod text;
 mod watch;
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// pod/NAME, deployment/NAME, ..., or an image such as ghcr.io/team/app:v1; repeatable
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
+    /// Read what was pasted instead: a message, `kubectl describe pod`, `get events`, pods as YAML or JSON; - is standard input
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["targets", "all_namespaces"], allow_hyphen_values = true)]
+    message: Option<String>,
     /// Every pod of every namespace
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -70,6 +74,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(message) = &args.message {
+        let answer = message::read(message)?;
+        answer.print(args.output)?;
+        return Ok(ExitCode::from(answer.code()));
+    }
     let given = args.cluster.namespace.as_deref();
     // The namespace is that of the context, which is not read for images.
     let asked = target::read(
