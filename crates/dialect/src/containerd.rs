@@ -190,6 +190,10 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         return Some(stated(Cause::ContentStoreCorrupt));
     }
     if plain.starts_with("snapshotter not loaded")
+        || (plain.starts_with("layer _ unavailable")
+            && chain
+                .starts("failed to prepare extraction snapshot")
+                .is_some())
         || plain.starts_with("failed to find image ref of snapshot")
     {
         return Some(stated(Cause::SnapshotterFailed));
@@ -207,6 +211,7 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         "unexpected eof",
         "invalid tar header",
         "operation not permitted",
+        "operation not supported",
         "permission denied",
         "not a directory",
         "no such file or directory",

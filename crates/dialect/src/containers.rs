@@ -47,6 +47,9 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
     {
         return Some(stated(Cause::PlatformMismatch));
     }
+    if plain.starts_with("image operating system _ cannot be used on this platform") {
+        return Some(stated(Cause::PlatformMismatch));
+    }
     if plain.starts_with("no child with platform ") {
         return Some(stated(Cause::PlatformMismatch));
     }

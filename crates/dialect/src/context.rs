@@ -305,6 +305,7 @@ fn leading_status(plain: &str) -> Option<u16> {
 fn inline_status(plain: &str) -> Option<u16> {
     let after = [
         "error parsing http ",
+        "invalid status code from registry ",
         "unexpected status code ",
         "unexpected status ",
     ]

@@ -15,6 +15,14 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     {
         return Some(stated(Cause::PlatformMismatch));
     }
+    if plain.starts_with("image with reference ")
+        && plain.contains("does not match the specified platform")
+    {
+        return Some(stated(Cause::PlatformMismatch));
+    }
+    if plain.starts_with("cannot connect to the docker daemon at ") {
+        return Some(stated(Cause::RuntimeUnavailable));
+    }
     if plain.starts_with("manifest for ") && plain.ends_with(" not found") {
         return Some(no_manifest(chain, context));
     }
@@ -41,7 +49,16 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         .links()
         .iter()
         .any(|link| link.plain.contains("applylayer exit status"));
-    let refused = matches!(plain, "permission denied" | "operation not permitted");
+    let refused = matches!(
+        plain,
+        "permission denied"
+            | "operation not permitted"
+            | "operation not supported"
+            | "invalid argument"
+            | "file exists"
+            | "not a directory"
+            | "file name too long"
+    );
     let unpacking = applying || chain.starts("error processing tar file").is_some();
     if (context.unpack && plain == "invalid tar header")
         || (unpacking && (refused || plain == "invalid tar header"))

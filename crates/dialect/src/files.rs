@@ -20,10 +20,15 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     }
     match plain {
         "no space left on device" => Some(stated(Cause::NoSpaceLeft)),
+        "disk quota exceeded" => Some(likely(Cause::NoSpaceLeft, &[Cause::QuotaExceeded])),
         "input/output error" => Some(likely(Cause::DiskError, &[Cause::NoSpaceLeft])),
         "read-only file system" => Some(likely(Cause::FilesystemReadOnly, &[Cause::DiskError])),
         "too many open files" => Some(stated(Cause::TooManyOpenFiles)),
-        "operation not permitted" | "invalid argument"
+        // containerd appends a hint in brackets.
+        "operation not permitted"
+        | "invalid argument"
+        | "operation not permitted (hint"
+        | "invalid argument (hint"
             if chown(chain.before(at)) && context.unpack =>
         {
             Some(likely(

@@ -48,7 +48,7 @@ fn dns(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         .nth(1)
         .unwrap_or_default();
     let failed = match plain {
-        "no such host" => false,
+        "no such host" | "no such host is known" => false,
         "server misbehaving"
         | "temporary failure in name resolution"
         | "try again"
@@ -128,6 +128,19 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
                 Cause::RegistryError,
             ],
         ),
+        // A connection that was open and went silent ends so, too.
+        "connection timed out" | "operation timed out" if dialled || context.request => (
+            Cause::ConnectionTimeout,
+            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
+        ),
+        _ if dialled && windows_refused(plain) => (Cause::ConnectionRefused, &[]),
+        _ if dialled && windows_timeout(plain) => (
+            Cause::ConnectionTimeout,
+            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
+        ),
+        _ if cut(plain) && (context.request || context.fetch) && !context.unpack => {
+            (Cause::ConnectionReset, &[Cause::RegistryError])
+        }
         "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
         "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
         _ => return None,
@@ -152,6 +165,25 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     } else {
         likely(cause, others)
     })
+}
+
+/// Windows' words for a refused connection.
+fn windows_refused(plain: &str) -> bool {
+    plain.starts_with("no connection could be made because the target machine actively refused it")
+}
+
+/// Windows' words for a host that does not answer.
+fn windows_timeout(plain: &str) -> bool {
+    plain.starts_with(
+        "a connection attempt failed because the connected party did not properly respond",
+    )
+}
+
+/// Words of a connection that the other side, or something between, ended in the middle.
+fn cut(plain: &str) -> bool {
+    matches!(plain, "broken pipe" | "use of closed network connection")
+        || plain.starts_with("server sent goaway and closed the connection")
+        || (plain.starts_with("stream id ") && plain.ends_with("received from peer"))
 }
 
 /// A refused connection: on loopback the image may name the node itself; another name that leads there resolves wrongly.

@@ -13,3 +13,4 @@ mod corpus;
 mod first;
 mod names;
 mod peers;
+mod world;

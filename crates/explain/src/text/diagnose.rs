@@ -7,6 +7,7 @@ use towline_oci::Reference;
 use super::seen::{Container, MAX_PODS, Pod, Said, Seen, is_pull_reason};
 use crate::decide::Verdict;
 use crate::fixes::{self, Ground};
+use crate::scrub::scrub;
 use crate::secrets::{SecretFact, SecretState};
 use crate::{Diagnosis, Evidence, Fix, Retry, Target};
 
@@ -329,7 +330,7 @@ fn one(case: Case<'_>) -> Diagnosis {
         "this rests on the pasted text alone: neither cluster nor registry was asked".to_owned(),
     ];
     unread.extend(attempts.map(|count| format!("the kubelet said so {count} times")));
-    Diagnosis {
+    scrub(Diagnosis {
         pulls,
         cause: verdict.cause,
         step: verdict.step,
@@ -341,7 +342,7 @@ fn one(case: Case<'_>) -> Diagnosis {
         fixes,
         unread,
         ..Diagnosis::about(target)
-    }
+    })
 }
 
 fn verdict(
@@ -443,7 +444,7 @@ fn summary(
     }
 }
 
-/// The sentences that the verdict rests on, newest first, without what is secret in their URLs.
+/// The sentences that the verdict rests on, newest first.
 fn evidence(pod: &Pod, statements: &[Statement], verdict: &Verdict) -> Vec<Evidence> {
     let from = pod.node.as_ref().map_or_else(
         || "the pasted text".to_owned(),
@@ -469,33 +470,18 @@ fn evidence(pod: &Pod, statements: &[Statement], verdict: &Verdict) -> Vec<Evide
         .collect()
 }
 
-/// One line, bounded, with the query values of its URLs taken out.
+/// One line, bounded.
 fn quote(text: &str) -> String {
     let mut end = text.len().min(MAX_QUOTE);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    let words: Vec<String> = text[..end].split_whitespace().map(word).collect();
+    let words: Vec<&str> = text[..end].split_whitespace().collect();
     let mut line = words.join(" ");
     if end < text.len() {
         line.push_str(" ...");
     }
     line
-}
-
-fn word(word: &str) -> String {
-    let Some(start) = word.find("http://").or_else(|| word.find("https://")) else {
-        return word.to_owned();
-    };
-    let end = word[start..]
-        .find(['"', '\'', '\\', '>', ')', ','])
-        .map_or(word.len(), |at| start + at);
-    format!(
-        "{}{}{}",
-        &word[..start],
-        towline_keyring::redact::url(&word[start..end]),
-        &word[end..]
-    )
 }
 
 /// The cause's fixes for what could be seen, and the command that decides what the text leaves open.

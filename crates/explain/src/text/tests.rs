@@ -245,8 +245,10 @@ fn hostile_pastes_are_bounded() {
     let bomb = "apiVersion: v1\na: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
                 d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
     let quotes = "\\\"".repeat(40_000);
-    let binary: String = (0..200_000_u32)
-        .map(|n| char::from((n * 7 % 256) as u8))
+    let binary: String = (0..=255_u8)
+        .cycle()
+        .take(200_000)
+        .map(|n| char::from(n.wrapping_mul(7)))
         .collect();
     let rows = "1m Warning Failed pod/a-1 Failed to pull image \"a\": x\n".repeat(20_000);
     for text in [

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
     /// Read what was pasted instead: a message, `kubectl describe pod`, `get events`, pods as YAML or JSON; - is standard input
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["targets", "all_namespaces"], allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["targets", "all_namespaces", "watch", "fix"], allow_hyphen_values = true)]
     message: Option<String>,
     /// Every pod of every namespace
     #[arg(short = 'A', long)]
