@@ -56,10 +56,12 @@ impl Target {
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some(namespace) = &self.namespace else {
-            return write!(f, "image {}", self.image);
-        };
-        write!(f, "{} {namespace}/{}", self.kind.to_lowercase(), self.name)?;
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.to_lowercase(), self.name)?,
+            // A text that was pasted may name a pod and not its namespace.
+            None if self.kind == "Pod" => write!(f, "pod {}", self.name)?,
+            None => return write!(f, "image {}", self.image),
+        }
         match &self.container {
             Some(container) if self.init => write!(f, ", init container {container}"),
             Some(container) => write!(f, ", container {container}"),

@@ -212,7 +212,8 @@ fn statement(said: Said) -> Statement {
             && said.text.contains("\" already present on machine"));
     let mut reading = towline_dialect::read(&said.text);
     if good {
-        reading.cause = Cause::Unknown;
+        reading = Reading::unknown();
+        reading.image = said.text.split('"').nth(1).map(str::to_owned);
     }
     Statement {
         reading,
