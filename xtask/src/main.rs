@@ -28,7 +28,6 @@ enum Task {
     #[command(subcommand)]
     Bench(bench::Bench),
     /// How well the causes are read from the messages of the file that `TOWLINE_CORPUS` names
-    /// How well the causes are read from the messages of the file that `TOWLINE_CORPUS` names
     Score {
         /// List the messages that are not read rightly
         #[arg(short, long)]
