@@ -355,6 +355,12 @@ impl Handle {
             .is_ok()
     }
 
+    /// Unmounts the volumes of all pods, for when the deadline of [`Self::stop_pods`] passed and the runtime ended the
+    /// containers instead.
+    pub async fn unmount_volumes(&self) -> Result<(), towline_sys::fs::FsError> {
+        self.workers.unmount_volumes().await
+    }
+
     /// Stops the agent. Containers go on running; a new agent finds them again. Names the tasks that did not end.
     pub async fn shutdown(&self, deadline: Duration) -> Outcome {
         self.supervisor.shutdown("asked to stop");

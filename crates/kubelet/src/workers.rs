@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use towline_pod::pulls;
+use towline_sys::fs::FsError;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
@@ -326,6 +327,10 @@ impl Workers {
             self.stop_pod(&pod, longest_grace).await;
         });
         join_all(stop).await;
+    }
+
+    pub(crate) async fn unmount_volumes(&self) -> Result<(), FsError> {
+        self.agent.volumes.unmount_all().await
     }
 
     async fn stop_pod(&self, pod: &Arc<Pod>, longest_grace: i64) {

@@ -57,7 +57,8 @@ impl Parts {
                 .map(|task| format!("scheduler: {task}")),
         );
         // Ends containers and removes volumes, of which some are mounts; the pod objects stay for the next start.
-        if !self.kubelet.stop_pods(pods(left(1))).await {
+        let pods_ended = self.kubelet.stop_pods(pods(left(1))).await;
+        if !pods_ended {
             unfinished.push("kubelet: pods".to_owned());
         }
         let outcome = self.kubelet.shutdown(left(4)).await;
@@ -75,6 +76,9 @@ impl Parts {
                     .map(|task| format!("runtime: {task}")),
             ),
             Err(error) => unfinished.push(format!("runtime: {}", towline_sys::task::chain(&error))),
+        }
+        if !pods_ended && let Err(error) = self.kubelet.unmount_volumes().await {
+            unfinished.push(format!("kubelet: {}", towline_sys::task::chain(&error)));
         }
         self.apiserver.handle.shutdown(left(2)).await;
         if !self.registry.shutdown(left(1)).await {

@@ -159,6 +159,15 @@ impl Volumes {
         })
         .await
     }
+
+    /// Unmounts the volumes of all pods; their directories stay.
+    pub(crate) async fn unmount_all(&self) -> Result<(), FsError> {
+        let pods = self.root.join("pods");
+        towline_sys::task::blocking("volumes-unmount", move || {
+            mount::unmount_under(&pods).map(drop)
+        })
+        .await
+    }
 }
 
 fn kind(volume: &Volume) -> Option<&'static str> {

@@ -19,6 +19,8 @@ use crate::manifests::Manifest;
 use crate::output::{self, BAD, BOLD, DIM, GOOD, styled};
 use crate::pods_view::Row;
 
+/// Nobody waits for the end of the demo, so it may take longer on a machine that is busy.
+const STOP: Duration = Duration::from_secs(20);
 /// How long the workloads have to show that they fail, and later that they run.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The demo's login to its registry. A person would type it.
@@ -73,7 +75,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ))?;
         tokio::signal::ctrl_c().await?;
     }
-    let left = up::stop(handle).await;
+    let left = up::stop(handle, STOP).await;
     drop(resolver);
     for left in &left {
         output::note(format!("did not stop in time: {left}"));

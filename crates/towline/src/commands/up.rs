@@ -23,8 +23,8 @@ use crate::pods_view::{self, Row};
 use crate::registry_client::MirrorArgs;
 use crate::{cli, manifests};
 
-/// How long stopping may take, pods included.
-pub(crate) const STOP: Duration = Duration::from_secs(5);
+/// How long stopping may take, pods included: somebody waits at a terminal.
+const STOP: Duration = Duration::from_secs(5);
 
 /// Run a whole node on this machine: registry, API server, controllers, scheduler, kubelet, runtime
 ///
@@ -102,7 +102,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let end = show(&handle).await;
     output::note("stopping");
-    let stopped = stop(handle).await;
+    let stopped = stop(handle, STOP).await;
     end?;
     if stopped.is_empty() && applied.is_ok() {
         return Ok(ExitCode::from(OK));
@@ -237,16 +237,16 @@ impl Pods {
     }
 }
 
-/// Stops the node; a second signal ends the program at once. Gives what did not stop.
-pub(crate) async fn stop(handle: Handle) -> Vec<String> {
+/// Stops the node within the deadline; a second signal ends the program at once. Gives what did not stop.
+pub(crate) async fn stop(handle: Handle, deadline: Duration) -> Vec<String> {
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
     ) else {
-        return handle.shutdown(STOP).await;
+        return handle.shutdown(deadline).await;
     };
     tokio::select! {
-        left = handle.shutdown(STOP) => left,
+        left = handle.shutdown(deadline) => left,
         _ = interrupt.recv() => vec!["a second signal came first".to_owned()],
         _ = terminate.recv() => vec!["a second signal came first".to_owned()],
     }
