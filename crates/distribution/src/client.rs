@@ -22,7 +22,7 @@ use crate::session::Session;
 use crate::token::Tokens;
 use crate::transport::Transport;
 use crate::watch::Watch;
-use crate::{Observer, Options, OptionsError, Trace, blob, manifest, push, tags};
+use crate::{Observer, Options, OptionsError, Trace, blob, manage, manifest, push, tags};
 
 /// A registry client. Clones share connections and tokens.
 #[derive(Clone)]
@@ -254,6 +254,16 @@ impl Repository {
             async move { tags::referrers(&session, &digest, artifact_type.as_deref()).await }
         };
         self.route.run(Need::Content, referrers).await
+    }
+
+    /// Deletes a manifest by its digest, or a tag; registries may refuse either.
+    pub async fn delete_manifest(&self, target: &str) -> Result<(), Failure> {
+        manage::delete(self.route.own()?, target).await
+    }
+
+    /// The repositories of the registry, at most `limit`; the repository's own name plays no part.
+    pub async fn catalog(&self, limit: usize) -> Result<Vec<String>, Failure> {
+        manage::catalog(self.route.own()?, limit).await
     }
 
     /// Whether the repository has a blob.

@@ -19,6 +19,7 @@ mod endpoint;
 pub mod facts;
 mod fault;
 mod guard;
+mod manage;
 mod manifest;
 #[cfg(test)]
 mod mutate;

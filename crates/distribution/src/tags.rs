@@ -75,7 +75,7 @@ pub(crate) async fn list(session: &Session, limit: usize) -> Result<Vec<String>,
     Ok(tags)
 }
 
-async fn page(
+pub(crate) async fn page(
     session: &Session,
     asking: &Asking,
 ) -> Result<(Url, Option<Url>, bytes::Bytes), Failure> {

@@ -16,4 +16,5 @@ mod leaks;
 mod many;
 mod node;
 mod pulls;
+mod registry;
 mod why;

@@ -13,11 +13,8 @@ use towline_registry::{Handle, Options, Service, Tls, Upstream};
 use crate::exit::{OK, Usage};
 use crate::output;
 
-/// Run a registry that skopeo, crane, podman, docker and containerd push to and pull from
-///
-/// Without --htpasswd everyone on this machine may do everything. Beyond loopback it wants a login, unless told otherwise.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(super) struct Args {
     /// Where to listen
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
@@ -115,7 +112,7 @@ fn access(file: &PathBuf, anonymous: &[String]) -> anyhow::Result<Access> {
 /// Reads the configuration again on each SIGHUP, until the process is told to end.
 async fn reload_until_told(handle: &Handle) -> anyhow::Result<()> {
     let mut hang_up = signal(SignalKind::hangup()).context("listen for signals")?;
-    let told = super::until_told();
+    let told = crate::commands::until_told();
     tokio::pin!(told);
     loop {
         tokio::select! {
@@ -131,7 +128,7 @@ async fn reload_until_told(handle: &Handle) -> anyhow::Result<()> {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let handle = Service::start(args.options()?)
         .await
         .context("start the registry")?;

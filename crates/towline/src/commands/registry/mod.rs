@@ -1,0 +1,67 @@
+//! `towline registry`: run one, or look after what one holds.
+
+mod image;
+mod layout;
+mod list;
+mod serve;
+mod storage;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// Run a registry, or look into any registry and carry images between them
+///
+/// Without a subcommand it runs a registry that skopeo, crane, podman, docker and containerd push to and pull from. Without a login everyone on this machine may do everything. Beyond loopback it wants a login, unless told otherwise.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Ls(list::LsArgs),
+    Tags(list::TagsArgs),
+    Inspect(image::InspectArgs),
+    Rm(image::RmArgs),
+    Copy(transfer::CopyArgs),
+    Export(transfer::ExportArgs),
+    Import(transfer::ImportArgs),
+    Gc(storage::GcArgs),
+    Check(storage::CheckArgs),
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        None => serve::run(args.serve).await,
+        Some(Command::Ls(args)) => list::ls(args).await,
+        Some(Command::Tags(args)) => list::tags(args).await,
+        Some(Command::Inspect(args)) => image::inspect(args).await,
+        Some(Command::Rm(args)) => image::rm(args).await,
+        Some(Command::Copy(args)) => transfer::copy(args).await,
+        Some(Command::Export(args)) => transfer::export(args).await,
+        Some(Command::Import(args)) => transfer::import(args).await,
+        Some(Command::Gc(args)) => storage::gc(&args),
+        Some(Command::Check(args)) => storage::check(&args),
+    }
+}
+
+/// A repository as the command line names and enters it; an image without tag or digest means `latest`.
+fn repository(
+    registry: &crate::registry_client::RegistryArgs,
+    image: &str,
+) -> anyhow::Result<towline_distribution::Repository> {
+    let reference = towline_oci::Reference::parse(image)?.with_default_tag();
+    let candidates = registry.candidates(image)?;
+    let first = candidates.into_iter().next();
+    let credential = first.map_or(towline_keyring::Credential::Anonymous, |found| {
+        found.credential
+    });
+    let trace = towline_distribution::Trace::default();
+    Ok(registry.client()?.repository(&reference, credential, trace))
+}

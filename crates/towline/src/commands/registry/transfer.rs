@@ -1,0 +1,301 @@
+//! `towline registry copy`, `export` and `import`: an image, every platform of it, from one place to another.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use towline_distribution::Repository;
+use towline_oci::{Descriptor, Digest, Document, media_type};
+
+use super::layout::Layout;
+use crate::exit::OK;
+use crate::output;
+use crate::registry_client::RegistryArgs;
+
+/// How deep indexes may lie in each other.
+const DEPTH: usize = 8;
+
+/// Copy an image with all its platforms from one registry to another
+#[derive(clap::Args)]
+pub(super) struct CopyArgs {
+    /// The image
+    from: String,
+    /// Where it goes
+    to: String,
+    /// Copy what refers to it too: signatures, attestations
+    #[arg(long)]
+    referrers: bool,
+    /// User and password for the registry that it goes to, if not those for both
+    #[arg(
+        long,
+        value_name = "USER:PASSWORD",
+        env = "TOWLINE_TO_CREDS",
+        hide_env_values = true
+    )]
+    to_creds: Option<String>,
+    #[command(flatten)]
+    client: RegistryArgs,
+}
+
+/// Write an image with all its platforms into an OCI image layout
+#[derive(clap::Args)]
+pub(super) struct ExportArgs {
+    /// The image
+    image: String,
+    /// The layout's directory; made if it is not there
+    layout: PathBuf,
+    /// The image's name in it; its tag, unless said
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    client: RegistryArgs,
+}
+
+/// Push an image with all its platforms from an OCI image layout
+#[derive(clap::Args)]
+pub(super) struct ImportArgs {
+    /// The layout's directory
+    layout: PathBuf,
+    /// Where it goes
+    image: String,
+    /// The image's name in the layout, if it holds several
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    client: RegistryArgs,
+}
+
+/// Where an image is, or goes.
+enum Place {
+    Registry(Box<Repository>),
+    Layout(Layout),
+}
+
+/// What was done.
+#[derive(Default)]
+struct Done {
+    manifests: u64,
+    blobs: u64,
+    bytes: u64,
+    there: u64,
+}
+
+/// A manifest as it was read, verified.
+struct Read {
+    digest: Digest,
+    media_type: String,
+    document: Document,
+    bytes: Bytes,
+}
+
+pub(super) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
+    let source = super::repository(&args.client, &args.from)?;
+    let mut client = args.client.clone();
+    client.creds = args.to_creds.or(client.creds);
+    let target = super::repository(&client, &args.to)?;
+    let tag = target.reference().target();
+    let (from, to) = (
+        Place::Registry(Box::new(source)),
+        Place::Registry(Box::new(target)),
+    );
+    let top = from.top().await?;
+    let mut done = Done::default();
+    let digest = top.digest.clone();
+    carry(&from, &to, top, Some(tag), 0, &mut done).await?;
+    if args.referrers
+        && let Place::Registry(source) = &from
+    {
+        for descriptor in source.referrers(&digest, None).await?.manifests {
+            let read = from.manifest(&descriptor).await?;
+            carry(&from, &to, read, None, 0, &mut done).await?;
+        }
+    }
+    done.tell(&digest)
+}
+
+pub(super) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
+    let source = super::repository(&args.client, &args.image)?;
+    let name = args.name.unwrap_or_else(|| source.reference().target());
+    let (from, to) = (
+        Place::Registry(Box::new(source)),
+        Place::Layout(Layout::create(&args.layout)?),
+    );
+    let top = from.top().await?;
+    let digest = top.digest.clone();
+    let mut done = Done::default();
+    carry(&from, &to, top, Some(name), 0, &mut done).await?;
+    done.tell(&digest)
+}
+
+pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
+    let layout = Layout::open(&args.layout)?;
+    let top = layout.find(args.name.as_deref())?;
+    let target = super::repository(&args.client, &args.image)?;
+    let tag = target.reference().target();
+    let (from, to) = (Place::Layout(layout), Place::Registry(Box::new(target)));
+    let top = from.manifest(&top).await?;
+    let digest = top.digest.clone();
+    let mut done = Done::default();
+    carry(&from, &to, top, Some(tag), 0, &mut done).await?;
+    done.tell(&digest)
+}
+
+impl Done {
+    fn tell(&self, digest: &Digest) -> anyhow::Result<ExitCode> {
+        output::line(digest)?;
+        output::note(format!(
+            "{} manifests, {} blobs with {} bytes carried, {} blobs were there",
+            self.manifests, self.blobs, self.bytes, self.there
+        ));
+        Ok(ExitCode::from(OK))
+    }
+}
+
+impl Place {
+    async fn top(&self) -> anyhow::Result<Read> {
+        match self {
+            Self::Registry(repository) => Ok(repository.resolve().await?.into()),
+            Self::Layout(layout) => self.manifest(&layout.find(None)?).await,
+        }
+    }
+
+    async fn manifest(&self, descriptor: &Descriptor) -> anyhow::Result<Read> {
+        match self {
+            Self::Registry(repository) => Ok(repository.manifest(&descriptor.digest).await?.into()),
+            Self::Layout(layout) => {
+                let bytes = layout.read(&descriptor.digest)?;
+                let document = Document::parse(&descriptor.media_type, &bytes)
+                    .with_context(|| format!("read manifest {}", descriptor.digest))?;
+                Ok(Read {
+                    digest: descriptor.digest.clone(),
+                    media_type: descriptor.media_type.clone(),
+                    document,
+                    bytes,
+                })
+            }
+        }
+    }
+
+    async fn keep(&self, read: &Read, name: Option<&str>) -> anyhow::Result<()> {
+        match self {
+            Self::Registry(repository) => {
+                let target = name.map_or_else(|| read.digest.to_string(), str::to_owned);
+                let kept = repository.push_manifest(&target, &read.media_type, read.bytes.clone());
+                kept.await?;
+            }
+            Self::Layout(layout) => {
+                let size = read.bytes.len() as u64;
+                let descriptor =
+                    Descriptor::new(read.media_type.clone(), read.digest.clone(), size);
+                layout.write(&descriptor, &mut read.bytes.as_ref()).await?;
+                if let Some(name) = name {
+                    layout.set(name, descriptor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<towline_distribution::Resolved> for Read {
+    fn from(resolved: towline_distribution::Resolved) -> Self {
+        Self {
+            digest: resolved.digest,
+            media_type: resolved.media_type,
+            document: resolved.document,
+            bytes: resolved.bytes,
+        }
+    }
+}
+
+/// Carries a manifest and all below it: what is named before what names it, so that the other side never holds a part.
+fn carry<'a>(
+    from: &'a Place,
+    to: &'a Place,
+    read: Read,
+    name: Option<String>,
+    depth: usize,
+    done: &'a mut Done,
+) -> BoxFuture<'a, anyhow::Result<()>> {
+    Box::pin(async move {
+        ensure!(
+            depth < DEPTH,
+            "indexes lie more than {DEPTH} deep in each other"
+        );
+        match &read.document {
+            Document::Manifest(manifest) => {
+                for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
+                    blob(from, to, part, done).await?;
+                }
+            }
+            Document::Index(index) => {
+                for part in &index.manifests {
+                    // An index may name blobs too.
+                    let kind = media_type::essence(&part.media_type);
+                    if media_type::is_manifest(&kind) || media_type::is_index(&kind) {
+                        let child = from.manifest(part).await?;
+                        carry(from, to, child, None, depth + 1, done).await?;
+                    } else {
+                        blob(from, to, part, done).await?;
+                    }
+                }
+            }
+        }
+        to.keep(&read, name.as_deref()).await?;
+        done.manifests += 1;
+        Ok(())
+    })
+}
+
+async fn blob(from: &Place, to: &Place, part: &Descriptor, done: &mut Done) -> anyhow::Result<()> {
+    // These are fetched from elsewhere by whoever runs the image.
+    if !part.urls.is_empty() || part.media_type.contains("nondistributable") {
+        return Ok(());
+    }
+    let there = match to {
+        Place::Registry(target) => {
+            target.has_blob(&part.digest).await? || mounted(from, target, part).await?
+        }
+        Place::Layout(layout) => layout.has(part),
+    };
+    if there {
+        done.there += 1;
+        return Ok(());
+    }
+    match (from, to) {
+        (Place::Registry(source), Place::Registry(target)) => {
+            let mut reader = source.blob(part, 0).await?.into_reader();
+            target.push_blob_from(part, &mut reader).await?;
+        }
+        (Place::Registry(source), Place::Layout(layout)) => {
+            let mut reader = source.blob(part, 0).await?.into_reader();
+            layout.write(part, &mut reader).await?;
+        }
+        (Place::Layout(layout), Place::Registry(target)) => {
+            let mut file = layout.open_blob(&part.digest).await?;
+            target.push_blob_from(part, &mut file).await?;
+        }
+        (Place::Layout(source), Place::Layout(layout)) => {
+            layout
+                .write(part, &mut source.open_blob(&part.digest).await?)
+                .await?;
+        }
+    }
+    done.blobs += 1;
+    done.bytes += part.size;
+    Ok(())
+}
+
+/// Within one registry nothing needs to be carried.
+async fn mounted(from: &Place, target: &Repository, part: &Descriptor) -> anyhow::Result<bool> {
+    let Place::Registry(source) = from else {
+        return Ok(false);
+    };
+    let (source, own) = (source.reference(), target.reference());
+    if source.api_host() != own.api_host() || source.repository() == own.repository() {
+        return Ok(false);
+    }
+    Ok(target.mount(&part.digest, source.repository()).await?)
+}
