@@ -14,7 +14,7 @@ use crate::exit::{OK, Usage};
 use crate::output;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ServeArgs {
     /// Where to listen
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
@@ -57,7 +57,7 @@ pub(super) struct Args {
     access_log: Option<PathBuf>,
 }
 
-impl Args {
+impl ServeArgs {
     fn options(&self) -> anyhow::Result<Options> {
         let mut options = Options::new(&self.root);
         options.listen = vec![self.listen];
@@ -128,7 +128,7 @@ async fn reload_until_told(handle: &Handle) -> anyhow::Result<()> {
     }
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let handle = Service::start(args.options()?)
         .await
         .context("start the registry")?;
