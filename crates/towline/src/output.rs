@@ -37,6 +37,22 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 /// Aside.
 pub(crate) const DIM: Style = Style::new().dimmed();
 
+/// A number of bytes for people, in decimal units as crictl and docker print them.
+#[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
+pub(crate) fn size(bytes: u64) -> String {
+    let mut number = bytes as f64;
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    for unit in ["kB", "MB", "GB"] {
+        number /= 1000.0;
+        if number < 999.95 {
+            return format!("{number:.1} {unit}");
+        }
+    }
+    format!("{:.1} TB", number / 1000.0)
+}
+
 /// Sends log lines to stderr: without `-v` warnings, or errors alone where the command shows by itself what goes wrong (`quiet`).
 /// `TOWLINE_LOG` overrides it.
 pub(crate) fn logging(format: LogFormat, verbose: u8, quiet: bool) {
@@ -129,6 +145,20 @@ pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (31_087_855, "31.1 MB"),
+            (999_960_000, "1.0 GB"),
+            (u64::MAX, "18446744.1 TB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
 
     #[test]
     fn long_texts_fit_the_width() {

@@ -44,11 +44,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             vec![
                 row.what.to_owned(),
                 row.count.to_string(),
-                row.bytes.to_string(),
+                output::size(row.bytes),
             ]
         })
         .collect();
-    for line in table::layout(&["What", "Count", "Bytes"].map(str::to_owned), &cells) {
+    for line in table::layout(&["What", "Count", "Size"].map(str::to_owned), &cells) {
         output::line(line)?;
     }
     Ok(ExitCode::from(OK))

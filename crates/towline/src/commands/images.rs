@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 .chars()
                 .take(12)
                 .collect(),
-            row.size.to_string(),
+            output::size(row.size),
         ]
     });
     for line in table::layout(

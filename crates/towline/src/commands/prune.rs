@@ -39,8 +39,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let collected = images.gc().await?;
     let freed = before.saturating_sub(images.usage().await?.bytes());
     output::line(format!(
-        "{removed} images, {} other layers, {} other blobs: {freed} bytes freed",
-        collected.layers, collected.blobs
+        "{removed} images, {} other layers, {} other blobs: {} freed",
+        collected.layers,
+        collected.blobs,
+        output::size(freed)
     ))?;
     Ok(ExitCode::from(OK))
 }

@@ -221,9 +221,9 @@ fn done(
     pulled.size = Some(image.size);
     if args.output == Format::Text && !args.events {
         output::line(format!(
-            "{name} {} {} bytes in {:.1} s",
+            "{name} {} {} in {:.1} s",
             image.id,
-            image.size,
+            output::size(image.size),
             took.as_secs_f64()
         ))?;
     }
@@ -232,12 +232,20 @@ fn done(
 
 /// Reads a number of bytes with an optional unit.
 fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let wrong = || format!("{text:?} is no number of bytes like 5M, 800K or 1000000");
-    let (digits, unit) = match text.to_ascii_uppercase() {
-        upper if upper.ends_with('K') => (upper.trim_end_matches('K').to_owned(), 1_000),
-        upper if upper.ends_with('M') => (upper.trim_end_matches('M').to_owned(), 1_000_000),
-        upper if upper.ends_with('G') => (upper.trim_end_matches('G').to_owned(), 1_000_000_000),
-        upper => (upper, 1),
+    let wrong = || format!("{text:?} is no number of bytes like 5M, 800K, 20MiB or 1000000");
+    let upper = text.to_ascii_uppercase();
+    let upper = upper.strip_suffix('B').unwrap_or(&upper);
+    let (upper, base) = match upper.strip_suffix('I') {
+        Some(rest) => (rest, 1024),
+        None => (upper, 1000_u64),
+    };
+    let digits = upper.trim_end_matches(['K', 'M', 'G']);
+    let unit = match &upper[digits.len()..] {
+        "" if base == 1000 => 1,
+        "K" => base,
+        "M" => base.pow(2),
+        "G" => base.pow(3),
+        _ => return Err(wrong()),
     };
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     number
@@ -255,6 +263,10 @@ mod tests {
         for (text, want) in [
             ("5M", Some(5_000_000)),
             ("800k", Some(800_000)),
+            ("20MiB", Some(20 << 20)),
+            ("1GB", Some(1_000_000_000)),
+            ("5KM", None),
+            ("5I", None),
             ("17", Some(17)),
             ("0", None),
             ("M", None),

@@ -64,9 +64,9 @@ fn text(planned: &Planned) -> std::io::Result<()> {
             let fate = match (layer.present, layer.kept) {
                 (true, _) => "here already".to_owned(),
                 (false, 0) => "to download".to_owned(),
-                (false, kept) => format!("{kept} bytes of an earlier attempt are here"),
+                (false, kept) => format!("{} of an earlier attempt are here", output::size(kept)),
             };
-            vec![layer.digest.to_string(), layer.size.to_string(), fate]
+            vec![layer.digest.to_string(), output::size(layer.size), fate]
         })
         .collect();
     for line in table::layout(&["Layer", "Size", "Then"].map(str::to_owned), &rows) {
@@ -75,7 +75,9 @@ fn text(planned: &Planned) -> std::io::Result<()> {
     let time = planned.seconds_at_rate;
     let time = time.map_or_else(String::new, |seconds| format!(", {seconds} s at that rate"));
     output::line(format!(
-        "{} {} of {} bytes to download{time}",
-        planned.image, planned.to_fetch, planned.total
+        "{} {} of {} to download{time}",
+        planned.image,
+        output::size(planned.to_fetch),
+        output::size(planned.total)
     ))
 }

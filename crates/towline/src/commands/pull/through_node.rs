@@ -72,8 +72,8 @@ pub(super) async fn pull(facts: &Facts, args: &Args, name: &str) -> anyhow::Resu
             pulled.size = image.map(|image| image.size);
             if args.output == Format::Text && !args.events {
                 output::line(format!(
-                    "{name} {id} {} bytes in {:.1} s",
-                    pulled.size.unwrap_or(0),
+                    "{name} {id} {} in {:.1} s",
+                    output::size(pulled.size.unwrap_or(0)),
                     started.elapsed().as_secs_f64()
                 ))?;
             }
