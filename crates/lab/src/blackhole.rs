@@ -23,7 +23,12 @@ pub struct Silent {
 impl Silent {
     /// Listens on a free port of 127.0.0.1.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::at((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Listens on this address.
+    pub async fn at(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -58,8 +63,15 @@ pub struct Filtered {
 impl Filtered {
     /// Listens on a free port of 127.0.0.1 and fills the queue.
     pub async fn start() -> io::Result<Self> {
+        Self::at((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Listens on this IPv4 address and fills the queue.
+    pub async fn at(address: SocketAddr) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        // Whoever listens there next must not wait for the connections of the queue to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
         let listener = socket.listen(0)?;
         let address = listener.local_addr()?;
         let mut queue = Vec::new();

@@ -6,7 +6,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert, WantsServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// What is wrong with a certificate.
@@ -104,16 +106,53 @@ impl Ca {
 impl Leaf {
     /// A server's configuration with this certificate, HTTP/1.1 offered.
     pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.with(builder().with_no_client_auth())
+    }
+
+    /// The same for a server that lets in only clients with a certificate of this authority.
+    pub fn server_config_for_clients_of(&self, ca: &Ca) -> Arc<ServerConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(ca.der().clone())
+            .expect("a generated authority can be trusted");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider speaks the default versions")
-            .with_no_client_auth()
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .expect("there is an authority to trust");
+        self.with(builder().with_client_cert_verifier(verifier))
+    }
+
+    fn with(&self, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> Arc<ServerConfig> {
+        let mut config = builder
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .expect("a generated key fits its certificate");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
+}
+
+/// A server's configuration without any certificate: it refuses every handshake with an alert.
+pub fn refusing() -> Arc<ServerConfig> {
+    let config = builder()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(NoCertificate));
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
+
+fn builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider speaks the default versions")
 }
 
 fn key() -> KeyPair {

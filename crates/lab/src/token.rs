@@ -68,6 +68,10 @@ pub struct Options {
     pub behaviour: Behaviour,
     /// Speaks TLS with this configuration.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Where to listen; a free port of 127.0.0.1 by default.
+    pub listen: Option<SocketAddr>,
+    /// The URL that challenges name; by default the one at which it listens.
+    pub realm: Option<String>,
 }
 
 /// A request for a token.
@@ -176,9 +180,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port of 127.0.0.1.
+    /// Starts a server; it listens when this returns.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listen = options
+            .listen
+            .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let scheme = if options.tls.is_some() {
             "https"
@@ -187,7 +194,10 @@ impl Server {
         };
         let tls = options.tls.clone();
         let shared = Arc::new(Shared {
-            realm: format!("{scheme}://{address}/token"),
+            realm: options
+                .realm
+                .clone()
+                .unwrap_or_else(|| format!("{scheme}://{address}/token")),
             behaviour: Mutex::new(options.behaviour.clone()),
             grants: Mutex::default(),
             asked: Mutex::default(),
@@ -368,7 +378,8 @@ fn json_answer(status: StatusCode, body: String) -> Response<Body> {
     answer
 }
 
-fn basic(value: Option<&HeaderValue>) -> Option<(String, String)> {
+/// User and password of a Basic login.
+pub(crate) fn basic(value: Option<&HeaderValue>) -> Option<(String, String)> {
     let encoded = value?.to_str().ok()?.strip_prefix("Basic ")?;
     let decoded = base64::engine::general_purpose::STANDARD
         .decode(encoded)

@@ -4,6 +4,7 @@
 pub mod demo;
 mod error;
 mod facts;
+pub mod lab;
 mod options;
 mod parts;
 mod service;
@@ -14,6 +15,12 @@ pub use facts::Facts;
 pub use options::Options;
 pub use service::{Handle, Service};
 pub use temp::TempDir;
+
+/// The boot id of this machine: a node that reports the same one is this machine.
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
 
 /// Whether this process runs as root, which containers need for now.
 pub fn is_root() -> bool {

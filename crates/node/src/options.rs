@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use towline_distribution::{Retries, Timeouts};
 use towline_registry::access::Access;
 
 /// What a node is told.
@@ -29,6 +30,16 @@ pub struct Options {
     pub extra_ca_pem: Vec<Vec<u8>>,
     /// Where mirrors of registries are configured.
     pub endpoints: towline_distribution::Sources,
+    /// How long registries are waited for.
+    pub registry_timeouts: Timeouts,
+    /// How often a request to a registry is sent again.
+    pub registry_retries: Retries,
+    /// How many pulls run at a time; all where it is `None`.
+    pub max_parallel_image_pulls: Option<u32>,
+    /// Starts of pulls a second; 0 is no limit.
+    pub registry_pull_qps: f64,
+    /// Starts of pulls in one moment.
+    pub registry_burst: u32,
     /// The program, and its first arguments, that is a pod's shim.
     pub shim: Vec<OsString>,
     /// Add nothing to what Kubernetes itself writes.
@@ -51,6 +62,11 @@ impl Options {
             resolver: Vec::new(),
             extra_ca_pem: Vec::new(),
             endpoints: towline_distribution::Sources::default(),
+            registry_timeouts: Timeouts::default(),
+            registry_retries: Retries::default(),
+            max_parallel_image_pulls: Some(1),
+            registry_pull_qps: 5.0,
+            registry_burst: 10,
             shim: vec![program.into_os_string(), OsString::from("shim")],
             kubernetes_exact: false,
         }
@@ -64,6 +80,8 @@ impl Options {
         }
         options.endpoints.clone_from(&self.endpoints);
         options.extra_ca_pem.clone_from(&self.extra_ca_pem);
+        options.timeouts = self.registry_timeouts;
+        options.retries = self.registry_retries;
         options
     }
 

@@ -193,6 +193,9 @@ pub(crate) async fn kubelet(
         .for_pods
         .map(|address| (address.ip().to_string(), address.port()));
     kubelet.cgroup_root = format!("/{}", options.bridge());
+    kubelet.max_parallel_image_pulls = options.max_parallel_image_pulls;
+    kubelet.registry_pull_qps = options.registry_pull_qps;
+    kubelet.registry_burst = options.registry_burst;
     kubelet.kubernetes_exact = options.kubernetes_exact;
     towline_kubelet::Service::start(kubelet)
         .await

@@ -208,6 +208,20 @@ pub fn tmpfs(target: impl AsRef<Path>, size: u64) -> Result<(), FsError> {
     .at("mount a tmpfs on", target)
 }
 
+/// Changes how many bytes a tmpfs holds.
+pub fn resize_tmpfs(target: impl AsRef<Path>, size: u64) -> Result<(), FsError> {
+    const NONE: Option<&str> = None;
+    let target = target.as_ref();
+    nix::mount::mount(
+        NONE,
+        target,
+        NONE,
+        MsFlags::MS_REMOUNT | MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+        Some(format!("size={size}").as_str()),
+    )
+    .at("resize the tmpfs on", target)
+}
+
 /// Stops mount events from and to other namespaces, for `target` and all
 /// mounts below it.
 pub fn make_private(target: impl AsRef<Path>) -> Result<(), FsError> {

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Up(commands::up::Args),
     #[cfg(feature = "node")]
     Demo(commands::demo::Args),
+    #[cfg(feature = "node")]
+    Lab(commands::lab::Args),
     Why(commands::why::Args),
     Causes(commands::causes::Args),
     Check(commands::check::Args),
@@ -91,7 +93,7 @@ impl Command {
     pub(crate) fn shows_failures(&self) -> bool {
         match self {
             #[cfg(feature = "node")]
-            Self::Up(_) | Self::Demo(_) | Self::Pull(_) => true,
+            Self::Up(_) | Self::Demo(_) | Self::Lab(_) | Self::Pull(_) => true,
             _ => false,
         }
     }
@@ -102,6 +104,8 @@ impl Command {
             Self::Up(args) => Box::pin(commands::up::run(args)).await,
             #[cfg(feature = "node")]
             Self::Demo(args) => Box::pin(commands::demo::run(args)).await,
+            #[cfg(feature = "node")]
+            Self::Lab(args) => Box::pin(commands::lab::run(args)).await,
             Self::Why(args) => Box::pin(commands::why::run(args)).await,
             Self::Causes(args) => commands::causes::run(&args),
             Self::Endpoints(args) => commands::endpoints::run(&args),

@@ -34,6 +34,13 @@ impl Rule {
         self
     }
 
+    /// Restricts the rule to requests with the login of this user.
+    #[must_use]
+    pub fn user(mut self, name: &str) -> Self {
+        self.when.user = Some(name.to_owned());
+        self
+    }
+
     /// Restricts the rule to some of the requests that match.
     #[must_use]
     pub fn nth(mut self, nth: Nth) -> Self {
@@ -52,6 +59,8 @@ pub struct Match {
     pub path: Option<String>,
     /// Whether the request must bear `Authorization` (true) or must not (false).
     pub authorized: Option<bool>,
+    /// The user that the request's Basic login must name.
+    pub user: Option<String>,
     /// Whether the request must ask for a range (true) or must not (false).
     pub ranged: Option<bool>,
     /// Which of the requests that match otherwise.
@@ -98,6 +107,10 @@ impl Match {
                 .is_none_or(|pattern| glob(pattern, path))
             && agrees(self.authorized, header::AUTHORIZATION)
             && agrees(self.ranged, header::RANGE)
+            && self.user.as_ref().is_none_or(|wanted| {
+                let login = crate::token::basic(headers.get(header::AUTHORIZATION));
+                login.is_some_and(|(user, _)| user == *wanted)
+            })
     }
 }
 

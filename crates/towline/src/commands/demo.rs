@@ -105,7 +105,7 @@ fn parts(handle: &Handle) -> String {
 }
 
 async fn story(handle: &Handle) -> anyhow::Result<()> {
-    let scenarios = scenario::all();
+    let scenarios = scenario::demo();
     prepare(handle, &scenarios).await?;
     say(styled(BOLD, "They fail as on Kubernetes:"))?;
     let failing = |row: &Row, scenario: &Scenario| match scenario.cause {
@@ -145,7 +145,7 @@ async fn story(handle: &Handle) -> anyhow::Result<()> {
 /// Publishes the images and applies the objects.
 async fn prepare(handle: &Handle, scenarios: &[Scenario]) -> anyhow::Result<()> {
     let registry = handle.facts().registry;
-    let login = demo::Login {
+    let login = demo::Account {
         username: USER.to_owned(),
         password: PASSWORD.to_owned(),
     };
@@ -157,7 +157,7 @@ async fn prepare(handle: &Handle, scenarios: &[Scenario]) -> anyhow::Result<()> 
     applied(handle, namespace).await?;
     for scenario in scenarios {
         output::line(format!("  {:<15} {}", scenario.name, scenario.story))?;
-        for object in demo::manifests(scenario, registry) {
+        for object in demo::manifests(scenario, registry, &login) {
             applied(handle, object).await?;
         }
     }

@@ -22,6 +22,8 @@ pub(crate) mod inspect;
 #[cfg(feature = "node")]
 pub(crate) mod kubelet;
 #[cfg(feature = "node")]
+pub(crate) mod lab;
+#[cfg(feature = "node")]
 pub(crate) mod prune;
 #[cfg(feature = "node")]
 pub(crate) mod pull;

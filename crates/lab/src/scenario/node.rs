@@ -1,0 +1,35 @@
+//! The node itself is in the way.
+
+use towline_cause::{Cause, Confidence, Step};
+
+use super::{Place, Published, PullPolicy, Scenario};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            place: Place::SmallNode,
+            ..Scenario::new(
+                "disk-full",
+                "The disk of the node has no room for the image.",
+                Cause::NoSpaceLeft,
+                Step::Fetch,
+            )
+            .published(Published::Large)
+            .at_least(Confidence::Stated)
+            .repaired("enlarge the node's disk")
+        },
+        Scenario {
+            place: Place::SlowNode,
+            // Another pod takes the first pull, of the same image.
+            policy: PullPolicy::Always,
+            ..Scenario::new(
+                "pull-throttled",
+                "The kubelet starts fewer pulls a second than are asked for.",
+                Cause::PullThrottled,
+                Step::Queue,
+            )
+            .at_least(Confidence::Stated)
+            .repaired("wait for the kubelet's turn")
+        },
+    ]
+}

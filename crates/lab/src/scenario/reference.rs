@@ -1,0 +1,87 @@
+//! Names that are wrong, and what is not there.
+
+use towline_cause::{Cause, Step};
+
+use super::{Host, Published, PullPolicy, Scenario};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let resolve = |name: &str, story: &str, cause| Scenario::new(name, story, cause, Step::Resolve);
+    vec![
+        Scenario::new(
+            "upper-case",
+            "The repository is written with capital letters.",
+            Cause::InvalidReference,
+            Step::Reference,
+        )
+        .image("{host}/Team/Upper-Case:v1")
+        .meant("{host}/team/upper-case:v1"),
+        Scenario::new(
+            "unset-variable",
+            "A template was rendered without its variable, so that the tag is empty.",
+            Cause::InvalidReference,
+            Step::Reference,
+        )
+        .image("{host}/team/unset-variable:")
+        .meant("{host}/team/unset-variable:v1"),
+        Scenario::new(
+            "localhost-registry",
+            "The image was pushed to localhost on a workstation; on the node that is the node.",
+            Cause::RegistryIsLocalhost,
+            Step::Connect,
+        )
+        .image("localhost:59999/team/localhost-registry:v1")
+        .meant("{host}/team/localhost-registry:v1"),
+        resolve("tag-typo", "The tag is misspelt.", Cause::TagNotFound)
+            .image("{host}/team/tag-typo:v1.O")
+            .meant("{host}/team/tag-typo:v1")
+            .deployment(),
+        resolve(
+            "implied-latest",
+            "No tag is written, and nobody ever pushed :latest.",
+            Cause::TagNotFound,
+        )
+        .image("{host}/team/implied-latest")
+        .meant("{host}/team/implied-latest:v1"),
+        resolve(
+            "digest-gone",
+            "The image is pinned to a digest that retention rules removed.",
+            Cause::DigestNotFound,
+        )
+        .image("{host}/team/digest-gone@{digest}")
+        .meant("{host}/team/digest-gone:v1"),
+        resolve(
+            "repository-typo",
+            "The repository is misspelt.",
+            Cause::RepositoryNotFound,
+        )
+        .image("{host}/team/repositroy-typo:v1")
+        .meant("{host}/team/repository-typo:v1")
+        .host(Host::default()),
+        Scenario {
+            policy: PullPolicy::Never,
+            ..Scenario::new(
+                "never-pull",
+                "The policy is Never, and nobody loaded the image on the node.",
+                Cause::NeverPull,
+                Step::Policy,
+            )
+            .deployment()
+        },
+        Scenario::new(
+            "other-platform",
+            "The index has an image for another platform only.",
+            Cause::PlatformMismatch,
+            Step::Platform,
+        )
+        .published(Published::OtherPlatform)
+        .repaired("publish the image for the node's platform under the same tag"),
+        Scenario::new(
+            "other-platform-alone",
+            "The image was built on another kind of machine, and there is no index.",
+            Cause::PlatformMismatch,
+            Step::Platform,
+        )
+        .published(Published::OtherPlatformAlone)
+        .repaired("publish the image for the node's platform under the same tag"),
+    ]
+}

@@ -1,0 +1,264 @@
+//! Hosts of scenarios as they stand: each on a loopback address and a name of its own, so that all stand side by side.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+
+use super::host::{Access, Dns, Host, Listens, Tls, TokenService};
+use crate::blackhole::{Filtered, Silent};
+use crate::faults::{self, Proxy};
+use crate::tls::{Ca, Flaw, refusing};
+use crate::{dns, token};
+
+/// Where registries by name listen.
+const HTTPS: u16 = 443;
+/// Where registries by address listen.
+const HTTP: u16 = 5000;
+/// Where their token services do.
+const TOKENS: u16 = 5001;
+/// How long an address may stay taken by who had it before.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all hosts stand on: the name server, the authorities, the registry behind them.
+#[derive(Debug)]
+pub struct Ground {
+    dns: dns::Server,
+    ca: Ca,
+    stranger: Ca,
+    /// The first three bytes of the hosts' addresses.
+    net: [u8; 3],
+    next: AtomicU8,
+}
+
+/// The registry behind the hosts.
+#[derive(Clone, Debug)]
+struct Behind {
+    registry: SocketAddr,
+    login: (String, String),
+    no_machine: Option<IpAddr>,
+}
+
+/// A host that stands. It falls when dropped.
+#[derive(Debug)]
+pub struct Standing {
+    host: Host,
+    name: String,
+    address: SocketAddr,
+    behind: Behind,
+    parts: Vec<Part>,
+}
+
+#[expect(
+    dead_code,
+    reason = "a part is held so that it goes on, and dropped to end it"
+)]
+#[derive(Debug)]
+enum Part {
+    Proxy(Proxy),
+    Token(token::Server),
+    Silent(Silent),
+    Filtered(Filtered),
+}
+
+impl Ground {
+    /// Starts the name server and makes the authorities. `salt` keeps the addresses of two labs on one machine apart.
+    pub async fn new(salt: u16) -> io::Result<Self> {
+        let [high, low] = salt.to_be_bytes();
+        Ok(Self {
+            dns: dns::Server::start(dns::Options::default()).await?,
+            ca: Ca::new("Lab Authority"),
+            stranger: Ca::new("Some Corporate Authority"),
+            // Not 127.0.0.x, where people's own programs listen.
+            net: [127, 64 | (high & 0x3f), low],
+            next: AtomicU8::new(1),
+        })
+    }
+
+    /// The name server.
+    pub fn resolver(&self) -> SocketAddr {
+        self.dns.local_addr()
+    }
+
+    /// The authority that the node is to trust, PEM.
+    pub fn authority_pem(&self) -> String {
+        self.ca.pem()
+    }
+
+    /// Puts up the host of a scenario in front of `registry`, whose user `login` may do everything. `no_machine` is an address that no
+    /// machine of a connected network has.
+    pub async fn stand(
+        &self,
+        scenario: &str,
+        host: &Host,
+        registry: SocketAddr,
+        login: (&str, &str),
+        no_machine: Option<IpAddr>,
+    ) -> io::Result<Standing> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let [a, b, c] = self.net;
+        let port = if host.by_address { HTTP } else { HTTPS };
+        let mut standing = Standing {
+            name: host
+                .name
+                .clone()
+                .unwrap_or_else(|| format!("{scenario}.lab.test")),
+            host: host.clone(),
+            address: (Ipv4Addr::new(a, b, c, number), port).into(),
+            behind: Behind {
+                registry,
+                login: (login.0.to_owned(), login.1.to_owned()),
+                no_machine,
+            },
+            parts: Vec::new(),
+        };
+        standing.start(self).await?;
+        Ok(standing)
+    }
+}
+
+impl Standing {
+    /// How images name it: `host`, or `address:port`.
+    pub fn authority(&self) -> String {
+        if self.host.by_address {
+            self.address.to_string()
+        } else {
+            self.name.clone()
+        }
+    }
+
+    /// Takes away everything that is wrong with it; its name and address stay.
+    pub async fn repair(&mut self, ground: &Ground) -> io::Result<()> {
+        self.host = self.host.healthy();
+        self.parts.clear();
+        self.start(ground).await
+    }
+
+    /// Takes it down: from now on nobody listens there.
+    pub fn fall(&mut self) {
+        self.parts.clear();
+    }
+
+    async fn start(&mut self, ground: &Ground) -> io::Result<()> {
+        ground.dns.set(&self.name, self.answer());
+        match self.host.listens {
+            Listens::Nobody => {}
+            Listens::Silent => {
+                let silent = bound(async || Silent::at(self.address).await).await?;
+                self.parts.push(Part::Silent(silent));
+            }
+            Listens::Filtered => {
+                let filtered = bound(async || Filtered::at(self.address).await).await?;
+                self.parts.push(Part::Filtered(filtered));
+            }
+            Listens::Serves => self.serve(ground).await?,
+        }
+        Ok(())
+    }
+
+    fn answer(&self) -> dns::Answer {
+        let here = || dns::Answer::Addresses(vec![self.address.ip()]);
+        match &self.host.dns {
+            Dns::Right => here(),
+            Dns::NxDomain => dns::Answer::NxDomain,
+            Dns::ServFail => dns::Answer::ServFail,
+            Dns::Refused => dns::Answer::Refused,
+            Dns::Timeout => dns::Answer::Timeout,
+            Dns::Garbage => dns::Answer::Garbage,
+            Dns::Empty => dns::Answer::Empty,
+            Dns::Elsewhere(addresses) => dns::Answer::Addresses(addresses.clone()),
+            Dns::NoMachine => self
+                .behind
+                .no_machine
+                .map_or_else(here, |address| dns::Answer::Addresses(vec![address])),
+        }
+    }
+
+    async fn serve(&mut self, ground: &Ground) -> io::Result<()> {
+        let tls = (!self.host.by_address)
+            .then(|| self.tls(ground, self.host.tls))
+            .flatten();
+        let mut options = faults::Options {
+            upstream: Some(self.behind.registry),
+            tls: tls.clone(),
+            rules: self.host.rules.clone(),
+            listen: Some(self.address),
+            ..faults::Options::default()
+        };
+        match &self.host.access {
+            Access::Open => options.upstream_login = Some(self.behind.login.clone()),
+            Access::Login => {}
+            Access::Token(service) => {
+                options.upstream_login = Some(self.behind.login.clone());
+                let good = self.tls(ground, Tls::default());
+                let server = self.token_service(service, good).await?;
+                options.bearer = Some(server.issuer());
+                self.parts.push(Part::Token(server));
+            }
+        }
+        let proxy = bound(async || Proxy::start(options.clone()).await).await?;
+        self.parts.push(Part::Proxy(proxy));
+        Ok(())
+    }
+
+    async fn token_service(
+        &self,
+        service: &TokenService,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<token::Server> {
+        let (user, password) = self.behind.login.clone();
+        let realm = match &service.realm {
+            Some(realm) => realm.replace("{name}", &self.name),
+            None => format!("https://{}:{TOKENS}/token", self.name),
+        };
+        let options = token::Options {
+            users: BTreeMap::from([(user, password)]),
+            public: if service.open {
+                vec!["*".to_owned()]
+            } else {
+                Vec::new()
+            },
+            service: self.name.clone(),
+            behaviour: service.behaviour.clone(),
+            tls,
+            listen: Some((self.address.ip(), TOKENS).into()),
+            realm: Some(realm),
+        };
+        bound(async || token::Server::start(options.clone()).await).await
+    }
+
+    fn tls(&self, ground: &Ground, tls: Tls) -> Option<Arc<ServerConfig>> {
+        let address = self.address.ip().to_string();
+        let names = [self.name.as_str(), address.as_str()];
+        Some(match tls {
+            Tls::Certificate(flaw) => ground.ca.leaf(&names, flaw).server_config(),
+            Tls::Stranger => ground.stranger.leaf(&names, Flaw::None).server_config(),
+            Tls::ClientCertificate => ground
+                .ca
+                .leaf(&names, Flaw::None)
+                .server_config_for_clients_of(&ground.ca),
+            Tls::Refuses => refusing(),
+            Tls::Plain => return None,
+        })
+    }
+}
+
+/// Starts what listens on an address that may still be taken by who had it before.
+async fn bound<T>(start: impl AsyncFn() -> io::Result<T>) -> io::Result<T> {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match start().await {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            ended => return ended,
+        }
+    }
+}

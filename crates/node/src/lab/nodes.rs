@@ -1,0 +1,107 @@
+//! The nodes of the lab: one that most scenarios share, one with a small disk, one that starts few pulls.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use towline_lab::scenario::Ground;
+use towline_registry::access::{Access, Rule, Users, Who};
+use towline_sys::{fs, mount};
+
+use super::{Account, LabError, OTHER_USER};
+use crate::{Handle, Options, Service};
+
+/// Bytes of the small disk.
+const SMALL: u64 = 12 << 20;
+/// Bytes of the small disk once it was enlarged.
+const LARGE: u64 = 512 << 20;
+/// How long the nodes wait for a registry. Shorter than outside, so that a lesson is short; long enough for a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A node of the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Common,
+    Small,
+    Slow,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Common, Self::Small, Self::Slow];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Common => "lab",
+            Self::Small => "small",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+/// Where a node keeps what it pulled.
+fn store(folder: &Path, kind: Kind) -> PathBuf {
+    folder.join(kind.name()).join("runtime")
+}
+
+/// Starts a node below this folder.
+pub(super) async fn start(
+    kind: Kind,
+    folder: &Path,
+    ground: &Ground,
+    account: &Account,
+) -> Result<Handle, LabError> {
+    let mut options = Options::new(&folder.join(kind.name()));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    (
+        options.api_listen,
+        options.registry_listen,
+        options.kubelet_listen,
+    ) = (any, any, any);
+    kind.name().clone_into(&mut options.node_name);
+    options.resolver = vec![ground.resolver()];
+    options.extra_ca_pem = vec![ground.authority_pem().into_bytes()];
+    options.registry_access = access(account)?;
+    let timeouts = &mut options.registry_timeouts;
+    timeouts.dns = PATIENCE;
+    timeouts.connect = PATIENCE;
+    timeouts.tls = PATIENCE;
+    timeouts.headers = PATIENCE;
+    timeouts.idle = PATIENCE;
+    options.registry_retries.attempts = 2;
+    options.max_parallel_image_pulls = None;
+    (options.registry_pull_qps, options.registry_burst) = match kind {
+        Kind::Slow => (0.05, 1),
+        Kind::Common | Kind::Small => (0.0, 0),
+    };
+    if kind == Kind::Small {
+        let store = store(folder, kind);
+        fs::create_dir_all(&store)?;
+        mount::tmpfs(&store, SMALL)?;
+    }
+    Ok(Service::start(options).await?)
+}
+
+/// Makes the small disk large.
+pub(super) fn enlarge(folder: &Path) -> Result<(), LabError> {
+    Ok(mount::resize_tmpfs(store(folder, Kind::Small), LARGE)?)
+}
+
+/// Takes the small disk away.
+pub(super) fn clear(folder: &Path) {
+    // Without a small node nothing is mounted there, which is no error.
+    if let Err(error) = mount::unmount(store(folder, Kind::Small)) {
+        tracing::warn!(%error, "the small disk stays");
+    }
+}
+
+/// Repositories below `public/` are read by anyone; the account may do everything, the other team pull.
+fn access(account: &Account) -> Result<Access, LabError> {
+    let mut users = Users::default();
+    users.insert(&account.username, &account.password.clone().into())?;
+    users.insert(OTHER_USER, &account.password.clone().into())?;
+    let rules = vec![
+        Rule::new("public/*", Who::Anyone, Who::AnyUser),
+        Rule::new("*", Who::AnyUser, Who::AnyUser),
+    ];
+    Ok(Access { rules, users })
+}

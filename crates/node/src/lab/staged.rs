@@ -1,0 +1,396 @@
+//! One scenario that was put up, and what is done with it: watched, explained, mended.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use towline_explain::{Action, Diagnosis, Login, pod};
+use towline_lab::scenario::{Place, Published, Remedy, Scenario, Standing, Workload};
+
+use super::{Lab, LabError, Scene, nodes, objects, publish};
+use crate::Handle;
+
+/// The name of every scenario's workload.
+const OBJECT: &str = "app";
+const POLL: Duration = Duration::from_millis(100);
+
+/// A scenario that was put up. Its host falls when this is dropped; its objects stay.
+#[derive(Debug)]
+pub struct Staged<'a> {
+    lab: &'a Lab,
+    node: &'a Handle,
+    scenario: &'a Scenario,
+    scene: Scene,
+    host: Standing,
+    workload: Value,
+}
+
+impl<'a> Staged<'a> {
+    pub(super) async fn new(
+        lab: &'a Lab,
+        node: &'a Handle,
+        scenario: &'a Scenario,
+    ) -> Result<Self, LabError> {
+        let registry = node.facts().registry;
+        let account = lab.account();
+        let host = lab
+            .ground
+            .stand(
+                &scenario.name,
+                &scenario.host,
+                registry,
+                (&account.username, &account.password),
+                node.no_machine(),
+            )
+            .await
+            .map_err(|source| LabError::Io {
+                what: format!("put up the registry of {}", scenario.name),
+                source,
+            })?;
+        let scene = Scene {
+            namespace: scenario.name.clone(),
+            object: OBJECT.to_owned(),
+            registry,
+            host: host.authority(),
+        };
+        publish::publish(scenario, &scene, account).await?;
+        let mut objects = objects::manifests(scenario, &scene, account);
+        let workload = objects.pop().unwrap_or_default();
+        let staged = Self {
+            lab,
+            node,
+            scenario,
+            scene,
+            host,
+            workload,
+        };
+        staged.namespace().await?;
+        for object in &objects {
+            staged.create(object).await?;
+        }
+        if scenario.place == Place::SlowNode {
+            staged.decoy().await?;
+        }
+        staged.create(&staged.workload).await?;
+        Ok(staged)
+    }
+
+    /// The namespace of its objects, and the name of its workload.
+    pub fn place(&self) -> (&str, &str) {
+        (&self.scene.namespace, &self.scene.object)
+    }
+
+    fn kube(&self) -> Client {
+        self.node.kube()
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.kube(), &self.scene.namespace)
+    }
+
+    /// Makes the namespace and waits for its service account.
+    async fn namespace(&self) -> Result<(), LabError> {
+        let name = &self.scene.namespace;
+        let namespaces: Api<Namespace> = Api::all(self.kube());
+        let object = serde_json::from_value(json!({ "metadata": { "name": name } }));
+        namespaces
+            .create(&PostParams::default(), &object.unwrap_or_default())
+            .await
+            .map_err(LabError::kube(format!("create the namespace {name}")))?;
+        let accounts: Api<ServiceAccount> = self.api();
+        let what = format!("the service account of {name}");
+        until(&what, Duration::from_secs(30), async || {
+            match accounts.get_opt("default").await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err("none".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        if let Some(secret) = objects::account_secret(self.scenario) {
+            let patch = json!({ "imagePullSecrets": [{ "name": secret }] });
+            accounts
+                .patch("default", &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .map_err(LabError::kube("name a secret in the service account"))?;
+        }
+        Ok(())
+    }
+
+    async fn create(&self, object: &Value) -> Result<(), LabError> {
+        let text = |pointer: &str| {
+            let value = object.pointer(pointer).and_then(Value::as_str);
+            value.unwrap_or_default()
+        };
+        let (kind, name) = (text("/kind"), text("/metadata/name"));
+        let (group, version) = text("/apiVersion")
+            .split_once('/')
+            .unwrap_or_else(|| ("", text("/apiVersion")));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.kube(), &self.scene.namespace, &resource);
+        let failed = || format!("create {kind} {}/{name}", self.scene.namespace);
+        let object = serde_json::from_value(object.clone())
+            .map_err(|error| LabError::kube(failed())(kube::Error::SerdeError(error)))?;
+        api.create(&PostParams::default(), &object)
+            .await
+            .map(drop)
+            .map_err(LabError::kube(failed()))
+    }
+
+    /// Lets another pod take the one pull that the kubelet starts at once.
+    async fn decoy(&self) -> Result<(), LabError> {
+        let mut decoy = self.workload.clone();
+        decoy["metadata"]["name"] = "decoy".into();
+        decoy["metadata"]["labels"]["app"] = "decoy".into();
+        self.create(&decoy).await?;
+        let pods: Api<Pod> = self.api();
+        until(
+            "the first pod runs",
+            Duration::from_secs(60),
+            async || match pods.get("decoy").await {
+                Ok(pod) if runs(&pod) => Ok(()),
+                Ok(pod) => Err(seen(&pod)),
+                Err(error) => Err(error.to_string()),
+            },
+        )
+        .await
+    }
+
+    async fn pods(&self) -> Result<Vec<Pod>, LabError> {
+        let pods: Api<Pod> = self.api();
+        let params = ListParams::default().labels(&format!("app={}", self.scene.object));
+        let list = pods.list(&params).await;
+        Ok(list.map_err(LabError::kube("list the pods"))?.items)
+    }
+
+    /// Waits until the kubelet says that the image is not there; gives the pod.
+    pub async fn fails(&self, patience: Duration) -> Result<Pod, LabError> {
+        self.pod_that("the pod fails to pull", patience, |pod| {
+            waiting_reason(pod)
+                .is_some_and(|reason| !matches!(reason, "ContainerCreating" | "PodInitializing"))
+        })
+        .await
+    }
+
+    /// Waits until the workload runs; gives the pod.
+    pub async fn runs(&self, patience: Duration) -> Result<Pod, LabError> {
+        self.pod_that("the pod runs", patience, runs).await
+    }
+
+    async fn pod_that(
+        &self,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&Pod) -> bool,
+    ) -> Result<Pod, LabError> {
+        until(what, patience, async || {
+            let pods = self.pods().await.map_err(|error| error.to_string())?;
+            let last = pods.iter().map(seen).collect::<Vec<_>>().join(", ");
+            let found = pods
+                .into_iter()
+                .find(|pod| pod.metadata.deletion_timestamp.is_none() && wanted(pod));
+            found.ok_or(last)
+        })
+        .await
+    }
+
+    /// What the kubelet reported of a pod, oldest first.
+    pub async fn events(&self, pod: &Pod) -> Result<Vec<Event>, LabError> {
+        let events: Api<Event> = self.api();
+        let fields = format!("involvedObject.name={}", pod.name_any());
+        let list = events
+            .list(&ListParams::default().fields(&fields))
+            .await
+            .map_err(LabError::kube("list the events"))?;
+        let mut items = list.items;
+        items.sort_by_key(|event| event.first_timestamp.as_ref().map(|time| time.0));
+        Ok(items)
+    }
+
+    /// Asks why the pod does not pull, as `towline why` does.
+    pub async fn explain(&self, found: &Pod) -> Result<Diagnosis, LabError> {
+        let context = pod::Context {
+            kube: self.kube(),
+            registry: self.node.registry_client()?,
+            seen_from: "this machine".to_owned(),
+            boot_id: crate::boot_id(),
+        };
+        let answers = pod::explain(&context, &self.scene.namespace, &found.name_any()).await?;
+        answers.into_iter().next().ok_or(LabError::NoFix)
+    }
+
+    /// Mends what is wrong; gives what was done, a line each: commands as printed, or what somebody repaired.
+    pub async fn mend(&mut self, diagnosis: &Diagnosis) -> Result<Vec<String>, LabError> {
+        let mut done = match &self.scenario.remedy {
+            Remedy::Nothing => return Ok(Vec::new()),
+            Remedy::Printed => self.as_printed(diagnosis).await?,
+            Remedy::Repair { what } => {
+                self.repair().await?;
+                vec![format!("# {what}")]
+            }
+        };
+        for pod in self.pods().await? {
+            if waiting_reason(&pod).is_none() {
+                continue;
+            }
+            let action = Action::RetryNow {
+                namespace: self.scene.namespace.clone(),
+                name: pod.name_any(),
+            };
+            // A pod that is replaced by the fix may be gone, and needs no attempt.
+            if action.apply(&self.kube(), None).await.is_ok() {
+                done.push(format!("$ {}", action.command()));
+            }
+        }
+        Ok(done)
+    }
+
+    async fn repair(&mut self) -> Result<(), LabError> {
+        let normal = [Published::Public, Published::Private, Published::Large];
+        if !normal.contains(&self.scenario.published) {
+            publish::republish(self.scenario, &self.scene, self.lab.account()).await?;
+        }
+        if self.scenario.place == Place::SmallNode {
+            nodes::enlarge(self.lab.folder.path())?;
+        }
+        self.host
+            .repair(&self.lab.ground)
+            .await
+            .map_err(|source| LabError::Io {
+                what: format!("repair the registry of {}", self.scenario.name),
+                source,
+            })
+    }
+
+    async fn as_printed(&self, diagnosis: &Diagnosis) -> Result<Vec<String>, LabError> {
+        let fix = diagnosis.fixes.first().ok_or(LabError::NoFix)?;
+        let account = self.lab.account();
+        let login = Login {
+            username: account.username.clone(),
+            password: account.password.clone().into(),
+        };
+        let actions = if fix.actions.is_empty() {
+            vec![self.named_image(diagnosis, &fix.commands)?]
+        } else {
+            fix.actions.clone()
+        };
+        let mut done = Vec::new();
+        let mut remade = false;
+        for action in &actions {
+            action.apply(&self.kube(), Some(&login)).await?;
+            done.push(typed(&action.command(), account));
+            remade |=
+                matches!(action, Action::ReferenceSecret { kind, .. } if kind == "serviceaccount");
+        }
+        if remade && self.scenario.workload == Workload::Pod {
+            self.remake().await?;
+            let (namespace, name) = self.place();
+            done.push(format!("$ kubectl -n {namespace} delete pod {name}"));
+            done.push(format!("$ kubectl -n {namespace} apply -f {name}.yaml"));
+        }
+        Ok(done)
+    }
+
+    /// The printed command in which the person fills in the image that was meant.
+    fn named_image(&self, diagnosis: &Diagnosis, commands: &[String]) -> Result<Action, LabError> {
+        let asks = commands.iter().any(|command| command.contains("=IMAGE"));
+        let container = diagnosis.target.container.clone();
+        let (true, Some(container)) = (asks, container) else {
+            return Err(LabError::NoFix);
+        };
+        let kind = match self.scenario.workload {
+            Workload::Pod => "pod",
+            Workload::Deployment => "deployment",
+        };
+        Ok(Action::SetImage {
+            namespace: self.scene.namespace.clone(),
+            kind: kind.to_owned(),
+            name: self.scene.object.clone(),
+            container,
+            image: self.scene.image(self.scenario.right_image()),
+        })
+    }
+
+    /// Deletes the pod and applies it again.
+    async fn remake(&self) -> Result<(), LabError> {
+        let pods: Api<Pod> = self.api();
+        let name = &self.scene.object;
+        pods.delete(name, &DeleteParams::default())
+            .await
+            .map_err(LabError::kube("delete the pod"))?;
+        until(
+            "the pod is gone",
+            Duration::from_secs(60),
+            async || match pods.get_opt(name).await {
+                Ok(None) => Ok(()),
+                Ok(Some(pod)) => Err(seen(&pod)),
+                Err(error) => Err(error.to_string()),
+            },
+        )
+        .await?;
+        self.create(&self.workload).await
+    }
+}
+
+/// A command as a person types it: the words that are theirs filled in, the password not shown.
+fn typed(command: &str, account: &super::Account) -> String {
+    let user = format!("={}", account.username);
+    let command = command.replace("=USER", &user).replace("=PASSWORD", "=***");
+    format!("$ {command}")
+}
+
+fn waiting_reason(pod: &Pod) -> Option<&str> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let waiting = statuses.first()?.state.as_ref()?.waiting.as_ref()?;
+    waiting.reason.as_deref()
+}
+
+fn runs(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| &status.container_statuses);
+    statuses
+        .flatten()
+        .any(|status| status.state.iter().any(|state| state.running.is_some()))
+}
+
+fn seen(pod: &Pod) -> String {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
+    let reason = waiting_reason(pod).unwrap_or("-");
+    format!(
+        "{} {} {reason}",
+        pod.name_any(),
+        phase.unwrap_or_else(|| "-".to_owned())
+    )
+}
+
+/// Asks again and again until there is a value.
+async fn until<T>(
+    what: &str,
+    patience: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, LabError> {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(value) => return Ok(value),
+            Err(last) if start.elapsed() > patience => {
+                return Err(LabError::NotYet {
+                    what: what.to_owned(),
+                    seconds: patience.as_secs(),
+                    last,
+                });
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `towline lab`: pulls that fail, one of each kind, on real nodes, to see or to teach.
+
+mod show;
+mod trial;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use towline_lab::scenario::{self, Scenario};
+use towline_node::lab::Lab;
+
+use crate::commands::up;
+use crate::exit::{BROKEN, OK, Usage, hinted};
+use crate::output::{self, Format};
+use trial::Trial;
+
+/// How many scenarios are under way at once.
+const AT_ONCE: usize = 12;
+/// How long the nodes have to stop.
+const STOP: Duration = Duration::from_secs(30);
+
+/// See image pulls fail for every cause there is, be told why, and watch the fix help: offline, on nodes that are gone afterwards
+///
+/// Each scenario has a registry, a name, and a namespace of its own. Nothing outside the lab's folder is changed.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List the scenarios
+    List {
+        /// How to print them
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+    },
+    /// Run scenarios; exit code 1 if one does not show its cause or is not mended. Needs root
+    Run(RunArgs),
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// Scenarios, as `towline lab list` names them
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    names: Vec<String>,
+    /// Every scenario, many at once, as a table
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Leave the scenarios unmended and the node up at the end, until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// How to print the outcome
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::List { output } => {
+            show::list(&scenario::all(), output)?;
+            Ok(ExitCode::from(OK))
+        }
+        Command::Run(args) => Box::pin(run_scenarios(args)).await,
+    }
+}
+
+async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
+    up::need_root("lab run")?;
+    let chosen = chosen(&args)?;
+    let lab = Lab::new().await.context("prepare the lab")?;
+    let started = Instant::now();
+    let ended = tokio::select! {
+        ended = all(&lab, &chosen, &args) => ended,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let left = tokio::select! {
+        left = lab.shutdown(STOP) => left,
+        _ = tokio::signal::ctrl_c() => vec!["a second signal came first".to_owned()],
+    };
+    for left in &left {
+        output::note(format!("did not stop in time: {left}"));
+    }
+    let trials = ended?;
+    show::outcome(&trials, args.output, started.elapsed())?;
+    let well = trials.iter().all(|trial| trial.well(args.keep)) && left.is_empty();
+    Ok(ExitCode::from(if well { OK } else { BROKEN }))
+}
+
+fn chosen(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
+    let all = scenario::all();
+    if args.all {
+        return Ok(all);
+    }
+    let find = |name: &String| {
+        let found = all.iter().find(|scenario| scenario.name == *name);
+        found.cloned().ok_or_else(|| {
+            let error = hinted(
+                format!("there is no scenario {name:?}"),
+                "`towline lab list` lists them",
+            );
+            error.context(Usage(format!("there is no scenario {name:?}")))
+        })
+    };
+    args.names.iter().map(find).collect()
+}
+
+/// Runs the scenarios, side by side; a single one is told while it happens.
+async fn all(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<Vec<Trial>> {
+    let told = args.output == Format::Text;
+    if let ([one], true) = (chosen, told) {
+        let trial = trial::told(lab, one, args.keep).await;
+        keep(lab, chosen, args).await?;
+        return Ok(vec![trial]);
+    }
+    let mut running = futures::stream::iter(chosen)
+        .map(|scenario| trial::quiet(lab, scenario, args.keep))
+        .buffer_unordered(AT_ONCE);
+    let mut trials = Vec::new();
+    while let Some(trial) = running.next().await {
+        if told {
+            output::line(show::progress(&trial, trials.len() + 1, chosen.len()))?;
+        }
+        trials.push(trial);
+    }
+    drop(running);
+    keep(lab, chosen, args).await?;
+    trials.sort_by_key(|trial| chosen.iter().position(|one| one.name == trial.scenario));
+    Ok(trials)
+}
+
+/// Leaves everything as it is until Ctrl-C.
+async fn keep(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<()> {
+    let Some(first) = chosen.first().filter(|_| args.keep) else {
+        return Ok(());
+    };
+    let node = lab.node(first).await?;
+    output::note(format!(
+        "\nThe node stays up; Ctrl-C ends it. In another terminal:\n  export KUBECONFIG={}\n  kubectl get pods -A\n  towline why pod/app -n {}",
+        node.kubeconfig().display(),
+        first.name
+    ));
+    super::until_told().await?;
+    Ok(())
+}

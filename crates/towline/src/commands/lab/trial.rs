@@ -1,0 +1,145 @@
+//! One scenario from its beginning to its end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use towline_cause::{Cause, Confidence, Step};
+use towline_explain::Diagnosis;
+use towline_lab::scenario::{Remedy, Scenario};
+use towline_node::lab::Lab;
+
+use super::show;
+
+/// How long a pod has to fail, and later to run. A pull that fails late runs into several timeouts first.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What came of a scenario.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Trial {
+    /// Its name.
+    pub(crate) scenario: String,
+    /// The cause that it was made for.
+    pub(crate) expected: Option<Cause>,
+    /// The step that it was made for.
+    pub(crate) expected_step: Option<Step>,
+    /// The least confidence that is right.
+    pub(crate) expected_confidence: Confidence,
+    /// The cause of the answer.
+    pub(crate) cause: Option<Cause>,
+    /// The step of the answer.
+    pub(crate) step: Option<Step>,
+    /// How sure the answer is.
+    pub(crate) confidence: Option<Confidence>,
+    /// What the answer leaves open.
+    pub(crate) alternatives: Vec<Cause>,
+    /// Whether the answer is the right one.
+    pub(crate) right: bool,
+    /// What was done to mend it.
+    pub(crate) mended_by: Vec<String>,
+    /// Whether the workload ran afterwards; absent where nothing was mended.
+    pub(crate) fixed: Option<bool>,
+    /// Why it could not be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// How long it took, in seconds.
+    pub(crate) seconds: f64,
+}
+
+impl Trial {
+    fn new(scenario: &Scenario) -> Self {
+        Self {
+            scenario: scenario.name.clone(),
+            expected: scenario.cause,
+            expected_step: scenario.step,
+            expected_confidence: scenario.confidence,
+            cause: None,
+            step: None,
+            confidence: None,
+            alternatives: Vec::new(),
+            right: false,
+            mended_by: Vec::new(),
+            fixed: None,
+            error: None,
+            seconds: 0.0,
+        }
+    }
+
+    /// Whether it showed what it was made for. Where scenarios are kept nothing is mended.
+    pub(crate) fn well(&self, kept: bool) -> bool {
+        self.right && self.error.is_none() && (kept || self.fixed != Some(false))
+    }
+
+    fn judge(&mut self, scenario: &Scenario, diagnosis: &Diagnosis) {
+        self.cause = diagnosis.cause;
+        self.step = diagnosis.step;
+        self.confidence = Some(diagnosis.confidence);
+        self.alternatives.clone_from(&diagnosis.alternatives);
+        self.right = diagnosis.cause == scenario.cause
+            && scenario
+                .step
+                .is_none_or(|step| diagnosis.step == Some(step))
+            && diagnosis.confidence >= scenario.confidence;
+    }
+}
+
+/// Runs a scenario and tells it while it happens.
+pub(crate) async fn told(lab: &Lab, scenario: &Scenario, keep: bool) -> Trial {
+    one(lab, scenario, keep, true).await
+}
+
+/// Runs a scenario and says nothing.
+pub(crate) async fn quiet(lab: &Lab, scenario: &Scenario, keep: bool) -> Trial {
+    one(lab, scenario, keep, false).await
+}
+
+async fn one(lab: &Lab, scenario: &Scenario, keep: bool, told: bool) -> Trial {
+    let started = Instant::now();
+    let mut trial = Trial::new(scenario);
+    let ended = Box::pin(play(lab, scenario, keep, told, &mut trial)).await;
+    trial.error = ended.err().map(|error| format!("{error:#}"));
+    trial.seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+    trial
+}
+
+async fn play(
+    lab: &Lab,
+    scenario: &Scenario,
+    keep: bool,
+    told: bool,
+    trial: &mut Trial,
+) -> anyhow::Result<()> {
+    if told {
+        show::beginning(scenario)?;
+    }
+    let mut staged = lab.stage(scenario).await?;
+    let pod = staged.fails(PATIENCE).await?;
+    if told {
+        show::failure(&staged, &pod).await?;
+    }
+    let diagnosis = staged.explain(&pod).await?;
+    trial.judge(scenario, &diagnosis);
+    if told {
+        show::answer(&staged, &diagnosis)?;
+    }
+    if keep {
+        // The host must outlive this scenario.
+        std::mem::forget(staged);
+        return Ok(());
+    }
+    if scenario.remedy == Remedy::Nothing {
+        return Ok(());
+    }
+    trial.fixed = Some(false);
+    trial.mended_by = staged.mend(&diagnosis).await.context("mend it")?;
+    if told {
+        show::remedy(&trial.mended_by)?;
+    }
+    let pod = staged.runs(PATIENCE).await.context("after the fix")?;
+    trial.fixed = Some(true);
+    if told {
+        show::running(&pod)?;
+    }
+    Ok(())
+}
