@@ -6,6 +6,7 @@ use crate::body::BodyFault;
 use crate::connect::ConnectFault;
 use crate::dns::DnsFault;
 use crate::proxy::ProxyFault;
+use crate::public::is_public;
 use crate::tls::TlsFault;
 use crate::transport::SendFault;
 use crate::url::{Origin, Scheme};
@@ -117,9 +118,7 @@ fn of_dns(fault: &DnsFault, origin: &Origin, asked: &[String]) -> Failure {
 
 fn of_connect(fault: ConnectFault, lacks_ipv6: bool, origin: &Origin) -> (Cause, Vec<Cause>) {
     match fault {
-        ConnectFault::Refused if origin.is_loopback() => {
-            (Cause::RegistryIsLocalhost, vec![Cause::ConnectionRefused])
-        }
+        ConnectFault::Refused if origin.is_loopback() => (Cause::RegistryIsLocalhost, vec![]),
         ConnectFault::Refused => (Cause::ConnectionRefused, vec![]),
         ConnectFault::Timeout => (Cause::ConnectionTimeout, vec![]),
         ConnectFault::Unreachable if lacks_ipv6 => {
@@ -136,7 +135,16 @@ fn of_connect(fault: ConnectFault, lacks_ipv6: bool, origin: &Origin) -> (Cause,
 
 fn of_tls(fault: &TlsFault, origin: &Origin) -> Failure {
     let (cause, alternatives): (_, &[Cause]) = match fault {
-        TlsFault::UnknownAuthority(_) => (Cause::TlsUnknownAuthority, &[Cause::TlsIntercepted]),
+        // The authorities of the large public registries are in every list of roots, and their certificates hold their names.
+        TlsFault::UnknownAuthority(_) if is_public(&origin.host) => (
+            Cause::TlsIntercepted,
+            &[Cause::TlsUnknownAuthority, Cause::DnsWrongAnswer],
+        ),
+        TlsFault::WrongName { .. } if is_public(&origin.host) => (
+            Cause::DnsWrongAnswer,
+            &[Cause::TlsIntercepted, Cause::TlsNameMismatch],
+        ),
+        TlsFault::UnknownAuthority(_) => (Cause::TlsUnknownAuthority, &[]),
         TlsFault::Expired { .. } | TlsFault::NotYetValid { .. } => {
             (Cause::TlsCertificateExpired, &[Cause::NodeClockSkew])
         }

@@ -27,6 +27,7 @@ mod options;
 mod ping;
 mod pool;
 mod proxy;
+mod public;
 mod push;
 mod redirect;
 mod refused;

@@ -34,6 +34,17 @@ pub enum Action {
         /// The new image.
         image: String,
     },
+    /// Let the kubelet pull the image of a container where it is absent, in a workload's template.
+    AllowPull {
+        /// Namespace.
+        namespace: String,
+        /// `deployment`, ...; never a pod, whose policy cannot be changed.
+        kind: String,
+        /// Name of the object.
+        name: String,
+        /// The container.
+        container: String,
+    },
     /// Create a pull secret, or replace the one of that name.
     PullSecret {
         /// Namespace.
@@ -153,6 +164,12 @@ impl Action {
                 kind,
                 name,
                 ..
+            }
+            | Self::AllowPull {
+                namespace,
+                kind,
+                name,
+                ..
             } => {
                 format!(
                     "kubectl -n {namespace} patch {kind} {name} -p '{}'",
@@ -197,6 +214,10 @@ impl Action {
                 let spec = json!({ list: [{ "name": container, "image": image }] });
                 in_pod_spec(kind, &spec)
             }
+            Self::AllowPull { container, .. } => {
+                let spec = json!({ "containers": [{ "name": container, "imagePullPolicy": "IfNotPresent" }] });
+                json!({ "spec": { "template": { "spec": spec } } })
+            }
             Self::RetryNow { .. } => {
                 json!({ "metadata": { "annotations": { towline_pod::pulls::RETRY_NOW: jiff::Timestamp::now().as_second().to_string() } } })
             }
@@ -214,6 +235,12 @@ impl Action {
                 ..
             }
             | Self::ReferenceSecret {
+                namespace,
+                kind,
+                name,
+                ..
+            }
+            | Self::AllowPull {
                 namespace,
                 kind,
                 name,
@@ -262,6 +289,9 @@ impl Action {
             Self::SetImage {
                 kind, name, image, ..
             } => format!("set the image of {kind} {name} to {image}"),
+            Self::AllowPull { kind, name, .. } => {
+                format!("set the pull policy of {kind} {name}")
+            }
             Self::PullSecret {
                 namespace, name, ..
             } => format!("create the secret {namespace}/{name}"),

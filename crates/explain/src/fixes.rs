@@ -44,6 +44,7 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         | Cause::ExpiredCredentials => replaced_secrets(ground, cause),
         Cause::PullSecretNotReferenced => referenced_secret(ground),
         Cause::PlatformMismatch => platforms(ground),
+        Cause::NeverPull => allowed_pull(ground),
         Cause::DnsNameNotFound
         | Cause::RepositoryNotFound
         | Cause::RegistryPrefixMissing
@@ -221,6 +222,28 @@ fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
     let mut fix = fix(words, vec![action], ground.target);
     fix.actions.clear();
     vec![fix]
+}
+
+/// Workloads whose template can be changed.
+const TEMPLATED: [&str; 4] = ["deployment", "statefulset", "daemonset", "replicaset"];
+
+fn allowed_pull(ground: &Ground<'_>) -> Vec<Fix> {
+    let (kind, name) = object(ground.target);
+    let (true, Some(namespace), Some(container)) = (
+        TEMPLATED.contains(&kind.as_str()),
+        ground.target.namespace.clone(),
+        ground.target.container.clone(),
+    ) else {
+        return Vec::new();
+    };
+    let action = Action::AllowPull {
+        namespace,
+        kind,
+        name,
+        container,
+    };
+    let words = "Let the kubelet pull the image where it is absent, or load it on the node";
+    vec![fix(words, vec![action], ground.target)]
 }
 
 fn platforms(ground: &Ground<'_>) -> Vec<Fix> {

@@ -39,6 +39,9 @@ pub struct Facts {
     /// The `registries.conf` that names its mirrors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries_conf: Option<PathBuf>,
+    /// Files of certificate authorities that are trusted for registries beside the system's; PEM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<PathBuf>,
 }
 
 impl Facts {
@@ -60,6 +63,7 @@ impl Facts {
             resolver,
             hosts_dirs: Vec::new(),
             registries_conf: None,
+            authorities: Vec::new(),
         }
     }
 

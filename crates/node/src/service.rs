@@ -68,13 +68,14 @@ impl Service {
             registry.local_addr(),
             kubelet.address(),
         );
-        let facts = Facts::new(
+        let mut facts = Facts::new(
             options.node_name.clone(),
             addresses,
             runtime.socket().to_owned(),
             options.resolver.clone(),
         )
         .with_mirrors(&options.endpoints);
+        facts.authorities = authorities(&options)?;
         facts
             .write(&options.data_dir)
             .map_err(|source| Error::DataDir {
@@ -145,6 +146,22 @@ impl Handle {
         Facts::remove(&self.data_dir);
         left
     }
+}
+
+/// Writes the registries' certificate authorities into the data directory, for commands that replay what this node does.
+fn authorities(options: &Options) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for (at, pem) in options.extra_ca_pem.iter().enumerate() {
+        let path = options
+            .data_dir
+            .join(format!("registry-authority-{}.pem", at + 1));
+        fs::write_atomic(&path, pem).map_err(|source| Error::DataDir {
+            path: path.clone(),
+            source,
+        })?;
+        files.push(path);
+    }
+    Ok(files)
 }
 
 fn prepare(data_dir: &Path) -> Result<(), Error> {

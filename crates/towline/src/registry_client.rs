@@ -79,13 +79,17 @@ pub(crate) struct RegistryArgs {
 }
 
 impl RegistryArgs {
-    /// Takes over what the node beside this kubeconfig was told, where the command line says nothing: its name servers and mirrors.
+    /// Takes over what the node beside this kubeconfig was told, where the command line says nothing: its name servers, mirrors
+    /// and certificate authorities.
     #[cfg(feature = "node")]
     pub(crate) fn beside(mut self, kubeconfig: &Path) -> Self {
-        if self.resolver.is_empty()
-            && let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read)
-        {
-            self.resolver = facts.resolver;
+        if let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read) {
+            if self.resolver.is_empty() {
+                self.resolver = facts.resolver;
+            }
+            if self.ca.is_empty() {
+                self.ca = facts.authorities;
+            }
         }
         if self.mirrors.is_empty()
             && let Some(facts) = kubeconfig.parent().and_then(towline_node::Facts::read)

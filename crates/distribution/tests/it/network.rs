@@ -124,7 +124,7 @@ async fn nobody_listens() {
         Step::Connect,
         &["connection refused"],
     );
-    assert_eq!(failure.alternatives(), [Cause::ConnectionRefused]);
+    assert_eq!(failure.alternatives(), []);
 
     let addresses = vec!["127.0.0.1".parse().unwrap()];
     let (_server, options) =

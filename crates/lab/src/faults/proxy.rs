@@ -233,8 +233,16 @@ impl Shared {
             challenge.push_str(&scope);
             challenge.push('"');
         }
-        if token.is_some() {
-            challenge.push_str(",error=\"invalid_token\"");
+        if let Some(token) = token {
+            // A token of this service that allows too little is another matter than one that nobody issued.
+            let error = if issuer.allows(token, None) {
+                "insufficient_scope"
+            } else {
+                "invalid_token"
+            };
+            challenge.push_str(",error=\"");
+            challenge.push_str(error);
+            challenge.push('"');
         }
         let mut answer = error(
             StatusCode::UNAUTHORIZED,

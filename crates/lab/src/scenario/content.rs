@@ -1,6 +1,6 @@
 //! What is published is no image that can be run.
 
-use towline_cause::{Cause, Step};
+use towline_cause::{Cause, Confidence, Step};
 
 use super::{Published, Scenario};
 
@@ -45,13 +45,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Cause::LayerExtractFailed,
             Step::Unpack,
             Published::BrokenLayer,
-        ),
+        )
+        .at_least(Confidence::Stated),
         content(
             "other-layer",
             "A layer holds other files than the image's configuration says.",
             Cause::DigestMismatch,
             Step::Verify,
             Published::WrongLayer,
-        ),
+        )
+        .at_least(Confidence::Stated),
     ]
 }

@@ -2,9 +2,15 @@
 
 use towline_cause::{Cause, Step};
 
-use super::{Host, Published, PullPolicy, Scenario};
+use super::{Host, Published, PullPolicy, PullSecret, Scenario};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
+    let mut all = names();
+    all.extend(platforms());
+    all
+}
+
+fn names() -> Vec<Scenario> {
     let resolve = |name: &str, story: &str, cause| Scenario::new(name, story, cause, Step::Resolve);
     vec![
         Scenario::new(
@@ -56,7 +62,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .image("{host}/team/repositroy-typo:v1")
         .meant("{host}/team/repository-typo:v1")
-        .host(Host::default()),
+        .published(Published::Private)
+        .secret(PullSecret::Right)
+        .host(Host::login()),
         Scenario {
             policy: PullPolicy::Never,
             ..Scenario::new(
@@ -67,6 +75,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             )
             .deployment()
         },
+    ]
+}
+
+fn platforms() -> Vec<Scenario> {
+    vec![
         Scenario::new(
             "other-platform",
             "The index has an image for another platform only.",

@@ -99,13 +99,6 @@ fn answers() -> Vec<Scenario> {
             Fault::Schema1,
         )
         .repaired("push the image again with a tool of today"),
-        manifests(
-            "manifest-changed",
-            "Something in between changes the manifest on its way.",
-            Cause::DigestMismatch,
-            Fault::WrongDigest,
-        )
-        .at_step(Step::Verify),
         on(
             "redirect-loop",
             "The registry sends its clients in a circle.",
@@ -163,7 +156,7 @@ fn blobs() -> Vec<Scenario> {
             "Every download of a layer is cut before its end.",
             Cause::ConnectionReset,
             Step::Fetch,
-            Fault::Truncate { after: 10 },
+            Fault::Truncate { after: 0 },
         )
         .at_least(Confidence::Likely),
         layers(
@@ -171,7 +164,7 @@ fn blobs() -> Vec<Scenario> {
             "The download of a layer begins and then stands still.",
             Cause::PullStalled,
             Step::Fetch,
-            Fault::StallBody { after: 10 },
+            Fault::StallBody { after: 0 },
         )
         .at_least(Confidence::Stated),
     ]

@@ -17,7 +17,7 @@ use crate::output::{self, Format};
 use trial::Trial;
 
 /// How many scenarios are under way at once.
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 24;
 /// How long the nodes have to stop.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -112,15 +112,18 @@ fn chosen(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
 async fn all(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<Vec<Trial>> {
     let told = args.output == Format::Text;
     if let ([one], true) = (chosen, told) {
-        let trial = trial::told(lab, one, args.keep).await;
+        let played = trial::told(lab, one, args.keep).await;
         keep(lab, chosen, args).await?;
-        return Ok(vec![trial]);
+        drop(played.kept);
+        return Ok(vec![played.trial]);
     }
     let mut running = futures::stream::iter(chosen)
         .map(|scenario| trial::quiet(lab, scenario, args.keep))
         .buffer_unordered(AT_ONCE);
-    let mut trials = Vec::new();
-    while let Some(trial) = running.next().await {
+    let (mut trials, mut kept) = (Vec::new(), Vec::new());
+    while let Some(played) = running.next().await {
+        let trial = played.trial;
+        kept.extend(played.kept);
         if told {
             output::line(show::progress(&trial, trials.len() + 1, chosen.len()))?;
         }
@@ -128,6 +131,7 @@ async fn all(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<V
     }
     drop(running);
     keep(lab, chosen, args).await?;
+    drop(kept);
     trials.sort_by_key(|trial| chosen.iter().position(|one| one.name == trial.scenario));
     Ok(trials)
 }

@@ -12,6 +12,7 @@ mod command_line;
 mod containerd;
 mod follow;
 mod foreign;
+mod lab;
 mod leaks;
 mod many;
 mod node;

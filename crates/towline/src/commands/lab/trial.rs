@@ -7,7 +7,7 @@ use serde::Serialize;
 use towline_cause::{Cause, Confidence, Step};
 use towline_explain::Diagnosis;
 use towline_lab::scenario::{Remedy, Scenario};
-use towline_node::lab::Lab;
+use towline_node::lab::{Lab, Staged};
 
 use super::show;
 
@@ -84,32 +84,47 @@ impl Trial {
     }
 }
 
+/// A scenario that was played, and how it stands where it is kept.
+pub(crate) struct Played<'a> {
+    /// What came of it.
+    pub(crate) trial: Trial,
+    /// Its host falls when this is dropped.
+    pub(crate) kept: Option<Staged<'a>>,
+}
+
 /// Runs a scenario and tells it while it happens.
-pub(crate) async fn told(lab: &Lab, scenario: &Scenario, keep: bool) -> Trial {
+pub(crate) async fn told<'a>(lab: &'a Lab, scenario: &'a Scenario, keep: bool) -> Played<'a> {
     one(lab, scenario, keep, true).await
 }
 
 /// Runs a scenario and says nothing.
-pub(crate) async fn quiet(lab: &Lab, scenario: &Scenario, keep: bool) -> Trial {
+pub(crate) async fn quiet<'a>(lab: &'a Lab, scenario: &'a Scenario, keep: bool) -> Played<'a> {
     one(lab, scenario, keep, false).await
 }
 
-async fn one(lab: &Lab, scenario: &Scenario, keep: bool, told: bool) -> Trial {
+async fn one<'a>(lab: &'a Lab, scenario: &'a Scenario, keep: bool, told: bool) -> Played<'a> {
     let started = Instant::now();
     let mut trial = Trial::new(scenario);
     let ended = Box::pin(play(lab, scenario, keep, told, &mut trial)).await;
-    trial.error = ended.err().map(|error| format!("{error:#}"));
     trial.seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
-    trial
+    let kept = match ended {
+        Ok(kept) => kept,
+        Err(error) => {
+            trial.error = Some(format!("{error:#}"));
+            None
+        }
+    };
+    Played { trial, kept }
 }
 
-async fn play(
-    lab: &Lab,
-    scenario: &Scenario,
+/// Gives the scenario as it stands where it is to be kept.
+async fn play<'a>(
+    lab: &'a Lab,
+    scenario: &'a Scenario,
     keep: bool,
     told: bool,
     trial: &mut Trial,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Staged<'a>>> {
     if told {
         show::beginning(scenario)?;
     }
@@ -124,12 +139,10 @@ async fn play(
         show::answer(&staged, &diagnosis)?;
     }
     if keep {
-        // The host must outlive this scenario.
-        std::mem::forget(staged);
-        return Ok(());
+        return Ok(Some(staged));
     }
     if scenario.remedy == Remedy::Nothing {
-        return Ok(());
+        return Ok(None);
     }
     trial.fixed = Some(false);
     trial.mended_by = staged.mend(&diagnosis).await.context("mend it")?;
@@ -141,5 +154,5 @@ async fn play(
     if told {
         show::running(&pod)?;
     }
-    Ok(())
+    Ok(None)
 }

@@ -1,0 +1,60 @@
+//! The lab: every scenario shows its cause, and what mends it makes it run.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::program::{text, towline};
+
+/// Causes that are shown on a real node, at least.
+const CAUSES: usize = 45;
+
+#[test]
+fn every_scenario_is_answered_right_and_mended() {
+    if !towline_sys::testing::need_root() {
+        return;
+    }
+    let output = towline()
+        .args(["lab", "run", "--all", "-o", "json"])
+        .output()
+        .unwrap();
+    let run: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    assert_eq!(run["kind"], "LabRun");
+    let trials = run["trials"].as_array().unwrap();
+    let failed: Vec<&Value> = trials
+        .iter()
+        .filter(|trial| {
+            trial["right"] != true || trial["fixed"] == false || trial["error"] != Value::Null
+        })
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(output.status.success(), "{}", text(&output));
+    let causes: BTreeSet<&str> = trials
+        .iter()
+        .filter_map(|trial| trial["cause"].as_str())
+        .collect();
+    assert!(causes.len() >= CAUSES, "{} causes", causes.len());
+}
+
+#[test]
+fn scenarios_are_listed_and_an_unknown_one_is_refused() {
+    let list = towline().args(["lab", "list"]).output().unwrap();
+    assert!(list.status.success(), "{}", text(&list));
+    assert!(text(&list).contains("tag-typo"), "{}", text(&list));
+    let json = towline()
+        .args(["lab", "list", "-o", "json"])
+        .output()
+        .unwrap();
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["kind"], "LabScenarios");
+    if towline_sys::testing::need_root() {
+        let unknown = towline().args(["lab", "run", "no-such"]).output().unwrap();
+        assert_eq!(unknown.status.code(), Some(64), "{}", text(&unknown));
+        assert!(
+            text(&unknown).contains("towline lab list"),
+            "{}",
+            text(&unknown)
+        );
+    }
+}
