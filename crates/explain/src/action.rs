@@ -44,6 +44,9 @@ pub enum Action {
         name: String,
         /// The container.
         container: String,
+        /// Whether it is an init container.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        init: bool,
     },
     /// Create a pull secret, or replace the one of that name.
     PullSecret {
@@ -154,7 +157,8 @@ impl Action {
                     quoted(server)
                 );
                 if *replace {
-                    format!("{create} --dry-run=client -o yaml | kubectl apply -f -")
+                    // Type and immutable content of a secret cannot be changed: it is made anew.
+                    format!("{create} --dry-run=client -o yaml | kubectl replace --force -f -")
                 } else {
                     create
                 }
@@ -206,17 +210,17 @@ impl Action {
                 image,
                 ..
             } => {
-                let list = if *init {
-                    "initContainers"
-                } else {
-                    "containers"
-                };
-                let spec = json!({ list: [{ "name": container, "image": image }] });
+                let spec = json!({ containers(*init): [{ "name": container, "image": image }] });
                 in_pod_spec(kind, &spec)
             }
-            Self::AllowPull { container, .. } => {
-                let spec = json!({ "containers": [{ "name": container, "imagePullPolicy": "IfNotPresent" }] });
-                json!({ "spec": { "template": { "spec": spec } } })
+            Self::AllowPull {
+                kind,
+                container,
+                init,
+                ..
+            } => {
+                let spec = json!({ containers(*init): [{ "name": container, "imagePullPolicy": "IfNotPresent" }] });
+                in_pod_spec(kind, &spec)
             }
             Self::RetryNow { .. } => {
                 json!({ "metadata": { "annotations": { towline_pod::pulls::RETRY_NOW: jiff::Timestamp::now().as_second().to_string() } } })
@@ -313,6 +317,11 @@ fn in_pod_spec(kind: &str, spec: &serde_json::Value) -> serde_json::Value {
         }
         _ => json!({ "spec": { "template": { "spec": spec } } }),
     }
+}
+
+/// The list of a pod's spec that holds a container.
+fn containers(init: bool) -> &'static str {
+    if init { "initContainers" } else { "containers" }
 }
 
 pub(crate) fn params() -> PatchParams {

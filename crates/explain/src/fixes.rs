@@ -224,9 +224,6 @@ fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
     vec![fix]
 }
 
-/// Workloads whose template can be changed.
-const TEMPLATED: [&str; 4] = ["deployment", "statefulset", "daemonset", "replicaset"];
-
 fn allowed_pull(ground: &Ground<'_>) -> Vec<Fix> {
     let (kind, name) = object(ground.target);
     let (true, Some(namespace), Some(container)) = (
@@ -241,6 +238,7 @@ fn allowed_pull(ground: &Ground<'_>) -> Vec<Fix> {
         kind,
         name,
         container,
+        init: ground.target.init,
     };
     let words = "Let the kubelet pull the image where it is absent, or load it on the node";
     vec![fix(words, vec![action], ground.target)]

@@ -222,6 +222,7 @@ impl<'a> Staged<'a> {
             registry: self.node.registry_client()?,
             seen_from: "this machine".to_owned(),
             boot_id: crate::boot_id(),
+            budget: towline_explain::Budget::default(),
         };
         let answers = pod::explain(&context, &self.scene.namespace, &found.name_any()).await?;
         answers.into_iter().next().ok_or(LabError::NoFix)
@@ -315,6 +316,7 @@ impl<'a> Staged<'a> {
             kind: kind.to_owned(),
             name: self.scene.object.clone(),
             container,
+            init: diagnosis.target.init,
             image: self.scene.image(self.scenario.right_image()),
         })
     }
