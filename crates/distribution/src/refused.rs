@@ -155,6 +155,15 @@ fn meaning(
     }
 }
 
+/// Registries whose images want more than a login: a licence that was accepted, or a subscription.
+const ENTITLED: [&str; 5] = [
+    "nvcr.io",
+    "cp.icr.io",
+    "registry.redhat.io",
+    "registry.connect.redhat.com",
+    "container-registry.oracle.com",
+];
+
 fn forbidden(target: &Target, said: &Said) -> (Cause, Vec<Cause>, String) {
     let of = |cause, open: &[Cause], why: &str| (cause, open.to_vec(), why.to_owned());
     if said.html {
@@ -195,6 +204,13 @@ fn forbidden(target: &Target, said: &Said) -> (Cause, Vec<Cause>, String) {
             Cause::NoCredentials,
             open,
             format!("nobody may pull {} without a login", target.repository()),
+        );
+    }
+    if ENTITLED.contains(&target.reference.registry()) {
+        return of(
+            Cause::EntitlementRequired,
+            &[Cause::InsufficientPermission],
+            "this registry gives its images to accounts that accepted their terms or bought them, and this login may not pull it",
         );
     }
     let mut open = vec![];

@@ -3,6 +3,7 @@
 use towline_cause::{Cause, Confidence, Step};
 use towline_oci::ReferenceError;
 
+use crate::elsewhere::{self, Elsewhere};
 use crate::proof::Proof;
 use crate::secrets::{SecretFact, SecretState};
 
@@ -38,6 +39,10 @@ pub struct Facts<'a> {
     pub spare_secret: Option<&'a str>,
     /// The pull as it was replayed.
     pub proof: Option<&'a Proof>,
+    /// Where the image is instead.
+    pub elsewhere: Option<&'a Elsewhere>,
+    /// The node has the image, and the policy has it ask a registry all the same.
+    pub on_node_already: bool,
 }
 
 /// One cause and how sure it is.
@@ -85,6 +90,17 @@ fn weigh(facts: &Facts<'_>) -> Verdict {
     }
     if let Some(verdict) = poisoned(facts) {
         return verdict;
+    }
+    if let Some(found) = facts.elsewhere {
+        return Verdict::proven(found.cause, Step::Resolve);
+    }
+    let failed = facts
+        .proof
+        .and_then(|proof| proof.failure.as_ref())
+        .map(|failed| failed.cause)
+        .or_else(|| facts.node.map(|node| node.cause));
+    if facts.on_node_already && failed.is_some_and(elsewhere::may_be) {
+        return Verdict::proven(Cause::AlwaysPullsLocalImage, Step::Policy);
     }
     if let Some(verdict) = login(facts) {
         return verdict;
@@ -350,6 +366,8 @@ mod tests {
             secrets,
             spare_secret: None,
             proof,
+            elsewhere: None,
+            on_node_already: false,
         }
     }
 

@@ -4,6 +4,7 @@ use towline_cause::{Cause, Confidence};
 use towline_oci::Reference;
 
 use crate::decide::Verdict;
+use crate::elsewhere::Elsewhere;
 use crate::proof::Proof;
 use crate::secrets::{SecretFact, SecretState};
 use crate::{Action, Fix, Target};
@@ -19,6 +20,8 @@ pub struct Ground<'a> {
     pub secrets: &'a [SecretFact],
     /// A secret of the namespace that would work.
     pub spare_secret: Option<&'a str>,
+    /// Where the image is instead.
+    pub elsewhere: Option<&'a Elsewhere>,
     /// Whether the service account names that secret by now, so that a pod made anew would have it.
     pub account_names_it: bool,
     /// The service account of the pod.
@@ -44,7 +47,10 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         | Cause::ExpiredCredentials => replaced_secrets(ground, cause),
         Cause::PullSecretNotReferenced => referenced_secret(ground),
         Cause::PlatformMismatch => platforms(ground),
-        Cause::NeverPull => allowed_pull(ground),
+        Cause::NeverPull | Cause::AlwaysPullsLocalImage => allowed_pull(ground, cause),
+        Cause::RegistryPrefixMissing | Cause::ImageMoved if ground.elsewhere.is_some() => {
+            image_elsewhere(ground)
+        }
         Cause::DnsNameNotFound
         | Cause::RepositoryNotFound
         | Cause::RegistryPrefixMissing
@@ -224,7 +230,16 @@ fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
     vec![fix]
 }
 
-fn allowed_pull(ground: &Ground<'_>) -> Vec<Fix> {
+fn image_elsewhere(ground: &Ground<'_>) -> Vec<Fix> {
+    let Some(found) = ground.elsewhere else {
+        return Vec::new();
+    };
+    let words = format!("Use {}, which is there", found.image);
+    let actions: Vec<Action> = set_image(ground.target, &found.image).into_iter().collect();
+    vec![fix(words, actions, ground.target)]
+}
+
+fn allowed_pull(ground: &Ground<'_>, cause: Cause) -> Vec<Fix> {
     let (kind, name) = object(ground.target);
     let (true, Some(namespace), Some(container)) = (
         TEMPLATED.contains(&kind.as_str()),
@@ -240,7 +255,11 @@ fn allowed_pull(ground: &Ground<'_>) -> Vec<Fix> {
         container,
         init: ground.target.init,
     };
-    let words = "Let the kubelet pull the image where it is absent, or load it on the node";
+    let words = if cause == Cause::NeverPull {
+        "Let the kubelet pull the image where it is absent, or load it on the node"
+    } else {
+        "Let the kubelet use the image that the node has; a tag of its own for each build keeps that right"
+    };
     vec![fix(words, vec![action], ground.target)]
 }
 
@@ -438,6 +457,7 @@ mod tests {
             target,
             image: Some(&image),
             secrets,
+            elsewhere: None,
             spare_secret: (cause == Cause::PullSecretNotReferenced).then_some("good"),
             account_names_it: false,
             service_account: "default",

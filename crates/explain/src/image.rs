@@ -37,6 +37,8 @@ pub async fn explain(
         node: None,
         secrets: &[],
         spare_secret: None,
+        elsewhere: None,
+        on_node_already: false,
         proof: proof.as_ref(),
     });
     let failure = proof.as_ref().and_then(|proof| proof.failure.as_ref());
@@ -50,6 +52,7 @@ pub async fn explain(
         image: parsed.as_ref().ok(),
         secrets: &[],
         spare_secret: None,
+        elsewhere: None,
         account_names_it: false,
         service_account: "default",
         proof: proof.as_ref(),

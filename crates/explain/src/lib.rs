@@ -9,6 +9,7 @@
 mod action;
 pub mod decide;
 mod diagnosis;
+mod elsewhere;
 mod evidence;
 pub mod fixes;
 mod fold;
@@ -29,6 +30,7 @@ pub use action::{Action, ApplyError, Login};
 pub use diagnosis::{
     API_VERSION, Affected, Diagnosis, Evidence, Fix, KIND, Retry, StepOutcome, StepSeen,
 };
+pub use elsewhere::Elsewhere;
 pub use evidence::Unread;
 pub use prober::Budget;
 pub use target::{Owner, Target};

@@ -48,6 +48,8 @@ impl std::fmt::Debug for World {
 pub(crate) struct NodeFact {
     pub(crate) platform: Option<Platform>,
     pub(crate) boot_id: Option<String>,
+    /// Names of the images that it has, at most those that it lists.
+    pub(crate) images: Vec<String>,
     /// `containerd://2.1.9`.
     pub(crate) runtime: Option<String>,
     /// Pressure and readiness that bear on pulls, in words.
@@ -196,7 +198,13 @@ fn node_fact(node: &Node) -> NodeFact {
         "Ready" => condition.status != "True",
         _ => false,
     });
+    let images = status
+        .iter()
+        .flat_map(|status| status.images.iter().flatten());
     NodeFact {
+        images: images
+            .flat_map(|image| image.names.iter().flatten().cloned())
+            .collect(),
         platform: info.map(|info| Platform::new(&info.operating_system, &info.architecture)),
         boot_id: info
             .map(|info| info.boot_id.clone())

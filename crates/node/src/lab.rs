@@ -110,6 +110,7 @@ impl Lab {
             Place::Node | Place::Text { .. } => Kind::Common,
             Place::SmallNode => Kind::Small,
             Place::SlowNode => Kind::Slow,
+            Place::BrokenNode => Kind::Broken,
         };
         self.nodes[kind as usize]
             .get_or_try_init(|| nodes::start(kind, self.folder.path(), &self.ground, &self.account))

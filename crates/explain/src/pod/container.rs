@@ -82,6 +82,11 @@ impl Container<'_> {
                 .is_some_and(|reason| later.contains(&reason))
     }
 
+    /// Whether the kubelet asks a registry although it has the image.
+    pub(super) fn always_pulls(&self) -> bool {
+        self.policy == Some("Always")
+    }
+
     /// Whether the kubelet may contact a registry for it.
     pub(super) fn may_pull(&self) -> bool {
         self.policy != Some("Never")

@@ -8,6 +8,7 @@ use super::container::{self, Container};
 use super::words;
 use super::{Context, View};
 use crate::decide::{self, Facts, NodeView};
+use crate::elsewhere::{self, Elsewhere};
 use crate::fixes::{self, Ground};
 use crate::prober::{NotAsked, Prober};
 use crate::proof::{self, Proof};
@@ -74,7 +75,11 @@ impl Desk {
             None => None,
         };
         let spare_name = spare.as_ref().map(|spare| spare.name.as_str());
+        let seen = (&facts[..], proof.as_ref(), node.as_ref());
+        let elsewhere = self.elsewhere(view, (image, container.image), seen).await;
         let verdict = decide::decide(&Facts {
+            elsewhere: elsewhere.as_ref(),
+            on_node_already: container.always_pulls() && image.is_some_and(|image| view.has(image)),
             bad_reference: parsed.as_ref().err(),
             waiting_reason: container.waiting_reason(),
             node: node.as_ref(),
@@ -87,6 +92,7 @@ impl Desk {
             image,
             secrets: &facts,
             spare_secret: spare_name,
+            elsewhere: elsewhere.as_ref(),
             account_names_it: spare.as_ref().is_some_and(|spare| spare.account_names_it),
             service_account: view.service_account(),
             proof: proof.as_ref(),
@@ -96,8 +102,11 @@ impl Desk {
         let bad = parsed.as_ref().err();
         evidence.splice(0..0, bad.map(words::reference_evidence));
         evidence.extend(words::secret_evidence(&facts, spare_name));
+        evidence.extend(elsewhere.as_ref().map(words::elsewhere_evidence));
         evidence.extend(words::proof_evidence(&self.seen_from, proof.as_ref()));
-        let summary = words::secret_summary(&verdict, &facts, spare_name).unwrap_or_else(|| {
+        let decided = words::secret_summary(&verdict, &facts, spare_name)
+            .or_else(|| words::elsewhere_summary(&verdict, elsewhere.as_ref()));
+        let summary = decided.unwrap_or_else(|| {
             words::summary(
                 &verdict,
                 container.image,
@@ -136,6 +145,43 @@ impl Desk {
             .replay(image, &platform, candidates.clone())
             .await?;
         Ok(proof::of_asked(&asked, &candidates, on_node))
+    }
+
+    /// Looks for the image where a person may have meant it to be, with the logins of the pod.
+    async fn elsewhere(
+        &self,
+        view: &View,
+        (image, written): (Option<&Reference>, &str),
+        (facts, proof, node): (&[SecretFact], Option<&Proof>, Option<&NodeView>),
+    ) -> Option<Elsewhere> {
+        let image = image?;
+        let failed = proof.and_then(|proof| proof.failure.as_ref());
+        let cause = failed
+            .map(|failed| failed.cause)
+            .or_else(|| node.map(|node| node.cause))?;
+        if !elsewhere::may_be(cause) {
+            return None;
+        }
+        let logins: Vec<String> = facts
+            .iter()
+            .flat_map(|fact| match &fact.state {
+                SecretState::WrongHost(entries) => {
+                    entries.iter().map(|(entry, _)| entry.clone()).collect()
+                }
+                _ => Vec::new(),
+            })
+            .collect();
+        for guess in elsewhere::guesses(image, written, &logins) {
+            let Ok(place) = Reference::parse(&guess.image) else {
+                continue;
+            };
+            let facts = secret_facts(view, &place);
+            let replayed = self.replay(view, &place, &facts).await;
+            if replayed.is_ok_and(|proof| proof.failure.is_none()) {
+                return Some(guess);
+            }
+        }
+        None
     }
 
     /// Looks for a secret of the namespace that the pod does not name and that the registry accepts.

@@ -101,6 +101,12 @@ impl View {
         view
     }
 
+    /// Whether the node has this image, by its own list.
+    pub(super) fn has(&self, image: &towline_oci::Reference) -> bool {
+        let name = image.clone().with_default_tag().to_string();
+        self.node.images.contains(&name)
+    }
+
     /// The events, unless our kubelet's own record says more than they do.
     async fn read_events(&self, world: &World) -> Answer<Vec<Said>> {
         let silent = container::all(&self.pod)

@@ -2,10 +2,10 @@
 
 use towline_cause::Cause;
 
-use crate::Evidence;
 use crate::decide::{NodeView, Verdict};
 use crate::proof::Proof;
 use crate::secrets::{SecretFact, SecretState};
+use crate::{Elsewhere, Evidence};
 
 /// Where a pull secret decides, the sentence is about that secret and not about the registry that refused.
 pub(super) fn secret_summary(
@@ -53,6 +53,32 @@ pub(super) fn summary(
         (Some(failed), _) => failed.detail.clone(),
         (None, Some(node)) if node.cause == cause && node.typed => node.text.clone(),
         _ => cause.summary().to_owned(),
+    }
+}
+
+/// Where the image was found in another place, the sentence says where.
+pub(super) fn elsewhere_summary(
+    verdict: &Verdict,
+    elsewhere: Option<&Elsewhere>,
+) -> Option<String> {
+    let found = elsewhere.filter(|found| verdict.cause == Some(found.cause))?;
+    Some(match found.cause {
+        Cause::ImageMoved => format!(
+            "the image was moved by its publisher: it is there as {}",
+            found.image
+        ),
+        _ => format!(
+            "no registry is written, so it was looked up on Docker Hub; it is there as {}",
+            found.image
+        ),
+    })
+}
+
+pub(super) fn elsewhere_evidence(found: &Elsewhere) -> Evidence {
+    Evidence {
+        fact: format!("a replayed pull of {} goes through", found.image),
+        seen_from: "this machine".into(),
+        seen_by: "towline probe".into(),
     }
 }
 

@@ -377,6 +377,12 @@ fn canned(fault: &Fault, request: &Request<Incoming>) -> Option<Response<Body>> 
 /// Changes an answer of the registry.
 fn changed(answer: Response<Body>, fault: Fault, ending: Ending, is_head: bool) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
+    let fault = match fault {
+        Fault::Pad { bytes } => Fault::Append {
+            text: " ".repeat(bytes),
+        },
+        other => other,
+    };
     let flow = match fault {
         Fault::Truncate { after } => Flow::Cut { after, reset: None },
         Fault::ResetBody { after } => Flow::Cut {

@@ -203,6 +203,11 @@ pub enum Fault {
         /// The bytes.
         text: String,
     },
+    /// Blanks follow the body; the stated length is that of the whole.
+    Pad {
+        /// How many.
+        bytes: usize,
+    },
     /// It is redirected; `{path}` in the location stands for its path and query.
     Redirect {
         /// The status.

@@ -151,6 +151,29 @@ fn logins() -> Vec<Scenario> {
         })
         .at_least(Confidence::Likely)
         .repaired("grant the user pull on the repository"),
+        login(
+            "terms-not-accepted",
+            "The vendor's registry knows the login, whose owner never accepted the terms.",
+            Cause::EntitlementRequired,
+        )
+        .secret(PullSecret::OtherUser)
+        .host(Host {
+            rules: vec![
+                Rule::on(
+                    "*/manifests/*",
+                    Fault::Error {
+                        status: 403,
+                        code: "DENIED".to_owned(),
+                        message: "access to this product is not entitled".to_owned(),
+                    },
+                )
+                .user("other-team"),
+            ],
+            ..Host::login().named("nvcr.io")
+        })
+        .at_step(Step::Resolve)
+        .at_least(Confidence::Likely)
+        .repaired("accept the terms with that account"),
     ]
 }
 

@@ -26,6 +26,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Published::TooFewLayers,
         ),
         content(
+            "too-many-layers",
+            "The image has more layers than can be stacked.",
+            Cause::TooManyLayers,
+            Step::Resolve,
+            Published::ManyLayers,
+        )
+        .at_least(Confidence::Stated),
+        content(
             "encrypted",
             "The layers are encrypted and the node has no key.",
             Cause::EncryptedImage,

@@ -161,8 +161,14 @@ impl Host {
         }
     }
 
+    pub(crate) fn named(self, name: &str) -> Self {
+        let name = Some(name.to_owned());
+        Self { name, ..self }
+    }
+
     /// The same host with nothing wrong.
-    pub(crate) fn healthy(&self) -> Self {
+    #[must_use]
+    pub fn healthy(&self) -> Self {
         let access = match &self.access {
             Access::Token(service) => Access::Token(TokenService {
                 open: service.open,

@@ -37,6 +37,9 @@ pub struct Scenario {
     pub published: Published,
     /// The pull secret.
     pub secret: PullSecret,
+    /// The image was pulled once before it broke.
+    #[serde(default)]
+    pub pulled_before: bool,
     /// The pull policy.
     pub policy: PullPolicy,
     /// The registry's name, address, and faults.
@@ -79,6 +82,8 @@ pub enum Published {
     OtherPlatformAlone,
     /// A chart of a package manager, no image.
     Chart,
+    /// An image of more layers than can be stacked.
+    ManyLayers,
     /// An image whose layer is encrypted.
     Encrypted,
     /// An image whose layer is of a type that nobody unpacks.
@@ -105,6 +110,8 @@ pub enum PullSecret {
     Missing,
     /// It holds the right login for another host.
     WrongHost,
+    /// It holds the right login for the node's own registry.
+    OfNode,
     /// It holds the right login for the host at another port.
     WrongPort,
     /// It holds a wrong password.
@@ -148,6 +155,8 @@ pub enum Place {
     Node,
     /// On a node whose store has few MiB.
     SmallNode,
+    /// On a node whose store became read-only.
+    BrokenNode,
     /// On a node that starts few pulls.
     SlowNode,
     /// On somebody else's cluster, of which there is only this text.
@@ -183,6 +192,7 @@ impl Scenario {
             meant: None,
             published: Published::Public,
             secret: PullSecret::None,
+            pulled_before: false,
             policy: PullPolicy::IfNotPresent,
             host: Host::default(),
             place: Place::Node,

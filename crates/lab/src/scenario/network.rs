@@ -9,7 +9,8 @@ use crate::tls::Flaw;
 pub(super) fn scenarios() -> Vec<Scenario> {
     let mut all = names();
     all.extend(connections());
-    all.extend(tls());
+    all.extend(certificates());
+    all.extend(handshakes());
     all
 }
 
@@ -123,10 +124,11 @@ fn connections() -> Vec<Scenario> {
     ]
 }
 
-fn tls() -> Vec<Scenario> {
-    let tls = |name: &str, story: &str, cause: Cause, tls: Tls| {
-        Scenario::new(name, story, cause, Step::Tls).host(Host::tls(tls))
-    };
+fn tls(name: &str, story: &str, cause: Cause, tls: Tls) -> Scenario {
+    Scenario::new(name, story, cause, Step::Tls).host(Host::tls(tls))
+}
+
+fn certificates() -> Vec<Scenario> {
     vec![
         tls(
             "unknown-authority",
@@ -166,6 +168,30 @@ fn tls() -> Vec<Scenario> {
         )
         .at_least(Confidence::Likely)
         .repaired("issue the certificate for the name that is used"),
+        tls(
+            "intercepted",
+            "A machine in between signs the certificates of all the internet itself.",
+            Cause::TlsIntercepted,
+            Tls::Stranger,
+        )
+        .host(Host::tls(Tls::Stranger).named("ghcr.io"))
+        .at_least(Confidence::Likely)
+        .repaired("exempt the registry from inspection"),
+        tls(
+            "wrong-machine",
+            "The name server sends a public registry's name to another machine.",
+            Cause::DnsWrongAnswer,
+            Tls::Stranger,
+        )
+        .host(Host::tls(Tls::Certificate(Flaw::WrongName)).named("quay.io"))
+        .at_step(Step::Tls)
+        .at_least(Confidence::Likely)
+        .repaired("repair the name server"),
+    ]
+}
+
+fn handshakes() -> Vec<Scenario> {
+    vec![
         tls(
             "client-certificate",
             "The registry lets in only clients with a certificate of their own.",

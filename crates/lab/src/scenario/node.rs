@@ -21,9 +21,21 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .repaired("enlarge the node's disk")
         },
         Scenario {
+            place: Place::BrokenNode,
+            ..Scenario::new(
+                "disk-read-only",
+                "The disk of the node had an error, and the kernel made it read-only.",
+                Cause::FilesystemReadOnly,
+                Step::Fetch,
+            )
+            .at_least(Confidence::Stated)
+            .repaired("repair the node's disk")
+        },
+        Scenario {
             place: Place::SlowNode,
             // Another pod takes the first pull, of the same image.
             policy: PullPolicy::Always,
+            pulled_before: true,
             ..Scenario::new(
                 "pull-throttled",
                 "The kubelet starts fewer pulls a second than are asked for.",

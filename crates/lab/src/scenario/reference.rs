@@ -2,16 +2,22 @@
 
 use towline_cause::{Cause, Step};
 
-use super::{Host, Published, PullPolicy, PullSecret, Scenario};
+use crate::faults::{Fault, Rule};
+
+use super::{Host, Published, PullPolicy, PullSecret, Scenario, TokenService};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let mut all = names();
+    all.extend(places());
     all.extend(platforms());
     all
 }
 
+fn resolve(name: &str, story: &str, cause: Cause) -> Scenario {
+    Scenario::new(name, story, cause, Step::Resolve)
+}
+
 fn names() -> Vec<Scenario> {
-    let resolve = |name: &str, story: &str, cause| Scenario::new(name, story, cause, Step::Resolve);
     vec![
         Scenario::new(
             "upper-case",
@@ -65,6 +71,47 @@ fn names() -> Vec<Scenario> {
         .published(Published::Private)
         .secret(PullSecret::Right)
         .host(Host::login()),
+    ]
+}
+
+fn places() -> Vec<Scenario> {
+    vec![
+        resolve(
+            "prefix-missing",
+            "The image of the company's registry is written without the registry.",
+            Cause::RegistryPrefixMissing,
+        )
+        .image("prefix-missing:v1")
+        .meant("{registry}/prefix-missing:v1")
+        .secret(PullSecret::OfNode)
+        .host(Host::token(TokenService::default()).named("registry-1.docker.io")),
+        resolve(
+            "image-moved",
+            "The publisher gave up the registry years ago.",
+            Cause::ImageMoved,
+        )
+        .image("k8s.gcr.io/team/image-moved:v1")
+        .meant("{host}/team/image-moved:v1")
+        .host(Host::default().named("registry.k8s.io")),
+        Scenario {
+            policy: PullPolicy::Always,
+            pulled_before: true,
+            ..Scenario::new(
+                "always-asks",
+                "The node has the image, which is gone from the registry, and the policy asks there all the same.",
+                Cause::AlwaysPullsLocalImage,
+                Step::Policy,
+            )
+            .host(Host::rules([Rule::on(
+                "*/manifests/*",
+                Fault::Error {
+                    status: 404,
+                    code: "MANIFEST_UNKNOWN".to_owned(),
+                    message: "manifest unknown".to_owned(),
+                },
+            )]))
+            .deployment()
+        },
         Scenario {
             policy: PullPolicy::Never,
             ..Scenario::new(

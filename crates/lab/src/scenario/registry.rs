@@ -99,6 +99,13 @@ fn answers() -> Vec<Scenario> {
             Fault::Schema1,
         )
         .repaired("push the image again with a tool of today"),
+        manifests(
+            "manifest-too-large",
+            "The manifest is larger than any client takes.",
+            Cause::ImageTooLarge,
+            Fault::Pad { bytes: 8 << 20 },
+        )
+        .at_least(Confidence::Likely),
         on(
             "redirect-loop",
             "The registry sends its clients in a circle.",

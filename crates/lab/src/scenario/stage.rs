@@ -133,14 +133,15 @@ impl Standing {
 
     /// Takes away everything that is wrong with it; its name and address stay.
     pub async fn repair(&mut self, ground: &Ground) -> io::Result<()> {
-        self.host = self.host.healthy();
-        self.parts.clear();
-        self.start(ground).await
+        let healthy = self.host.healthy();
+        self.turn_into(ground, &healthy).await
     }
 
-    /// Takes it down: from now on nobody listens there.
-    pub fn fall(&mut self) {
+    /// Becomes another host of the same name and address.
+    pub async fn turn_into(&mut self, ground: &Ground, host: &Host) -> io::Result<()> {
+        self.host = host.clone();
         self.parts.clear();
+        self.start(ground).await
     }
 
     async fn start(&mut self, ground: &Ground) -> io::Result<()> {

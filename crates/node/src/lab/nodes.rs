@@ -24,16 +24,18 @@ pub(super) enum Kind {
     Common,
     Small,
     Slow,
+    Broken,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Common, Self::Small, Self::Slow];
+    pub(super) const ALL: [Self; 4] = [Self::Common, Self::Small, Self::Slow, Self::Broken];
 
     fn name(self) -> &'static str {
         match self {
             Self::Common => "lab",
             Self::Small => "small",
             Self::Slow => "slow",
+            Self::Broken => "broken",
         }
     }
 }
@@ -71,14 +73,40 @@ pub(super) async fn start(
     options.max_parallel_image_pulls = None;
     (options.registry_pull_qps, options.registry_burst) = match kind {
         Kind::Slow => (0.05, 1),
-        Kind::Common | Kind::Small => (0.0, 0),
+        Kind::Common | Kind::Small | Kind::Broken => (0.0, 0),
     };
     if kind == Kind::Small {
         let store = store(folder, kind);
         fs::create_dir_all(&store)?;
         mount::tmpfs(&store, SMALL)?;
     }
-    Ok(Service::start(options).await?)
+    let node = Service::start(options).await?;
+    if kind == Kind::Broken {
+        // What is open stays writable, so that the node goes on: nothing new can be written where downloads lie.
+        for spool in spools(folder) {
+            fs::create_dir_all(&spool)?;
+            let how = mount::Bind {
+                read_only: true,
+                ..mount::Bind::default()
+            };
+            mount::bind(&spool, &spool, how)?;
+        }
+    }
+    Ok(node)
+}
+
+/// Where the broken node keeps downloads and layers that are not complete.
+fn spools(folder: &Path) -> [PathBuf; 2] {
+    let images = store(folder, Kind::Broken).join("images");
+    [images.join("spool"), images.join("staging")]
+}
+
+/// Makes the broken disk writable again.
+pub(super) fn make_writable(folder: &Path) -> Result<(), LabError> {
+    for spool in spools(folder) {
+        mount::unmount(spool)?;
+    }
+    Ok(())
 }
 
 /// Makes the small disk large.
@@ -86,11 +114,16 @@ pub(super) fn enlarge(folder: &Path) -> Result<(), LabError> {
     Ok(mount::resize_tmpfs(store(folder, Kind::Small), LARGE)?)
 }
 
-/// Takes the small disk away.
+/// Takes the disks of the lab away.
 pub(super) fn clear(folder: &Path) {
-    // Without a small node nothing is mounted there, which is no error.
-    if let Err(error) = mount::unmount(store(folder, Kind::Small)) {
-        tracing::warn!(%error, "the small disk stays");
+    // Without such a node nothing is mounted there, which is no error.
+    for place in spools(folder)
+        .into_iter()
+        .chain([store(folder, Kind::Small)])
+    {
+        if let Err(error) = mount::unmount(place) {
+            tracing::warn!(%error, "a disk of the lab stays");
+        }
     }
 }
 

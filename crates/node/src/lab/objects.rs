@@ -17,10 +17,12 @@ pub(crate) fn manifests(scenario: &Scenario, scene: &Scene, account: &Account) -
         }],
     });
     let name = secret_name(scenario.secret);
+    let registry = scene.registry.to_string();
+    let hosts = (scene.host.as_str(), registry.as_str());
     if !name.is_empty() && names_secret(scenario.secret) {
         spec["imagePullSecrets"] = json!([{ "name": name }]);
     }
-    if let Some((kind, key, value)) = secret_data(scenario.secret, &scene.host, account) {
+    if let Some((kind, key, value)) = secret_data(scenario.secret, hosts, account) {
         objects.push(json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -82,7 +84,7 @@ fn secret_name(secret: PullSecret) -> &'static str {
 /// Type, key and value of the secret, where there is one.
 fn secret_data(
     secret: PullSecret,
-    host: &str,
+    (host, registry): (&str, &str),
     account: &Account,
 ) -> Option<(&'static str, &'static str, String)> {
     const JSON: &str = "kubernetes.io/dockerconfigjson";
@@ -95,6 +97,7 @@ fn secret_data(
     Some(match secret {
         PullSecret::None | PullSecret::Missing | PullSecret::MissingOfAccount => return None,
         PullSecret::WrongHost => (JSON, KEY, right("registry.elsewhere.test")),
+        PullSecret::OfNode => (JSON, KEY, right(registry)),
         PullSecret::WrongPort => (JSON, KEY, right(&format!("{bare}:8443"))),
         PullSecret::WrongPassword => (JSON, KEY, login(host, &account.username, "outdated")),
         PullSecret::OtherUser => (JSON, KEY, login(host, OTHER_USER, &account.password)),

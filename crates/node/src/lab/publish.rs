@@ -11,6 +11,9 @@ use super::{Account, Scene};
 /// Bytes of the layer of a large image.
 const LARGE: usize = 24 << 20;
 
+/// More layers than can be stacked.
+const LAYERS: usize = 600;
+
 /// An image of a scenario could not be pushed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot push the image of scenario {scenario:?} to {registry}")]
@@ -78,6 +81,11 @@ fn built(scenario: &Scenario) -> Image {
         Published::Chart => edited(&good(scenario).build(), |manifest| {
             manifest["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json".into();
         }),
+        Published::ManyLayers => {
+            let thin = Layer::new().file("etc/scenario", &scenario.name);
+            let all = std::iter::repeat_n(thin, LAYERS);
+            all.fold(good(scenario), Builder::layer).build()
+        }
         Published::Encrypted => edited(&good(scenario).build(), |manifest| {
             manifest["layers"][0]["mediaType"] =
                 "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into();

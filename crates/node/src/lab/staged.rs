@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
@@ -36,11 +36,16 @@ impl<'a> Staged<'a> {
     ) -> Result<Self, LabError> {
         let registry = node.facts().registry;
         let account = lab.account();
+        let first = if scenario.pulled_before {
+            scenario.host.healthy()
+        } else {
+            scenario.host.clone()
+        };
         let host = lab
             .ground
             .stand(
                 &scenario.name,
-                &scenario.host,
+                &first,
                 registry,
                 (&account.username, &account.password),
                 node.no_machine(),
@@ -59,7 +64,7 @@ impl<'a> Staged<'a> {
         publish::publish(scenario, &scene, account).await?;
         let mut objects = objects::manifests(scenario, &scene, account);
         let workload = objects.pop().unwrap_or_default();
-        let staged = Self {
+        let mut staged = Self {
             lab,
             node,
             scenario,
@@ -71,8 +76,8 @@ impl<'a> Staged<'a> {
         for object in &objects {
             staged.create(object).await?;
         }
-        if scenario.place == Place::SlowNode {
-            staged.decoy().await?;
+        if scenario.pulled_before {
+            staged.pull_before().await?;
         }
         staged.create(&staged.workload).await?;
         Ok(staged)
@@ -145,23 +150,49 @@ impl<'a> Staged<'a> {
             .map_err(LabError::kube(failed()))
     }
 
-    /// Lets another pod take the one pull that the kubelet starts at once.
-    async fn decoy(&self) -> Result<(), LabError> {
-        let mut decoy = self.workload.clone();
-        decoy["metadata"]["name"] = "decoy".into();
-        decoy["metadata"]["labels"]["app"] = "decoy".into();
+    /// Lets another pod pull the image, and breaks the host then.
+    async fn pull_before(&mut self) -> Result<(), LabError> {
+        let image = self.scene.image(self.scenario.right_image());
+        let decoy = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "decoy", "namespace": self.scene.namespace },
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{ "name": "app", "image": image }],
+            },
+        });
         self.create(&decoy).await?;
         let pods: Api<Pod> = self.api();
-        until(
-            "the first pod runs",
-            Duration::from_secs(60),
-            async || match pods.get("decoy").await {
+        let patience = Duration::from_secs(120);
+        until("the first pod runs", patience, async || {
+            match pods.get("decoy").await {
                 Ok(pod) if runs(&pod) => Ok(()),
                 Ok(pod) => Err(seen(&pod)),
                 Err(error) => Err(error.to_string()),
-            },
-        )
-        .await
+            }
+        })
+        .await?;
+        // The node lists its images from time to time.
+        let nodes: Api<Node> = Api::all(self.kube());
+        until("the node lists the image", patience, async || {
+            let list = nodes.list(&ListParams::default()).await;
+            let nodes = list.map_err(|error| error.to_string())?.items;
+            let names = names_of_images(&nodes);
+            if names.contains(&image) {
+                Ok(())
+            } else {
+                Err(format!("{} names", names.len()))
+            }
+        })
+        .await?;
+        self.host
+            .turn_into(&self.lab.ground, &self.scenario.host)
+            .await
+            .map_err(|source| LabError::Io {
+                what: format!("break the registry of {}", self.scenario.name),
+                source,
+            })
     }
 
     async fn pods(&self) -> Result<Vec<Pod>, LabError> {
@@ -254,13 +285,24 @@ impl<'a> Staged<'a> {
         Ok(done)
     }
 
+    /// Deletes its namespace, with everything in it. That it goes on until then is no error.
+    pub async fn clear(self) {
+        let namespaces: Api<Namespace> = Api::all(self.kube());
+        let name = &self.scene.namespace;
+        if let Err(error) = namespaces.delete(name, &DeleteParams::default()).await {
+            tracing::warn!(%error, namespace = %name, "the namespace stays");
+        }
+    }
+
     async fn repair(&mut self) -> Result<(), LabError> {
         let normal = [Published::Public, Published::Private, Published::Large];
         if !normal.contains(&self.scenario.published) {
             publish::republish(self.scenario, &self.scene, self.lab.account()).await?;
         }
-        if self.scenario.place == Place::SmallNode {
-            nodes::enlarge(self.lab.folder.path())?;
+        match self.scenario.place {
+            Place::SmallNode => nodes::enlarge(self.lab.folder.path())?,
+            Place::BrokenNode => nodes::make_writable(self.lab.folder.path())?,
+            _ => {}
         }
         self.host
             .repair(&self.lab.ground)
@@ -367,12 +409,24 @@ fn runs(pod: &Pod) -> bool {
 
 fn seen(pod: &Pod) -> String {
     let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
-    let reason = waiting_reason(pod).unwrap_or("-");
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     format!(
-        "{} {} {reason}",
+        "{} {} {} on {}",
         pod.name_any(),
-        phase.unwrap_or_else(|| "-".to_owned())
+        phase.unwrap_or_else(|| "-".to_owned()),
+        waiting_reason(pod).unwrap_or("-"),
+        node.unwrap_or_else(|| "no node".to_owned())
     )
+}
+
+/// The images that nodes list.
+fn names_of_images(nodes: &[Node]) -> Vec<String> {
+    nodes
+        .iter()
+        .filter_map(|node| node.status.as_ref()?.images.as_ref())
+        .flatten()
+        .flat_map(|image| image.names.iter().flatten().cloned())
+        .collect()
 }
 
 /// Asks again and again until there is a value.

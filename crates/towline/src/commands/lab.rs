@@ -12,14 +12,14 @@ use towline_lab::scenario::{self, Scenario};
 use towline_node::lab::Lab;
 
 use crate::commands::up;
-use crate::exit::{BROKEN, OK, Usage, hinted};
+use crate::exit::{BROKEN, OK, Usage};
 use crate::output::{self, Format};
 use trial::Trial;
 
 /// How many scenarios are under way at once.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 16;
 /// How long the nodes have to stop.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(120);
 
 /// See image pulls fail for every cause there is, be told why, and watch the fix help: offline, on nodes that are gone afterwards
 ///
@@ -98,11 +98,9 @@ fn chosen(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
     let find = |name: &String| {
         let found = all.iter().find(|scenario| scenario.name == *name);
         found.cloned().ok_or_else(|| {
-            let error = hinted(
-                format!("there is no scenario {name:?}"),
-                "`towline lab list` lists them",
-            );
-            error.context(Usage(format!("there is no scenario {name:?}")))
+            anyhow::Error::new(Usage(format!(
+                "there is no scenario {name:?}; `towline lab list` lists them"
+            )))
         })
     };
     args.names.iter().map(find).collect()

@@ -102,6 +102,21 @@ pub(super) fn answer(staged: &Staged<'_>, diagnosis: &Diagnosis) -> anyhow::Resu
     Ok(why::print_text(diagnosis)?)
 }
 
+/// What the words of another cluster say.
+pub(super) fn reading(text: &str, reading: &towline_dialect::Reading) -> std::io::Result<()> {
+    let step = reading.step.map_or("-", towline_cause::Step::name);
+    output::line(format!("\n  {}", wrapped(text, WIDTH - 2, 2)))?;
+    output::line(format!(
+        "\n  cause      {} ({}, step {step})",
+        styled(BAD, reading.cause),
+        reading.confidence
+    ))?;
+    let summary = wrapped(reading.cause.summary(), WIDTH - 13, 13);
+    output::line(format!("             {summary}"))?;
+    let fix = wrapped(reading.cause.fix(), WIDTH - 13, 13);
+    output::line(format!("  fix        {fix}"))
+}
+
 /// What was done.
 pub(super) fn remedy(lines: &[String]) -> std::io::Result<()> {
     output::line("")?;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use towline_cause::{Cause, Confidence, Step};
 use towline_explain::Diagnosis;
-use towline_lab::scenario::{Remedy, Scenario};
+use towline_lab::scenario::{Place, Remedy, Scenario};
 use towline_node::lab::{Lab, Staged};
 
 use super::show;
@@ -72,15 +72,31 @@ impl Trial {
     }
 
     fn judge(&mut self, scenario: &Scenario, diagnosis: &Diagnosis) {
-        self.cause = diagnosis.cause;
-        self.step = diagnosis.step;
-        self.confidence = Some(diagnosis.confidence);
         self.alternatives.clone_from(&diagnosis.alternatives);
-        self.right = diagnosis.cause == scenario.cause
-            && scenario
-                .step
-                .is_none_or(|step| diagnosis.step == Some(step))
-            && diagnosis.confidence >= scenario.confidence;
+        self.answered(
+            scenario,
+            (diagnosis.cause, diagnosis.step, diagnosis.confidence),
+        );
+    }
+
+    /// What the words of another cluster say, to whom nothing else can be asked.
+    fn read(&mut self, scenario: &Scenario, reading: &towline_dialect::Reading) {
+        self.alternatives.clone_from(&reading.alternatives);
+        self.answered(
+            scenario,
+            (Some(reading.cause), reading.step, reading.confidence),
+        );
+    }
+
+    fn answered(
+        &mut self,
+        scenario: &Scenario,
+        (cause, step, confidence): (Option<Cause>, Option<Step>, Confidence),
+    ) {
+        (self.cause, self.step, self.confidence) = (cause, step, Some(confidence));
+        self.right = cause == scenario.cause
+            && scenario.step.is_none_or(|wanted| step == Some(wanted))
+            && confidence >= scenario.confidence;
     }
 }
 
@@ -128,21 +144,42 @@ async fn play<'a>(
     if told {
         show::beginning(scenario)?;
     }
+    if let Place::Text { text } = &scenario.place {
+        let reading = towline_dialect::read(text);
+        trial.read(scenario, &reading);
+        if told {
+            show::reading(text, &reading)?;
+        }
+        return Ok(None);
+    }
     let mut staged = lab.stage(scenario).await?;
+    let ended = Box::pin(show_it(&mut staged, scenario, (keep, told), trial)).await;
+    if keep {
+        return ended.map(|()| Some(staged));
+    }
+    // Before the others are over, so that the end is not long.
+    staged.clear().await;
+    ended.map(|()| None)
+}
+
+/// Has it fail, explained, and mended unless it is to be kept as it is.
+async fn show_it(
+    staged: &mut Staged<'_>,
+    scenario: &Scenario,
+    (keep, told): (bool, bool),
+    trial: &mut Trial,
+) -> anyhow::Result<()> {
     let pod = staged.fails(PATIENCE).await?;
     if told {
-        show::failure(&staged, &pod).await?;
+        show::failure(staged, &pod).await?;
     }
     let diagnosis = staged.explain(&pod).await?;
     trial.judge(scenario, &diagnosis);
     if told {
-        show::answer(&staged, &diagnosis)?;
+        show::answer(staged, &diagnosis)?;
     }
-    if keep {
-        return Ok(Some(staged));
-    }
-    if scenario.remedy == Remedy::Nothing {
-        return Ok(None);
+    if keep || scenario.remedy == Remedy::Nothing {
+        return Ok(());
     }
     trial.fixed = Some(false);
     trial.mended_by = staged.mend(&diagnosis).await.context("mend it")?;
@@ -154,5 +191,5 @@ async fn play<'a>(
     if told {
         show::running(&pod)?;
     }
-    Ok(None)
+    Ok(())
 }
