@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -111,7 +112,7 @@ impl<'a> Staged<'a> {
             .map_err(LabError::kube(format!("create the namespace {name}")))?;
         let accounts: Api<ServiceAccount> = self.api();
         let what = format!("the service account of {name}");
-        until(&what, Duration::from_secs(30), async || {
+        until(&what, Duration::from_secs(120), async || {
             match accounts.get_opt("default").await {
                 Ok(Some(_)) => Ok(()),
                 Ok(None) => Err("none".to_owned()),
@@ -285,12 +286,20 @@ impl<'a> Staged<'a> {
         Ok(done)
     }
 
-    /// Deletes its namespace, with everything in it. That it goes on until then is no error.
+    /// Deletes its pods, so that the end of all is not long. The namespace stays: emptying one costs the controllers a walk over all
+    /// that the API knows, while other scenarios wait for theirs. That a pod goes on until the end is no error.
     pub async fn clear(self) {
-        let namespaces: Api<Namespace> = Api::all(self.kube());
-        let name = &self.scene.namespace;
-        if let Err(error) = namespaces.delete(name, &DeleteParams::default()).await {
-            tracing::warn!(%error, namespace = %name, "the namespace stays");
+        let background = DeleteParams::background();
+        if self.scenario.workload == Workload::Deployment {
+            let deployments: Api<Deployment> = self.api();
+            if let Err(error) = deployments.delete(&self.scene.object, &background).await {
+                tracing::debug!(%error, "the deployment stays");
+            }
+            return;
+        }
+        let pods: Api<Pod> = self.api();
+        if let Err(error) = pods.delete(&self.scene.object, &background).await {
+            tracing::debug!(%error, "the pod stays");
         }
     }
 
