@@ -1,6 +1,5 @@
 //! The node: its parts started in order, watched, and stopped in the reverse order with one deadline.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -121,17 +120,6 @@ impl Handle {
         &self,
     ) -> Result<towline_distribution::Client, towline_distribution::OptionsError> {
         towline_distribution::Client::new(self.registry_client.clone())
-    }
-
-    /// An address of the pods' network that no machine has, as long as the network is not nearly full.
-    pub fn no_machine(&self) -> Option<IpAddr> {
-        match self.parts.runtime.gateway()? {
-            IpAddr::V4(gateway) => {
-                let [a, b, c, _] = gateway.octets();
-                Some(IpAddr::V4([a, b, c, 250].into()))
-            }
-            IpAddr::V6(_) => None,
-        }
     }
 
     /// Waits until a part ends of its own accord, and says which and why.

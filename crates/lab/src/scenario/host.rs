@@ -51,8 +51,6 @@ pub enum Dns {
     Empty,
     /// These addresses.
     Elsewhere(Vec<IpAddr>),
-    /// An address of the pods' network that no machine has.
-    NoMachine,
 }
 
 /// Whether anything answers.

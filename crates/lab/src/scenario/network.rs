@@ -96,12 +96,13 @@ fn connections() -> Vec<Scenario> {
         .repaired("open the firewall"),
         connect(
             "no-route",
-            "The registry's name leads to a machine that is not there.",
+            "The registry's name leads to an address that no route leads to.",
             Cause::HostUnreachable,
             Listens::Serves,
         )
-        .host(Host::dns(Dns::NoMachine))
-        .repaired("bring the machine back"),
+        // No connection to a multicast address is ever opened, on no machine.
+        .host(Host::dns(Dns::Elsewhere(vec![[224, 0, 0, 1].into()])))
+        .repaired("correct the address, or the route"),
         everywhere(
             "connection-reset",
             "A machine in between cuts every request.",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -40,7 +40,6 @@ pub struct Ground {
 struct Behind {
     registry: SocketAddr,
     login: (String, String),
-    no_machine: Option<IpAddr>,
 }
 
 /// A host that stands. It falls when dropped.
@@ -89,15 +88,13 @@ impl Ground {
         self.ca.pem()
     }
 
-    /// Puts up the host of a scenario in front of `registry`, whose user `login` may do everything. `no_machine` is an address that no
-    /// machine of a connected network has.
+    /// Puts up the host of a scenario in front of `registry`, whose user `login` may do everything.
     pub async fn stand(
         &self,
         scenario: &str,
         host: &Host,
         registry: SocketAddr,
         login: (&str, &str),
-        no_machine: Option<IpAddr>,
     ) -> io::Result<Standing> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let [a, b, c] = self.net;
@@ -112,7 +109,6 @@ impl Ground {
             behind: Behind {
                 registry,
                 login: (login.0.to_owned(), login.1.to_owned()),
-                no_machine,
             },
             parts: Vec::new(),
         };
@@ -172,10 +168,6 @@ impl Standing {
             Dns::Garbage => dns::Answer::Garbage,
             Dns::Empty => dns::Answer::Empty,
             Dns::Elsewhere(addresses) => dns::Answer::Addresses(addresses.clone()),
-            Dns::NoMachine => self
-                .behind
-                .no_machine
-                .map_or_else(here, |address| dns::Answer::Addresses(vec![address])),
         }
     }
 

@@ -65,8 +65,7 @@ pub(super) async fn start(
     options.registry_access = access(account)?;
     let timeouts = &mut options.registry_timeouts;
     timeouts.dns = PATIENCE;
-    // The kernel asks three times, a second apart, before it says that there is no such machine.
-    timeouts.connect = PATIENCE * 2;
+    timeouts.connect = PATIENCE;
     timeouts.tls = PATIENCE;
     timeouts.headers = PATIENCE;
     timeouts.idle = PATIENCE;

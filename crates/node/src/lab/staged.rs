@@ -49,7 +49,6 @@ impl<'a> Staged<'a> {
                 &first,
                 registry,
                 (&account.username, &account.password),
-                node.no_machine(),
             )
             .await
             .map_err(|source| LabError::Io {
