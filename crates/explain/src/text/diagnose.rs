@@ -519,6 +519,7 @@ fn fixes(
         image,
         secrets: &facts,
         spare_secret: None,
+        elsewhere: None,
         service_account: pod.service_account.as_deref().unwrap_or("default"),
         account_names_it: false,
         proof: None,
