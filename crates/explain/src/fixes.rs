@@ -535,6 +535,7 @@ mod tests {
                 image: Some(&image),
                 secrets: &[],
                 spare_secret: None,
+                elsewhere: None,
                 account_names_it: false,
                 service_account: "default",
                 proof: Some(&proof),

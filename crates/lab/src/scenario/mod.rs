@@ -294,19 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_names_a_step_that_its_cause_has() {
-        for scenario in all() {
-            let Some(cause) = scenario.cause else {
-                panic!("{} names no cause", scenario.name);
-            };
-            let Some(step) = scenario.step else {
-                continue;
-            };
-            assert!(
-                cause.steps().is_empty() || cause.steps().contains(&step),
-                "{}: {cause} at {step}",
-                scenario.name
-            );
-        }
+    fn every_scenario_of_the_lab_fails_for_a_cause() {
+        assert!(all().iter().all(|scenario| scenario.cause.is_some()));
     }
 }
