@@ -38,6 +38,7 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 pub(crate) const DIM: Style = Style::new().dimmed();
 
 /// A number of bytes for people, in decimal units as crictl and docker print them.
+#[cfg(feature = "node")]
 #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
 pub(crate) fn size(bytes: u64) -> String {
     let mut number = bytes as f64;
@@ -146,6 +147,7 @@ pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "node")]
     #[test]
     fn sizes_have_units() {
         for (bytes, text) in [
