@@ -1,5 +1,7 @@
 //! Namespaces: each has a service account `default` and the cluster's certificate authority, and takes all it holds with it.
 
+mod emptying;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
@@ -7,8 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
@@ -16,16 +17,13 @@ use serde_json::json;
 use tokio::time::Instant;
 use towline_sys::task::CancellationToken;
 
+use self::emptying::Emptying;
 use crate::cache::Cache;
 use crate::retry::Retry;
 use crate::workloads::is;
 
 const ACCOUNT: &str = "default";
 const ROOT_CA: &str = "kube-root-ca.crt";
-/// The finalizer that this controller removes.
-const FINALIZER: &str = "kubernetes";
-/// How often a namespace that empties is looked at.
-const EMPTYING: Duration = Duration::from_millis(500);
 
 struct State {
     client: Client,
@@ -58,6 +56,7 @@ pub(crate) async fn run(client: Client, ca: String, stop: CancellationToken) {
     };
     let mut dirty: BTreeSet<String> = BTreeSet::new();
     let mut retry: Retry<String> = Retry::default();
+    let mut emptying = Emptying::new(state.client.clone());
     loop {
         let wait = async {
             match retry.next() {
@@ -70,19 +69,32 @@ pub(crate) async fn run(client: Client, ca: String, stop: CancellationToken) {
             Some(event) = namespaces.next() => take(event, &mut state.namespaces, &mut dirty),
             Some(event) = accounts.next() => take(event, &mut state.accounts, &mut dirty),
             Some(event) = maps.next() => take(event, &mut state.maps, &mut dirty),
+            (name, emptied) = emptying.next() => note(&mut retry, &name, emptied),
             () = wait => dirty.extend(retry.take(Instant::now())),
         }
         if !(state.namespaces.synced() && state.accounts.synced() && state.maps.synced()) {
             continue;
         }
         for name in std::mem::take(&mut dirty) {
-            match state.reconcile(&name).await {
-                Ok(again) => retry.succeeded(&name, again, Instant::now()),
-                Err(error) => {
-                    tracing::warn!(namespace = name, %error, "cannot reconcile");
-                    retry.failed(&name, Instant::now());
-                }
+            let Some(namespace) = state.namespaces.get(&(String::new(), name.clone())) else {
+                continue;
+            };
+            if namespace.metadata.deletion_timestamp.is_some() {
+                emptying.add(namespace.clone());
+            } else {
+                note(&mut retry, &name, state.furnish(&name).await.map(|()| None));
             }
+        }
+    }
+}
+
+/// Notes how the work on a namespace ended, and when it is due again.
+fn note(retry: &mut Retry<String>, name: &String, ended: Result<Option<Duration>, kube::Error>) {
+    match ended {
+        Ok(again) => retry.succeeded(name, again, Instant::now()),
+        Err(error) => {
+            tracing::warn!(namespace = name, %error, "cannot reconcile");
+            retry.failed(name, Instant::now());
         }
     }
 }
@@ -108,17 +120,8 @@ fn take<K: k8s_openapi::Metadata<Ty = ObjectMeta>>(
 }
 
 impl State {
-    async fn reconcile(&mut self, name: &str) -> Result<Option<Duration>, kube::Error> {
-        let Some(namespace) = self
-            .namespaces
-            .get(&(String::new(), name.to_owned()))
-            .cloned()
-        else {
-            return Ok(None);
-        };
-        if namespace.metadata.deletion_timestamp.is_some() {
-            return self.empty(namespace, name).await;
-        }
+    /// Gives a namespace what every one has.
+    async fn furnish(&mut self, name: &str) -> Result<(), kube::Error> {
         let at = |object: &str| (name.to_owned(), object.to_owned());
         if self.accounts.get(&at(ACCOUNT)).is_none() {
             let account = ServiceAccount {
@@ -135,7 +138,7 @@ impl State {
             .and_then(|map| map.data.as_ref())
             .and_then(|data| data.get("ca.crt"));
         if current == Some(&self.ca) {
-            return Ok(None);
+            return Ok(());
         }
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), name);
         let data = BTreeMap::from([("ca.crt".to_owned(), self.ca.clone())]);
@@ -159,72 +162,7 @@ impl State {
         if let Some(map) = written {
             self.maps.put(map);
         }
-        Ok(None)
-    }
-
-    /// Deletes what a namespace holds; when nothing is left, lets it go.
-    async fn empty(
-        &mut self,
-        mut namespace: Namespace,
-        name: &str,
-    ) -> Result<Option<Duration>, kube::Error> {
-        let finalizers = namespace
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.finalizers.clone())
-            .unwrap_or_default();
-        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
-            return Ok(None);
-        }
-        let discovery = Discovery::new(self.client.clone()).run().await?;
-        let mut left = 0;
-        for group in discovery.groups() {
-            for (resource, capabilities) in group.recommended_resources() {
-                let emptied = capabilities.scope == Scope::Namespaced
-                    && capabilities.supports_operation(verbs::LIST)
-                    && capabilities.supports_operation(verbs::DELETE);
-                // Events are one store under two names.
-                if !emptied || (resource.plural == "events" && !resource.group.is_empty()) {
-                    continue;
-                }
-                let api: Api<DynamicObject> =
-                    Api::namespaced_with(self.client.clone(), name, &resource);
-                let held = api.list(&ListParams::default()).await?;
-                left += held.items.len();
-                for object in held
-                    .items
-                    .iter()
-                    .filter(|object| object.metadata.deletion_timestamp.is_none())
-                {
-                    let object = object.metadata.name.as_deref().unwrap_or_default();
-                    match api.delete(object, &DeleteParams::background()).await {
-                        Ok(_) => {}
-                        Err(error) if is(&error, 404) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        if left > 0 {
-            return Ok(Some(EMPTYING));
-        }
-        if let Some(spec) = &mut namespace.spec {
-            spec.finalizers = Some(
-                finalizers
-                    .into_iter()
-                    .filter(|finalizer| finalizer != FINALIZER)
-                    .collect(),
-            );
-        }
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        let written = api
-            .replace_subresource::<Namespace>("finalize", name, &PostParams::default(), &namespace)
-            .await;
-        match written {
-            Ok(_) => Ok(None),
-            Err(error) if is(&error, 404) => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(())
     }
 }
 

@@ -70,3 +70,38 @@ async fn a_namespace_gets_what_all_have_and_takes_what_it_holds() {
     .await;
     assert!(maps.get_opt("own").await.unwrap().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_namespaces_than_are_emptied_at_once_all_go() {
+    let cluster = Cluster::start().await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let names: Vec<String> = (0..24).map(|number| format!("team-{number}")).collect();
+    for name in &names {
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+    }
+    for name in &names {
+        namespaces
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
+    }
+    for name in &names {
+        eventually("the namespace is gone", async || {
+            match namespaces.get_opt(name).await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+}
