@@ -1,9 +1,9 @@
 //! Values that a container or a volume takes from the pod itself.
 
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
+use towline_pod::quantity;
 
 use crate::view;
-use towline_pod::quantity;
 
 /// What the pod does not hold but the node knows.
 #[derive(Debug, Clone, Default)]

@@ -9,11 +9,11 @@ use towline_cri::v1::{
     LinuxContainerResources, LinuxContainerSecurityContext, Mount, NamespaceMode, NamespaceOption,
     SecurityProfile, security_profile::ProfileType,
 };
+use towline_pod::quantity;
 
 use super::sandbox;
 use crate::env::expand::expand;
 use crate::view::{self, key};
-use towline_pod::quantity;
 
 const CPU_PERIOD: i64 = 100_000;
 const MASKED: [&str; 12] = [

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use towline_pod::quantity;
 use towline_sys::fs::FsError;
 use towline_sys::{fs, mount};
 
@@ -18,7 +19,6 @@ use crate::clock::Clock;
 use crate::env::field::NodeFacts;
 use crate::sources::Sources;
 use crate::view;
-use towline_pod::quantity;
 
 /// Size of a memory volume without a limit, in bytes.
 const MEMORY_DEFAULT: u64 = 64 * 1024 * 1024;
