@@ -21,6 +21,7 @@ mod names;
 mod options;
 mod range;
 mod refusal;
+mod refusals;
 mod reload;
 mod route;
 mod server;
@@ -29,6 +30,7 @@ mod storage;
 mod tls;
 mod tokens;
 mod uploads;
+mod web;
 
 pub use cache::options::{CacheOptions, Upstream, UpstreamError};
 pub use check::{Checked, Problem, check};

@@ -16,12 +16,15 @@ use towline_cause::Cause;
 
 use crate::body::Body;
 use crate::metrics::Metrics;
+use crate::names::Repository;
+use crate::refusals::{Refusals, Refused};
 
 /// Where entries go.
 #[derive(Debug)]
 pub(crate) struct Log {
     file: Option<Mutex<File>>,
     metrics: Arc<Metrics>,
+    refusals: Arc<Refusals>,
 }
 
 /// What is written of a request. Paths hold no secrets: the distribution API has none in its queries.
@@ -54,6 +57,9 @@ pub(crate) struct Entry {
     /// Why the request was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
+    /// The repository that was meant.
+    #[serde(skip)]
+    repository: Option<Repository>,
     /// What the client was not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     internal: Option<String>,
@@ -84,6 +90,7 @@ impl Entry {
             traceparent: header("traceparent"),
             user_agent: header("user-agent"),
             cause: None,
+            repository: None,
             internal: None,
         }
     }
@@ -91,6 +98,11 @@ impl Entry {
     /// Who asked.
     pub(crate) fn user(&mut self, user: Option<String>) {
         self.user = user;
+    }
+
+    /// Which repository was meant.
+    pub(crate) fn repository(&mut self, name: &Repository) {
+        self.repository = Some(name.clone());
     }
 
     /// Why it was refused.
@@ -102,13 +114,18 @@ impl Entry {
 
 impl Log {
     /// A log with a file that is appended to, or without.
-    pub(crate) fn open(path: Option<&Path>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(crate) fn open(
+        path: Option<&Path>,
+        metrics: Arc<Metrics>,
+        refusals: Arc<Refusals>,
+    ) -> std::io::Result<Self> {
         let file = path
             .map(|path| OpenOptions::new().create(true).append(true).open(path))
             .transpose()?;
         Ok(Self {
             file: file.map(Mutex::new),
             metrics,
+            refusals,
         })
     }
 
@@ -128,6 +145,27 @@ impl Log {
         })
     }
 
+    /// Keeps a refusal for the web page, whose own are of no interest there.
+    fn remember(&self, entry: &Entry) {
+        let Some(cause) = entry.cause.filter(|_| entry.path.starts_with("/v2")) else {
+            return;
+        };
+        // Every push asks in this way what it need not send.
+        if entry.method == "HEAD" && entry.status == 404 && entry.path.contains("/blobs/") {
+            return;
+        }
+        self.refusals.note(Refused {
+            time: entry.time,
+            method: entry.method.clone(),
+            path: entry.path.split('?').next().unwrap_or_default().to_owned(),
+            status: entry.status,
+            cause,
+            user: entry.user.clone(),
+            repository: entry.repository.clone(),
+            times: 1,
+        });
+    }
+
     fn write(&self, entry: &Entry) {
         self.metrics
             .request(&entry.method, entry.status, entry.bytes, entry.cause);
@@ -143,6 +181,7 @@ impl Log {
             cause = entry.cause,
             "request"
         );
+        self.remember(entry);
         if let Some(internal) = &entry.internal {
             tracing::error!(
                 method = entry.method,

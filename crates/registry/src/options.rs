@@ -30,6 +30,8 @@ pub struct Options {
     pub open_beyond_loopback: bool,
     /// Takes no changes.
     pub read_only: bool,
+    /// Shows people what it holds, at `/`.
+    pub web: bool,
     /// Takes manifests whose layers are not all there and indexes whose platforms are not, as a mirror of a part needs.
     pub sparse: bool,
     /// When garbage is collected.
@@ -55,6 +57,7 @@ impl Options {
             login: Login::Basic,
             open_beyond_loopback: false,
             read_only: false,
+            web: true,
             sparse: false,
             schedule: Schedule::default(),
             cache: CacheOptions::default(),

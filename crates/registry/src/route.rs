@@ -160,7 +160,7 @@ pub(crate) fn no_such_method(allowed: &'static str) -> Refusal {
     .header(http::header::ALLOW, allowed)
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -29,6 +29,7 @@ use crate::handlers::Registry;
 use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
 use crate::options::{Limits, Login, Options, Tokens};
+use crate::refusals::Refusals;
 use crate::reload::{self, Reloader};
 use crate::settings::{Live, Settings};
 use crate::storage::{FileBlobs, FileMetadata};
@@ -250,7 +251,12 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
     };
     let keys = Keys::open(root.join("keys"), rotate, jiff::Timestamp::now()).map_err(storage)?;
     let metrics = Arc::new(Metrics::default());
-    let log = Log::open(options.access_log.as_deref(), Arc::clone(&metrics));
+    let refusals = Arc::new(Refusals::default());
+    let log = Log::open(
+        options.access_log.as_deref(),
+        Arc::clone(&metrics),
+        Arc::clone(&refusals),
+    );
     let log = log.map_err(|source| Error::AccessLog {
         path: options.access_log.unwrap_or_default(),
         source,
@@ -269,6 +275,7 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         gate: Gate::default(),
         metrics,
         cache,
+        refusals,
     };
     Ok((lock, registry, log))
 }

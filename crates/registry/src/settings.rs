@@ -11,6 +11,8 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     pub(crate) limits: Limits,
     pub(crate) read_only: bool,
+    /// Whether there are pages for people.
+    pub(crate) web: bool,
     /// Whether clients speak TLS to it.
     pub(crate) secure: bool,
     pub(crate) schedule: Schedule,
@@ -27,6 +29,7 @@ impl Settings {
             access,
             limits: options.limits.clone(),
             read_only: options.read_only,
+            web: options.web,
             secure: options.tls.is_some(),
             schedule: options.schedule,
             login: options.login.clone(),

@@ -59,6 +59,7 @@ struct Config {
     rules: Option<Vec<RuleText>>,
     open_beyond_loopback: Option<bool>,
     read_only: Option<bool>,
+    web: Option<bool>,
     tls: Option<TlsText>,
     gc: GcText,
     login: Option<LoginText>,
@@ -150,6 +151,9 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
     }
     if let Some(read_only) = config.read_only {
         options.read_only = read_only;
+    }
+    if let Some(web) = config.web {
+        options.web = web;
     }
     reader.gc(&config.gc, options)?;
     reader.cache(&config.cache, options, &mut read)?;

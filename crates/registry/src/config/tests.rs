@@ -31,6 +31,7 @@ rules:
   - {repositories: '*', pull: users, push: [ann, bob]}
 openBeyondLoopback: true
 readOnly: true
+web: false
 limits: {blob: 10GiB, uploads: 7, uploadAge: 2h, connections: 9, page: 5}
 ",
     )

@@ -18,7 +18,7 @@ use crate::tokens::{self, Bad, Scope};
 
 /// How a client is told to log in.
 #[derive(Debug)]
-pub(super) enum Challenge {
+pub(crate) enum Challenge {
     Basic,
     Bearer { realm: String, service: String },
 }
@@ -43,7 +43,7 @@ impl Challenge {
     }
 
     /// The refusal that says how to log in, and for what.
-    pub(super) fn refuse(&self, cause: Cause, message: &str, scope: Option<&str>) -> Refusal {
+    pub(crate) fn refuse(&self, cause: Cause, message: &str, scope: Option<&str>) -> Refusal {
         let mut text = match self {
             Self::Basic => "Basic realm=\"registry\"".to_owned(),
             Self::Bearer { realm, service } => {
@@ -69,7 +69,7 @@ impl Challenge {
 }
 
 /// The host that the client asked for, if it is one.
-fn host<B>(request: &Request<B>) -> Option<String> {
+pub(crate) fn host<B>(request: &Request<B>) -> Option<String> {
     let mut written = request.headers().get_all(header::HOST).into_iter();
     let host = match (written.next(), written.next()) {
         (Some(value), None) => value.to_str().ok()?,
@@ -83,7 +83,7 @@ fn host<B>(request: &Request<B>) -> Option<String> {
 
 impl Registry {
     /// Who asks: a login that is wrong is refused, also where none is needed.
-    pub(super) async fn authenticate<B>(
+    pub(crate) async fn authenticate<B>(
         &self,
         request: &Request<B>,
         certificate: Option<String>,
@@ -143,7 +143,7 @@ pub(super) async fn right(settings: &Arc<Settings>, name: &str, password: Secret
 }
 
 /// Whether the caller may do this.
-pub(super) fn authorize(
+pub(crate) fn authorize(
     caller: &Caller,
     name: &Repository,
     action: Action,

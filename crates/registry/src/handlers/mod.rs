@@ -22,15 +22,17 @@ use crate::log::Entry;
 use crate::metrics::Metrics;
 use crate::names::Repository;
 use crate::refusal::{Refusal, missing};
+use crate::refusals::Refusals;
 use crate::route::{self, Action, ManifestName, Route, Thing, no_such_method};
 use crate::settings::{Live, Settings};
 use crate::storage::{BlobStore, MetadataStore};
 use crate::tokens::Keys;
 use crate::uploads::Uploads;
+use crate::web;
 
 pub(crate) use blobs::{Part, blob_answer};
 pub(crate) use lists::{referrers_answer, tags_answer};
-use login::Challenge;
+pub(crate) use login::{Challenge, authorize, host};
 pub(crate) use manifests::is_elsewhere;
 pub(crate) use manifests::{Held, manifest_answer, unknown as unknown_manifest};
 
@@ -46,6 +48,7 @@ pub(crate) struct Registry {
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cache: Cache,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// What a handler gives back.
@@ -87,6 +90,9 @@ impl Registry {
             _ => {}
         }
         let settings = self.settings.get();
+        if settings.web && web::is_page(request.uri().path()) {
+            return Ok(self.page(&request, certificate, entry).await);
+        }
         let challenge = Challenge::new(&request, &settings);
         if request.uri().path() == "/token" && settings.tokens().is_some() {
             return self.token(request, certificate, settings, entry).await;
@@ -105,6 +111,7 @@ impl Registry {
         };
         let own_host = text_header(&request, &header::HOST);
         let name = self.cache.meant(request.uri(), own_host, name)?;
+        entry.repository(&name);
         let action = Action::of(request.method(), &thing);
         login::authorize(&caller, &name, action, &challenge)?;
         if caller.settings.read_only && action != Action::Pull {
@@ -181,7 +188,7 @@ impl Registry {
     }
 
     /// The refusal for something that a repository does not hold: that there is no repository says more.
-    fn absent(&self, name: &Repository, otherwise: Refusal) -> Refusal {
+    pub(crate) fn absent(&self, name: &Repository, otherwise: Refusal) -> Refusal {
         match self.metadata.exists(name) {
             Ok(true) => otherwise,
             Ok(false) => missing("NAME_UNKNOWN", "repository name not known to registry")

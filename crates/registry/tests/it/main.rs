@@ -5,6 +5,7 @@
 )]
 
 mod access;
+mod browser;
 mod cache;
 mod client;
 mod crash;
@@ -13,3 +14,4 @@ mod pull;
 mod push;
 mod tls;
 mod tokens;
+mod web;

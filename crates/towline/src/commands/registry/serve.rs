@@ -42,6 +42,9 @@ pub(super) struct ServeArgs {
     /// Take no changes
     #[arg(long)]
     read_only: bool,
+    /// Show people no web page
+    #[arg(long)]
+    no_web: bool,
     /// Take images of which layers or platforms are missing, such as a mirror of one platform; a pull of what is missing fails
     #[arg(long, conflicts_with = "read_only")]
     sparse: bool,
@@ -64,6 +67,7 @@ impl ServeArgs {
         options.config.clone_from(&self.config);
         options.open_beyond_loopback = self.open_beyond_loopback;
         options.read_only = self.read_only;
+        options.web = !self.no_web;
         options.sparse = self.sparse;
         options.access_log.clone_from(&self.access_log);
         for text in &self.upstream {
