@@ -49,7 +49,7 @@ limits: {blob: 10GiB, uploads: 7, uploadAge: 2h, connections: 9, page: 5}
     assert_eq!(options.access.rules, expected);
     assert!(options.access.users.right("bob", &"secret".into()));
     assert_eq!(options.login, Login::Tokens(Tokens::default()));
-    assert!(options.open_beyond_loopback && options.read_only);
+    assert!(options.open_beyond_loopback && options.read_only && !options.web);
     assert_eq!(options.limits.blob_bytes, 10 << 30);
     assert_eq!(options.limits.upload_age.as_secs(), 7200);
     assert_eq!((options.limits.uploads, options.limits.page), (7, 5));

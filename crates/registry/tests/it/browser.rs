@@ -1,4 +1,4 @@
-//! A browser without a window, told what to do over a pipe (the DevTools protocol), so that it can be asked what a page is also where
+//! A browser without a window, told what to do over a pipe (the protocol of its developer tools), so that it can be asked what a page is also where
 //! scripts are off.
 
 use std::path::Path;

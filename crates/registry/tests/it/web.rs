@@ -156,11 +156,16 @@ async fn pages_show_what_there_is_and_nothing_that_acts() {
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("cache-control"), "no-store");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_page_is_said_to_people_and_the_api_stays_where_it_is() {
+    let registry = Registry::open().await;
     for (method, path, status) in [
         ("POST", "/ui/", 405),
         ("GET", "/ui/nothing", 404),
         ("GET", "/ui/repository/none", 404),
-        ("GET", "/ui/image/team/app:none", 404),
+        ("GET", "/ui/image/none:v1", 404),
         ("GET", "/ui/repository/..%2f..%2fetc", 404),
         ("HEAD", "/ui/", 200),
         // What the pages are called shadows nothing of the API.
