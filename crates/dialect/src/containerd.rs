@@ -5,6 +5,7 @@ use towline_cause::{Cause, Step};
 
 use crate::chain::Chain;
 use crate::context::Context;
+use crate::errno::is_errno;
 use crate::registry::no_manifest;
 use crate::verdict::{Verdict, likely, stated};
 
@@ -34,7 +35,7 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     if chain.links().iter().any(|link| verifier(&link.plain)) {
         return Some(stated(Cause::SignatureRejected));
     }
-    let locked = |plain: &str| plain.starts_with("ref _ locked for ");
+    let locked = |plain: &str| plain.starts_with("ref _ locked");
     if chain.links().iter().any(|link| locked(&link.plain)) {
         return Some(stated(Cause::ImageCollected));
     }
@@ -117,6 +118,7 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
             || plain.ends_with("not supported")
             || plain == "_, see _")
         || plain.starts_with("schema 1 image manifests are no longer supported")
+        || plain.contains("schema 1 support is disabled")
     {
         return Some(stated(Cause::ManifestUnsupported));
     }
@@ -129,6 +131,9 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
         && chain.starts("children").is_some()
     {
         return Some(likely(Cause::NotARegistry, &[Cause::RegistryMisconfigured]));
+    }
+    if plain.starts_with("encountered remote ") && plain.ends_with("when fetching") {
+        return Some(stated(Cause::NotAnImage));
     }
     if plain == "mismatched image rootfs and manifest layers"
         || plain == "invalid rootfs in image configuration"
@@ -186,6 +191,21 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if plain.starts_with("parent snapshot ") && plain.ends_with("does not exist") {
         return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
     }
+    // What an earlier layer left is gone from the metadata.
+    if chain.before(at).starts_with("content digest _") && plain == "not found"
+        || plain.starts_with("missing parent _ bucket")
+    {
+        return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
+    }
+    if plain.starts_with("unsupported diff media type")
+        || (plain.starts_with("no processor for media-type")
+            && !chain
+                .links()
+                .iter()
+                .any(|link| link.text.contains("+encrypted")))
+    {
+        return Some(likely(Cause::UnsupportedLayer, &[Cause::NotAnImage]));
+    }
     if plain.starts_with("failed to stat parent") {
         return Some(stated(Cause::ContentStoreCorrupt));
     }
@@ -207,21 +227,20 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if !extracting {
         return None;
     }
-    let broken = [
-        "unexpected eof",
-        "invalid tar header",
-        "operation not permitted",
-        "operation not supported",
-        "permission denied",
-        "not a directory",
-        "no such file or directory",
-        "file name too long",
-        "invalid checksum",
-        "invalid header",
-    ];
     let in_mount = chain.starts("mount callback failed on").is_some() || context.unpack;
     let corrupt = plain.starts_with("corrupt input before offset");
-    if in_mount && (broken.contains(&plain) || corrupt) {
+    if plain == "device or resource busy" || plain == "transport endpoint is not connected" {
+        return Some(likely(
+            Cause::SnapshotterFailed,
+            &[Cause::LayerExtractFailed],
+        ));
+    }
+    let broken = is_errno(plain)
+        || matches!(
+            plain,
+            "unexpected eof" | "invalid tar header" | "invalid checksum" | "invalid header"
+        );
+    if in_mount && (broken || corrupt) {
         return Some(likely(
             Cause::LayerExtractFailed,
             &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],

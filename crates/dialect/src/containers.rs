@@ -118,5 +118,6 @@ fn mismatch(plain: &str) -> bool {
     begins.iter().any(|words| plain.starts_with(words))
         || ends.iter().any(|words| plain.contains(words))
         || plain.starts_with("manifest does not match provided manifest digest")
+        || plain.starts_with("manifest verification failed for digest")
         || (plain.starts_with("download _ digest ") && plain.contains("does not match expected"))
 }

@@ -4,6 +4,7 @@ use towline_cause::Step;
 
 use crate::chain::Chain;
 use crate::peel::quoted;
+use crate::public::{host_of, is_storage};
 
 /// A URL that a link names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub(crate) struct Context {
     pub(crate) request: bool,
     pub(crate) status: Option<u16>,
     pub(crate) server_message: Option<String>,
+    /// It was asked whether there is a registry.
+    pub(crate) ping: bool,
+    /// A host was reached for that only keeps content.
+    storage_host: bool,
     /// Object storage answered, in its XML.
     pub(crate) storage: bool,
 }
@@ -53,6 +58,9 @@ const FETCH: &[&str] = &[
     "error writing blob",
     "parsing image configuration",
     "copying system image",
+    "failed to read expected number of bytes",
+    "unexpected status code [blobs ",
+    "fetching blob",
 ];
 
 /// Beginnings of links that say that a layer is unpacked.
@@ -84,7 +92,9 @@ impl Context {
             context.unpack |= begins(UNPACK);
             context.resolve |= plain.starts_with("failed to resolve")
                 || plain.starts_with("error reading manifest");
-            context.resolve |= plain.starts_with("reading manifest");
+            context.resolve |= plain.starts_with("reading manifest")
+                || plain.starts_with("unexpected status code [manifests ");
+            context.ping |= plain.contains("pinging ");
             context.token |= [
                 "failed to authorize",
                 "failed to fetch oauth token",
@@ -99,10 +109,16 @@ impl Context {
             if context.image.is_none() {
                 context.image = image_in(&link.text);
             }
+            let reaches = ["connecting to ", "dialing ", "lookup "];
+            if let Some(rest) = reaches.iter().find_map(|word| link.text.strip_prefix(word)) {
+                let host = rest.split(' ').next().unwrap_or_default();
+                context.storage_host |= is_storage(host_of(host));
+            }
             context.storage |= link.text.contains("<Code>AccessDenied</Code>");
             context.note_url(&link.text);
         }
         context.note_status(chain);
+        context.ping |= context.is_ping();
         // docker asks the token server inside the request to the registry.
         if let (Some(first), Some(last)) = (&context.first_url, &context.url) {
             context.token |= first.authority != last.authority && last.path.contains("token")
@@ -219,6 +235,9 @@ impl Context {
 
     /// A blob was asked from a host that does not speak the registry's API: a redirect led there.
     pub(crate) fn elsewhere(&self) -> bool {
+        if self.storage_host || is_storage(host_of(self.authority())) {
+            return true;
+        }
         let api = |url: &Url| url.path.starts_with("/v2/");
         (self.fetch
             || self
@@ -313,6 +332,11 @@ fn inline_status(plain: &str) -> Option<u16> {
     .find_map(|words| plain.strip_prefix(words));
     after
         .and_then(leading_status)
+        .or_else(|| {
+            plain
+                .rfind("response code ")
+                .and_then(|at| leading_status(&plain[at + "response code ".len()..]))
+        })
         .or_else(|| {
             plain
                 .strip_prefix("status ")

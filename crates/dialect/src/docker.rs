@@ -4,13 +4,14 @@ use towline_cause::{Cause, Step};
 
 use crate::chain::Chain;
 use crate::context::Context;
+use crate::errno::is_errno;
 use crate::registry::no_manifest;
 use crate::verdict::{Verdict, likely, stated};
 
 /// One link.
 pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
-    if plain.starts_with("no matching manifest for ")
+    if plain.contains("no matching manifest for ")
         && plain.ends_with("in the manifest list entries")
     {
         return Some(stated(Cause::PlatformMismatch));
@@ -45,20 +46,17 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     {
         return crate::registry::status(context);
     }
+    if context.unpack && own_folder(chain, at) {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::NoSpaceLeft, Cause::LayerExtractFailed],
+        ));
+    }
     let applying = chain
         .links()
         .iter()
         .any(|link| link.plain.contains("applylayer exit status"));
-    let refused = matches!(
-        plain,
-        "permission denied"
-            | "operation not permitted"
-            | "operation not supported"
-            | "invalid argument"
-            | "file exists"
-            | "not a directory"
-            | "file name too long"
-    );
+    let refused = is_errno(plain);
     let unpacking = applying || chain.starts("error processing tar file").is_some();
     if (context.unpack && plain == "invalid tar header")
         || (unpacking && (refused || plain == "invalid tar header"))
@@ -84,6 +82,8 @@ pub(crate) fn hidden(context: &Context) -> Verdict {
             Cause::InsufficientPermission,
             Cause::PullSecretMissing,
             Cause::PullSecretWrongHost,
+            Cause::ExpiredCredentials,
+            Cause::AccessRestricted,
         ];
         likely(Cause::NoCredentials, &others)
     };
@@ -99,4 +99,26 @@ fn is_single_name(image: &str) -> bool {
             .chars()
             .next()
             .is_some_and(|c| c.is_ascii_alphanumeric())
+}
+
+/// A call of the daemon on what it keeps of layers itself failed, not one on a file of the layer.
+fn own_folder(chain: &Chain, at: usize) -> bool {
+    const OF_DAEMON: &[&str] = &["/layerdb/", "/aufs/layers/", "/overlay2/", "/overlay/"];
+    if !is_errno(chain.plain(at)) {
+        return false;
+    }
+    let call = chain.before(at);
+    let calls = [
+        "open ",
+        "rename ",
+        "mkdir ",
+        "lstat ",
+        "stat ",
+        "error creating overlay mount to ",
+    ];
+    let text = at.checked_sub(1).map_or("", |at| chain.text(at));
+    calls.iter().any(|name| call.starts_with(name))
+        && OF_DAEMON.iter().any(|part| text.contains(part))
+        // Below these lies what the layer holds.
+        && !["/diff/", "/fs/", "/rootfs/"].iter().any(|part| text.contains(part))
 }

@@ -21,7 +21,11 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     match plain {
         "no space left on device" => Some(stated(Cause::NoSpaceLeft)),
         "disk quota exceeded" => Some(likely(Cause::NoSpaceLeft, &[Cause::QuotaExceeded])),
-        "input/output error" => Some(likely(Cause::DiskError, &[Cause::NoSpaceLeft])),
+        "input/output error" | "remote i/o error" => {
+            Some(likely(Cause::DiskError, &[Cause::NoSpaceLeft]))
+        }
+        // The file system found its own structures damaged.
+        "structure needs cleaning" | "bad message" => Some(stated(Cause::DiskError)),
         "read-only file system" => Some(likely(Cause::FilesystemReadOnly, &[Cause::DiskError])),
         "too many open files" => Some(stated(Cause::TooManyOpenFiles)),
         // containerd appends a hint in brackets.

@@ -4,7 +4,7 @@ use towline_cause::{Cause, Step};
 
 use crate::chain::Chain;
 use crate::context::Context;
-use crate::verdict::{Verdict, likely, open, stated};
+use crate::verdict::{Verdict, likely, stated};
 
 /// Sentences that decide whatever is below them.
 pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
@@ -20,15 +20,20 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     }
     if begins("error execing credential provider plugin")
         || begins("failed getting credential from external registry")
+        // docker's and BuildKit's words for a helper that cannot be run, within those of others.
+        || chain
+            .links()
+            .iter()
+            .any(|link| link.plain.contains("error getting credentials - err"))
     {
         return Some(stated(Cause::CredentialProviderFailed).at(Step::Credentials));
     }
-    if begins("admission webhook ")
-        && chain
-            .links()
-            .iter()
-            .any(|link| link.plain.contains("denied the request"))
-    {
+    let denied = |plain: &str| {
+        (plain.starts_with("admission webhook ") && plain.contains("denied the request"))
+            || (plain.starts_with("validatingadmissionpolicy ") && plain.contains("denied request"))
+            || plain.starts_with("image policy webhook backend denied one or more images")
+    };
+    if chain.links().iter().any(|link| denied(&link.plain)) {
         return Some(stated(Cause::AdmissionDenied));
     }
     if chain
@@ -86,6 +91,9 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     {
         return Some(stated(Cause::PullSecretMalformed));
     }
+    if let Some(verdict) = runtime(chain, at) {
+        return Some(verdict);
+    }
     if plain == "errimageneverpull" {
         return Some(stated(Cause::NeverPull));
     }
@@ -110,9 +118,16 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     None
 }
 
-/// A sandbox image that failed for a reason that is not told.
-pub(crate) fn sandbox(chain: &Chain) -> Option<Verdict> {
-    chain
-        .starts("failed to get sandbox image ")
-        .map(|_| open(&[Cause::SandboxImageUnavailable]).at(Step::Sandbox))
+/// The runtime went away in the middle of a call, or does not offer what the kubelet asks for.
+fn runtime(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let gone = chain.before(at) == "error reading from server"
+        || plain.starts_with("transport is closing")
+        || plain.starts_with("the connection is draining");
+    if gone {
+        return Some(stated(Cause::RuntimeUnavailable));
+    }
+    let no_service = plain.starts_with("unknown service _")
+        && chain.text(at).contains("unknown service runtime.v1");
+    no_service.then(|| stated(Cause::RuntimeMisconfigured))
 }

@@ -14,6 +14,7 @@ mod containerd;
 mod containers;
 mod context;
 mod docker;
+mod errno;
 mod files;
 mod kubelet;
 mod network;
@@ -21,7 +22,10 @@ mod peel;
 mod public;
 mod reading;
 mod registry;
+mod said;
+mod sandbox;
 mod verdict;
+mod wrap;
 
 use towline_cause::{Cause, Confidence, suffix};
 
@@ -39,7 +43,8 @@ const MAX_PARTS: usize = 16;
 /// Reads a message of a kubelet or a runtime: the text of an event, a waiting message, or a runtime's own error.
 pub fn read(text: &str) -> Reading {
     let text = bounded(text);
-    let peeled = peel::all(text);
+    let whole = wrap::undone(text);
+    let peeled = peel::all(&whole);
     let mut readings: Vec<Reading> = peeled
         .parts
         .iter()
@@ -100,8 +105,13 @@ fn read_one(text: &str, peeled: &peel::Peeled) -> Reading {
     }
 }
 
-/// Asks the speakers: first for links that decide whatever is below them, then from the innermost link outwards.
+/// The cause, and that a pod's sandbox failed for it where that is told.
 fn decide(chain: &Chain, context: &Context) -> Option<Verdict> {
+    sandbox::of_pod(chain, asked(chain, context))
+}
+
+/// Asks the speakers: first for links that decide whatever is below them, then from the innermost link outwards.
+fn asked(chain: &Chain, context: &Context) -> Option<Verdict> {
     let outer = [
         kubelet::outer,
         containerd::outer,
@@ -115,6 +125,7 @@ fn decide(chain: &Chain, context: &Context) -> Option<Verdict> {
         kubelet::link,
         files::link,
         network::link,
+        said::link,
         registry::link,
         containerd::link,
         containers::link,
@@ -123,9 +134,7 @@ fn decide(chain: &Chain, context: &Context) -> Option<Verdict> {
     let found = (0..chain.len())
         .rev()
         .find_map(|at| speakers.into_iter().find_map(|ask| ask(chain, at, context)));
-    found
-        .or_else(|| registry::status(context))
-        .or_else(|| kubelet::sandbox(chain))
+    found.or_else(|| registry::status(context))
 }
 
 /// The one to lead: it says something, it got furthest, and a credential was tried in it.

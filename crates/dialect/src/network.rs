@@ -4,6 +4,7 @@ use towline_cause::{Cause, Step};
 
 use crate::chain::Chain;
 use crate::context::Context;
+use crate::errno::is_errno;
 use crate::public::{host_of, is_loopback, is_private_name, is_public};
 use crate::verdict::{Verdict, likely, stated};
 
@@ -54,6 +55,8 @@ fn dns(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         | "try again"
         | "i/o timeout"
         | "connection refused" => true,
+        // Whatever keeps the question from being asked.
+        _ if is_errno(plain) => true,
         _ => return None,
     };
     if context.token {
@@ -88,63 +91,11 @@ fn unreachable_token(other: Cause) -> Verdict {
 
 /// Errors of the socket.
 fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
-    let plain = chain.plain(at);
     let address = dialled(chain, at);
-    let dialled = address.is_some();
     if let Some(verdict) = local_socket(chain, at) {
         return Some(verdict);
     }
-    let (cause, others): (Cause, &[Cause]) = match plain {
-        "connection refused" if dialled => (Cause::ConnectionRefused, &[]),
-        "no route to host" if dialled => (Cause::HostUnreachable, &[]),
-        "network is unreachable" | "cannot assign requested address" if dialled => {
-            if address.is_some_and(|address| address.starts_with('[')) {
-                (Cause::Ipv6Unreachable, &[])
-            } else {
-                (Cause::HostUnreachable, &[Cause::Ipv6Unreachable])
-            }
-        }
-        "i/o timeout" if dialled => (
-            Cause::ConnectionTimeout,
-            &[
-                Cause::AccessRestricted,
-                Cause::ProxyMisconfigured,
-                Cause::DnsFailed,
-            ],
-        ),
-        "connection reset by peer" => (Cause::ConnectionReset, &[Cause::AccessRestricted]),
-        "eof" | "unexpected eof" if context.request && !context.unpack => (
-            Cause::ConnectionReset,
-            &[Cause::RegistryError, Cause::TlsHandshakeFailed],
-        ),
-        _ if plain.starts_with("unexpected eof") && context.fetch && !context.unpack => {
-            (Cause::ConnectionReset, &[])
-        }
-        _ if plain.contains("(client.timeout exceeded while awaiting headers)") => (
-            Cause::ConnectionTimeout,
-            &[
-                Cause::DnsFailed,
-                Cause::ProxyMisconfigured,
-                Cause::RegistryError,
-            ],
-        ),
-        // A connection that was open and went silent ends so, too.
-        "connection timed out" | "operation timed out" if dialled || context.request => (
-            Cause::ConnectionTimeout,
-            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
-        ),
-        _ if dialled && windows_refused(plain) => (Cause::ConnectionRefused, &[]),
-        _ if dialled && windows_timeout(plain) => (
-            Cause::ConnectionTimeout,
-            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
-        ),
-        _ if cut(plain) && (context.request || context.fetch) && !context.unpack => {
-            (Cause::ConnectionReset, &[Cause::RegistryError])
-        }
-        "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
-        "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
-        _ => return None,
-    };
+    let (cause, others) = socket(chain, at, context, address)?;
     if context.token && !matches!(cause, Cause::ConnectionReset | Cause::RegistryMisconfigured) {
         return Some(unreachable_token(cause));
     }
@@ -167,6 +118,84 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     })
 }
 
+/// What a link says of a socket, and the other causes that its words leave open.
+fn socket(
+    chain: &Chain,
+    at: usize,
+    context: &Context,
+    address: Option<&str>,
+) -> Option<(Cause, &'static [Cause])> {
+    let plain = chain.plain(at);
+    let dialled = address.is_some();
+    Some(match plain {
+        "connection refused" if dialled => (Cause::ConnectionRefused, &[]),
+        "no route to host" if dialled => (Cause::HostUnreachable, &[]),
+        "network is unreachable" | "cannot assign requested address" if dialled => {
+            if address.is_some_and(|address| address.starts_with('[')) {
+                (Cause::Ipv6Unreachable, &[])
+            } else {
+                (Cause::HostUnreachable, &[Cause::Ipv6Unreachable])
+            }
+        }
+        "i/o timeout" if dialled => (
+            Cause::ConnectionTimeout,
+            &[
+                Cause::AccessRestricted,
+                Cause::ProxyMisconfigured,
+                Cause::DnsFailed,
+            ],
+        ),
+        "connection reset by peer" => (Cause::ConnectionReset, &[Cause::AccessRestricted]),
+        "eof" | "unexpected eof" if (context.request || context.resolve) && !context.unpack => (
+            Cause::ConnectionReset,
+            &[Cause::RegistryError, Cause::TlsHandshakeFailed],
+        ),
+        _ if plain.starts_with("unexpected eof") && context.fetch && !context.unpack => {
+            (Cause::ConnectionReset, &[])
+        }
+        _ if plain.contains("(client.timeout exceeded while awaiting headers)") => (
+            Cause::ConnectionTimeout,
+            &[
+                Cause::DnsFailed,
+                Cause::ProxyMisconfigured,
+                Cause::RegistryError,
+            ],
+        ),
+        _ if plain.starts_with("timeout awaiting response headers")
+            || plain.starts_with("request canceled while waiting for connection") =>
+        {
+            (
+                Cause::ConnectionTimeout,
+                &[
+                    Cause::DnsFailed,
+                    Cause::ProxyMisconfigured,
+                    Cause::RegistryError,
+                ],
+            )
+        }
+        "request canceled" if chain.before(at) == "net/http" => (
+            Cause::PullStalled,
+            &[Cause::ConnectionTimeout, Cause::DeadlineExceeded],
+        ),
+        // A connection that was open and went silent ends so, too.
+        "connection timed out" | "operation timed out" if dialled || context.request => (
+            Cause::ConnectionTimeout,
+            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
+        ),
+        _ if dialled && windows_refused(plain) => (Cause::ConnectionRefused, &[]),
+        _ if dialled && windows_timeout(plain) => (
+            Cause::ConnectionTimeout,
+            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
+        ),
+        _ if cut(plain) && (context.request || context.fetch) && !context.unpack => {
+            (Cause::ConnectionReset, &[Cause::RegistryError])
+        }
+        "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
+        "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
+        _ => return None,
+    })
+}
+
 /// Windows' words for a refused connection.
 fn windows_refused(plain: &str) -> bool {
     plain.starts_with("no connection could be made because the target machine actively refused it")
@@ -181,8 +210,14 @@ fn windows_timeout(plain: &str) -> bool {
 
 /// Words of a connection that the other side, or something between, ended in the middle.
 fn cut(plain: &str) -> bool {
-    matches!(plain, "broken pipe" | "use of closed network connection")
-        || plain.starts_with("server sent goaway and closed the connection")
+    matches!(
+        plain,
+        "broken pipe"
+            | "use of closed network connection"
+            | "client connection lost"
+            | "bad record mac"
+            | "server closed idle connection"
+    ) || plain.starts_with("server sent goaway and closed the connection")
         || (plain.starts_with("stream id ") && plain.ends_with("received from peer"))
 }
 
@@ -253,7 +288,9 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
             likely(Cause::PlainHttpRegistry, others)
         });
     }
-    if plain == "first record does not look like a tls handshake" {
+    if plain == "first record does not look like a tls handshake"
+        || plain.starts_with("oversized record received with length ")
+    {
         return Some(likely(
             Cause::PlainHttpRegistry,
             &[Cause::ProxyMisconfigured, Cause::TlsIntercepted],
@@ -264,6 +301,15 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         .starts_with("malformed HTTP response \"\\x15\\x03")
     {
         return Some(stated(Cause::HttpsRegistryOverHttp));
+    }
+    let settings = [
+        "server selected unsupported protocol version",
+        "no supported versions satisfy",
+        "server chose an unconfigured cipher suite",
+        "failed to parse certificate from server",
+    ];
+    if chain.before(at) == "tls" && settings.iter().any(|words| plain.starts_with(words)) {
+        return Some(stated(Cause::TlsHandshakeFailed));
     }
     if plain == "tls handshake timeout"
         || plain == "net/http" && chain.plain(at + 1) == "tls handshake timeout"
@@ -284,7 +330,10 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
                 Cause::TlsHandshakeFailed,
                 &[Cause::TlsIntercepted, Cause::TlsClientCertificateRequired],
             ),
-            _ => stated(Cause::TlsHandshakeFailed),
+            _ => likely(
+                Cause::TlsHandshakeFailed,
+                &[Cause::TlsClientCertificateRequired],
+            ),
         });
     }
     certificate(chain, at, interceptable)
@@ -307,11 +356,29 @@ fn certificate(chain: &Chain, at: usize, interceptable: bool) -> Option<Verdict>
             stated(Cause::TlsUnknownAuthority)
         });
     }
+    let untrusted = [
+        "certificate is not authorized to sign other certificates",
+        "failed to load system roots and no roots provided",
+        "invalid signature",
+        "certificate is not trusted",
+        "certificate is not standards compliant",
+    ];
+    if untrusted.iter().any(|words| plain.contains(words)) {
+        return Some(likely(Cause::TlsUnknownAuthority, &[Cause::TlsIntercepted]));
+    }
     if plain.starts_with("certificate has expired or is not yet valid") {
-        return Some(likely(
-            Cause::TlsCertificateExpired,
-            &[Cause::NodeClockSkew, Cause::TlsIntercepted],
-        ));
+        // Public registries renew theirs in time.
+        return Some(if interceptable {
+            likely(
+                Cause::NodeClockSkew,
+                &[Cause::TlsCertificateExpired, Cause::TlsIntercepted],
+            )
+        } else {
+            likely(
+                Cause::TlsCertificateExpired,
+                &[Cause::NodeClockSkew, Cause::TlsIntercepted],
+            )
+        });
     }
     let mismatch = [
         "certificate is valid for ",
@@ -350,11 +417,21 @@ fn expiry_times(chain: &Chain, at: usize) -> Option<Verdict> {
             &[Cause::TlsCertificateExpired],
         ));
     }
+    // Certificates are seldom used before their time, and clocks without a battery begin in the past. One that stands before any
+    // registry was ever asked is certainly wrong, whatever the certificate says.
     if plain.contains(" is before ") {
-        return Some(likely(
-            Cause::TlsCertificateExpired,
-            &[Cause::NodeClockSkew],
-        ));
+        return Some(if year(chain.text(at)).is_some_and(|year| year < 2013) {
+            stated(Cause::NodeClockSkew)
+        } else {
+            likely(Cause::NodeClockSkew, &[Cause::TlsCertificateExpired])
+        });
     }
-    Some(stated(Cause::TlsCertificateExpired))
+    plain
+        .contains(" is after ")
+        .then(|| stated(Cause::TlsCertificateExpired))
+}
+
+/// The year in `current time 1970-01-01T00:02:17Z is before ...`.
+fn year(text: &str) -> Option<u16> {
+    text.strip_prefix("current time ")?.get(..4)?.parse().ok()
 }

@@ -42,7 +42,7 @@ pub(crate) fn all(text: &str) -> Peeled {
         }
         rest = after;
     }
-    peeled.parts = aggregate(rest)
+    peeled.parts = aggregate(of_artifact(rest))
         .into_iter()
         .map(|part| json(&part))
         .collect();
@@ -85,28 +85,80 @@ pub(crate) fn quoted(text: &str) -> Option<(String, &str)> {
 
 /// The message of a structured log line (`err="..."`, `error="..."`, `msg="..."`), or the text as it is.
 fn log_line(text: &str) -> String {
-    let is_log = text.starts_with("level=")
-        || text.starts_with("time=")
-        || text.starts_with('"')
-        || text.starts_with("error=");
+    let text = after_stamp(text);
+    let levels = ["INFO[", "WARN[", "ERRO[", "FATA[", "DEBU["];
+    let is_log = ["level=", "time=", "\"", "error="]
+        .iter()
+        .any(|beginning| text.starts_with(beginning))
+        || levels.iter().any(|level| text.starts_with(level))
+        || text.contains(" level=");
     if is_log {
         for field in ["err=", "error=", "msg="] {
-            let found = text
-                .find(field)
-                .filter(|at| *at == 0 || text.as_bytes()[at - 1] == b' ');
-            if let Some((value, _)) = found.and_then(|at| quoted(&text[at + field.len()..])) {
-                let before = text
-                    .find("msg=")
-                    .filter(|_| field != "msg=")
-                    .and_then(|at| quoted(&text[at + 4..]));
+            if let Some(value) = field_of(text, field) {
+                let before = (field != "msg=").then(|| field_of(text, "msg=")).flatten();
                 return match before {
-                    Some((message, _)) => format!("{message}: {value}"),
+                    Some(message) => format!("{message}: {value}"),
                     None => start_container(&value),
                 };
             }
         }
     }
     start_container(text)
+}
+
+/// What follows the stamp of a line of the kubelet's log (`E1016 18:15:47.571104    4813 remote_image.go:180] `), wherever that stands.
+fn after_stamp(text: &str) -> &str {
+    for (at, _) in text.match_indices(".go:") {
+        let rest = &text[at + ".go:".len()..];
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let before = text[..at].rsplit(['\n', '"']).next().unwrap_or_default();
+        let stamped = before.split_whitespace().any(|word| {
+            word.len() == 5
+                && word.starts_with(['I', 'W', 'E', 'F'])
+                && word[1..].bytes().all(|b| b.is_ascii_digit())
+        });
+        if digits > 0
+            && stamped
+            && let Some(message) = rest[digits..].strip_prefix("] ")
+        {
+            return message;
+        }
+    }
+    text
+}
+
+/// The value in quotes of a field of a log line. Some copies have lost the escapes of the quotes within: such a value goes on to the
+/// quote that ends the line, or that another field follows.
+fn field_of(text: &str, field: &str) -> Option<String> {
+    for (at, _) in text.match_indices(field) {
+        if at > 0 && text.as_bytes()[at - 1] != b' ' {
+            continue;
+        }
+        let rest = &text[at + field.len()..];
+        let Some((value, after)) = quoted(rest) else {
+            continue;
+        };
+        if after.is_empty() || after.starts_with(char::is_whitespace) {
+            return Some(value);
+        }
+        let inner = &rest[1..];
+        let end = inner
+            .match_indices("\" ")
+            .find(|(end, _)| is_field(&inner[end + 2..]))
+            .map(|(end, _)| end)
+            .or_else(|| inner.rfind('"'));
+        return Some(inner[..end.unwrap_or(inner.len())].to_owned());
+    }
+    None
+}
+
+/// `key=`.
+fn is_field(text: &str) -> bool {
+    let key = text
+        .bytes()
+        .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        .count();
+    key > 0 && text[key..].starts_with('=')
 }
 
 /// `failed to "StartContainer" for "c" with ErrImagePull: "..."`: what is in the last quotes.
@@ -118,6 +170,17 @@ fn start_container(text: &str) -> String {
         .find(": \"")
         .and_then(|quote| quoted(&text[at + quote + 2..]));
     inner.map_or_else(|| text.to_owned(), |(inner, _)| inner)
+}
+
+/// CRI-O asks for an image and then for an artifact of the same name, and tells both: that of the image counts.
+fn of_artifact(text: &str) -> &str {
+    let image = text
+        .find("pull image err: ")
+        .map(|at| &text[at + "pull image err: ".len()..]);
+    let Some(image) = image else { return text };
+    image
+        .find("; artifact err: ")
+        .map_or(image, |end| &image[..end])
 }
 
 /// The parts of `[e1, e2]`; one part for anything else.

@@ -30,6 +30,32 @@ const ENTITLED: &[&str] = &[
     "public.ecr.aws",
 ];
 
+/// Ends of the names of hosts that keep content for registries and speak no registry's API themselves.
+const STORAGE: &[&str] = &[
+    ".cloudfront.net",
+    ".r2.cloudflarestorage.com",
+    ".blob.core.windows.net",
+    "storage.googleapis.com",
+    "production.cloudflare.docker.com",
+    "pkg-containers.githubusercontent.com",
+    "cdn.quay.io",
+    "cdn01.quay.io",
+    "cdn02.quay.io",
+    "cdn03.quay.io",
+];
+
+/// Whether a host only keeps content: a registry sends its clients there for blobs.
+pub(crate) fn is_storage(host: &str) -> bool {
+    let s3 = host.ends_with(".amazonaws.com")
+        && (host.starts_with("s3.")
+            || host.starts_with("s3-")
+            || host.contains(".s3.")
+            || host.contains(".s3-"));
+    s3 || STORAGE
+        .iter()
+        .any(|end| host == *end || (end.starts_with('.') && host.ends_with(end)))
+}
+
 /// The host without its port.
 pub(crate) fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {

@@ -24,75 +24,7 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     if plain == "authorization failed" && chain.before(at) == "insufficient_scope" {
         return Some(crate::docker::hidden(context));
     }
-    sentence(plain)
-        .or_else(|| absent(chain, at, context))
-        .or_else(|| login(chain, at, context))
-}
-
-/// Sentences by which a registry or what stands before it says exactly what is wrong.
-fn sentence(plain: &str) -> Option<Verdict> {
-    let begins = |words: &str| plain.starts_with(words);
-    if begins("too many requests to upstream registry") {
-        return Some(likely(Cause::ProxyCacheFailed, &[Cause::RateLimited]));
-    }
-    if begins("toomanyrequests")
-        || begins("too many requests")
-        || begins("you have reached your pull rate limit")
-    {
-        return Some(stated(Cause::RateLimited));
-    }
-    if begins("you have reached your unauthenticated pull rate limit") {
-        return Some(likely(
-            Cause::RateLimited,
-            &[Cause::PullSecretWrongHost, Cause::NoCredentials],
-        ));
-    }
-    if begins("too many requests to upstream registry") {
-        return Some(likely(Cause::ProxyCacheFailed, &[Cause::RateLimited]));
-    }
-    if begins("remaining traffic quota is not enough") {
-        return Some(likely(Cause::QuotaExceeded, &[Cause::RateLimited]));
-    }
-    if begins("upstream repository is not configured")
-        || begins("the authentication to the upstream registry failed")
-    {
-        return Some(stated(Cause::ProxyCacheFailed));
-    }
-    if begins("your authorization token has expired") {
-        return Some(stated(Cause::ExpiredCredentials));
-    }
-    if begins("incorrect username or password") {
-        return Some(stated(Cause::WrongCredentials));
-    }
-    if begins("client with ip ") && plain.contains("is not allowed access")
-        || plain.contains("us export control regulations")
-    {
-        return Some(stated(Cause::AccessRestricted));
-    }
-    if begins("current image with") && plain.contains("cannot be pulled due to configured policy") {
-        return Some(stated(Cause::RegistryPolicyBlocked));
-    }
-    if begins("the image is not signed in notary") {
-        return Some(stated(Cause::RegistryPolicyBlocked));
-    }
-    if begins("client sent an http request to an https server")
-        || plain.contains("the plain http request was sent to https port")
-    {
-        return Some(stated(Cause::HttpsRegistryOverHttp));
-    }
-    if plain.contains("is not authorized to perform") {
-        return Some(likely(
-            Cause::InsufficientPermission,
-            &[Cause::RepositoryNotFound],
-        ));
-    }
-    if begins("anonymous users are only allowed read access") {
-        return Some(likely(
-            Cause::NoCredentials,
-            &[Cause::InsufficientPermission],
-        ));
-    }
-    None
+    absent(chain, at, context).or_else(|| login(chain, at, context))
 }
 
 /// What is not there.
@@ -109,11 +41,29 @@ fn absent(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if plain.ends_with("repository name not known to registry") {
         return Some(stated(Cause::RepositoryNotFound));
     }
-    if plain.starts_with("tag ") && plain.contains(" not found in repository") {
+    if plain.starts_with("tag ") && plain.contains(" not found in repository")
+        || (plain.starts_with("manifest tagged by _") && plain.ends_with("not found"))
+    {
         return Some(stated(Cause::TagNotFound));
+    }
+    if plain.contains("named manifest is not known to the registry") {
+        return Some(no_manifest(chain, context));
+    }
+    if plain.starts_with("project ") && plain.ends_with(" not found") {
+        return Some(likely(
+            Cause::RepositoryNotFound,
+            &[Cause::NoCredentials, Cause::ProxyCacheFailed],
+        ));
     }
     if plain.ends_with("manifest unknown") && at + 1 == chain.len() {
         return Some(no_manifest(chain, context));
+    }
+    // The words of the first registries, which did not tell a missing image from a private one.
+    if plain.starts_with("image _ not found") && at + 1 == chain.len() {
+        return Some(likely(
+            Cause::TagNotFound,
+            &[Cause::RepositoryNotFound, Cause::NoCredentials],
+        ));
     }
     if plain.starts_with("repository _ not found") {
         return Some(likely(
@@ -189,7 +139,12 @@ fn login(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if plain == "denied" || chain.before(at) == "denied" {
         return match plain {
             "access forbidden" => Some(crate::docker::hidden(context)),
-            "denied" | "access denied" => Some(no_permission()),
+            "denied" | "access denied" => {
+                // The code says no more than no; a quota that is used up is told with it too.
+                let mut verdict = no_permission();
+                verdict.alternatives.push(Cause::QuotaExceeded);
+                Some(verdict)
+            }
             _ => None,
         };
     }
@@ -208,6 +163,11 @@ fn anonymous(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         ];
         return Some(likely(Cause::NoCredentials, &others).at(Step::Authenticate));
     }
+    let refused = plain == "unauthorized" || chain.before(at) == "unauthorized";
+    // An oauth token is asked for with a login; without one the client says `anonymous token`.
+    if refused && chain.starts("failed to fetch oauth token").is_some() {
+        return Some(wrong_credentials());
+    }
     let bare = plain == "unauthorized" && (at == 0 || at + 1 == chain.len());
     let explained = chain.before(at) == "unauthorized" && !plain.is_empty();
     if bare || explained || plain == "authentication is required" {
@@ -216,11 +176,20 @@ fn anonymous(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
             Cause::PullSecretMissing,
             Cause::PullSecretWrongHost,
             Cause::WrongCredentials,
+            Cause::ProxyCacheFailed,
         ];
         return Some(likely(Cause::NoCredentials, &others).at(Step::Authenticate));
     }
-    // On the first request of all it is a proxy or a firewall that forbids.
-    (plain == "forbidden" && context.request && !context.is_ping()).then(no_permission)
+    if plain == "forbidden" && context.request {
+        // On the first request of all it is a proxy or a firewall that forbids.
+        let between = [Cause::AccessRestricted, Cause::InsufficientPermission];
+        return Some(if context.is_ping() {
+            likely(Cause::ProxyMisconfigured, &between)
+        } else {
+            no_permission()
+        });
+    }
+    None
 }
 
 fn no_permission() -> Verdict {
@@ -229,6 +198,9 @@ fn no_permission() -> Verdict {
         Cause::NoCredentials,
         Cause::EntitlementRequired,
         Cause::WrongCredentials,
+        Cause::ExpiredCredentials,
+        Cause::AccessRestricted,
+        Cause::ProxyCacheFailed,
     ];
     likely(Cause::InsufficientPermission, &others).at(Step::Authenticate)
 }
@@ -273,6 +245,10 @@ pub(crate) fn status(context: &Context) -> Option<Verdict> {
             Cause::HttpsRegistryOverHttp,
             &[Cause::RegistryError, Cause::MirrorMisconfigured],
         ),
+        404 if context.ping && !context.resolve && !context.is_manifest() => likely(
+            Cause::NotARegistry,
+            &[Cause::RegistryMisconfigured, Cause::MirrorMisconfigured],
+        ),
         404 if context.token => open(&[Cause::RegistryMisconfigured, Cause::RegistryError]),
         404 if context.is_manifest() || context.resolve => {
             let cause = if context.by_digest() {
@@ -293,6 +269,7 @@ fn forbidden(context: &Context) -> Verdict {
         Cause::AccessRestricted,
         Cause::EntitlementRequired,
         Cause::RepositoryNotFound,
+        Cause::ExpiredCredentials,
     ];
     if context.token && context.anonymous {
         let others = [Cause::InsufficientPermission, Cause::RepositoryNotFound];

@@ -10,7 +10,10 @@
 )]
 
 mod corpus;
+mod cut;
 mod first;
 mod names;
 mod peers;
+mod reports;
+mod traps;
 mod world;

@@ -294,9 +294,14 @@ fn judge(messages: Vec<(String, &'static [Cause])>) -> (usize, usize, Vec<String
     (right, silent, lines)
 }
 
+/// All of them.
+pub(crate) fn all() -> Vec<(String, &'static [Cause])> {
+    [unpacking(), refused(), absent(), network(), node()].concat()
+}
+
 #[test]
 fn forms_of_public_reports_are_read() {
-    let all: Vec<_> = [unpacking(), refused(), absent(), network(), node()].concat();
+    let all = all();
     let total = all.len();
     let (right, silent, lines) = judge(all);
     let wrong = total - right - silent;

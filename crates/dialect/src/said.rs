@@ -1,0 +1,154 @@
+//! Sentences by which a registry, or what stands before it, says exactly what is wrong.
+
+use towline_cause::{Cause, Step};
+
+use crate::chain::Chain;
+use crate::context::Context;
+use crate::verdict::{Verdict, likely, stated};
+
+/// One link.
+pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    limits(chain, at)
+        .or_else(|| caches(plain))
+        .or_else(|| logins(plain))
+        .or_else(|| permissions(plain))
+        .or_else(|| policies(plain))
+        .or_else(|| moved(plain))
+}
+
+/// Rates and quotas.
+fn limits(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    let begins = |words: &str| plain.starts_with(words);
+    if begins("too many requests to upstream registry") {
+        return Some(likely(Cause::ProxyCacheFailed, &[Cause::RateLimited]));
+    }
+    if begins("you have reached your unauthenticated pull rate limit") {
+        return Some(likely(
+            Cause::RateLimited,
+            &[Cause::PullSecretWrongHost, Cause::NoCredentials],
+        ));
+    }
+    if begins("toomanyrequests")
+        || begins("too many requests")
+        || begins("you have reached your pull rate limit")
+    {
+        return Some(stated(Cause::RateLimited));
+    }
+    if begins("remaining traffic quota is not enough") {
+        return Some(likely(Cause::QuotaExceeded, &[Cause::RateLimited]));
+    }
+    // Quotas on requests a minute are told with 429, and pass.
+    let rate = chain.links().iter().any(|link| {
+        link.plain.contains("toomanyrequests") || link.plain.contains("too many requests")
+    });
+    let quota = begins("you have exceeded your pull traffic quota")
+        || begins("quota exceeded")
+        || begins("pull quota exceeded")
+        || plain == "payment required";
+    (quota && !rate).then(|| likely(Cause::QuotaExceeded, &[Cause::RateLimited]))
+}
+
+/// Caches that speak of their upstream.
+fn caches(plain: &str) -> Option<Verdict> {
+    let begins = |words: &str| plain.starts_with(words);
+    if begins("upstream repository is not configured")
+        || begins("the authentication to the upstream registry failed")
+    {
+        return Some(stated(Cause::ProxyCacheFailed));
+    }
+    let blocked = begins("remote auto blocked") || begins("remote manually blocked");
+    (blocked || begins("proxy fetch failed for "))
+        .then(|| likely(Cause::ProxyCacheFailed, &[Cause::RegistryError]))
+}
+
+/// Logins that are wrong or over.
+fn logins(plain: &str) -> Option<Verdict> {
+    let over = [
+        "token has expired",
+        "token is expired",
+        "token expired",
+        "credentials have expired",
+        "password has expired",
+        "secret keys are expired",
+    ];
+    if over.iter().any(|words| plain.contains(words)) {
+        return Some(stated(Cause::ExpiredCredentials).at(Step::Authenticate));
+    }
+    if plain.starts_with("incorrect username or password") {
+        return Some(stated(Cause::WrongCredentials));
+    }
+    let wrong = [
+        "http basic",
+        "token is invalid",
+        "password was incorrect",
+        "the provided password or token is incorrect",
+        "invalid clientid or client secret",
+        "invalid username or password",
+        "must log in with a personal access token",
+    ];
+    if wrong.iter().any(|words| plain.contains(words)) {
+        return Some(
+            likely(Cause::WrongCredentials, &[Cause::ExpiredCredentials]).at(Step::Authenticate),
+        );
+    }
+    if plain.starts_with("unauthenticated request") {
+        return Some(likely(
+            Cause::NoCredentials,
+            &[Cause::RepositoryNotFound, Cause::PullSecretWrongHost],
+        ));
+    }
+    plain
+        .starts_with("anonymous users are only allowed read access")
+        .then(|| likely(Cause::NoCredentials, &[Cause::InsufficientPermission]))
+}
+
+/// Identities that may not.
+fn permissions(plain: &str) -> Option<Verdict> {
+    if plain.contains("is not authorized to perform") {
+        return Some(likely(
+            Cause::InsufficientPermission,
+            &[Cause::RepositoryNotFound],
+        ));
+    }
+    plain
+        .starts_with("you don't have the needed permissions to perform this operation")
+        .then(|| {
+            likely(
+                Cause::InsufficientPermission,
+                &[Cause::WrongCredentials, Cause::RepositoryNotFound],
+            )
+        })
+}
+
+/// Rules of whoever runs the registry.
+fn policies(plain: &str) -> Option<Verdict> {
+    let begins = |words: &str| plain.starts_with(words);
+    if begins("client with ip ") && plain.contains("is not allowed access")
+        || plain.contains("us export control regulations")
+    {
+        return Some(stated(Cause::AccessRestricted));
+    }
+    if begins("current image with") && plain.contains("cannot be pulled due to configured policy")
+        || begins("the image is not signed in notary")
+        || plain.contains("download blocking policy")
+    {
+        return Some(stated(Cause::RegistryPolicyBlocked));
+    }
+    if plain.contains("does not have trust data for")
+        || begins("remote trust data does not exist for")
+    {
+        return Some(stated(Cause::SignatureRejected));
+    }
+    (plain.contains("client sent an http request to an https server")
+        || plain.contains("the plain http request was sent to https port"))
+    .then(|| stated(Cause::HttpsRegistryOverHttp))
+}
+
+/// Registries that say that they are over.
+fn moved(plain: &str) -> Option<Verdict> {
+    plain
+        .starts_with("container registry is deprecated and shutting down")
+        .then(|| stated(Cause::ImageMoved))
+}
