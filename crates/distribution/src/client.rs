@@ -1,5 +1,6 @@
 //! The client, and one repository seen through it.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,7 +23,7 @@ use crate::session::Session;
 use crate::token::Tokens;
 use crate::transport::Transport;
 use crate::watch::Watch;
-use crate::{Observer, Options, OptionsError, Trace, blob, manage, manifest, push, tags};
+use crate::{Observer, Options, OptionsError, Trace, blob, manage, manifest, push, tags, transfer};
 
 /// A registry client. Clones share connections and tokens.
 #[derive(Clone)]
@@ -229,7 +230,17 @@ impl Repository {
     /// Opens a blob from `offset` on. The stream resumes by itself after a cut and ends after exactly `descriptor.size - offset` bytes
     /// or with a failure. The bytes are not verified: whoever keeps them compares the digest. `descriptor.urls` are never asked.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, Failure> {
-        blob::open(&self.route, descriptor, offset).await
+        transfer::open(&self.route, descriptor, offset..descriptor.size).await
+    }
+
+    /// Opens a part of a blob, as [`Repository::blob`] does. A server that knows no ranges sends the rest of the blob, or the whole if the
+    /// part begins at 0: [`BlobStream::range`] tells what comes.
+    pub async fn blob_part(
+        &self,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<BlobStream, Failure> {
+        transfer::open(&self.route, descriptor, range).await
     }
 
     /// Fetches a small blob (a config) whole and verifies it; refuses one of more than `most` bytes.
@@ -317,14 +328,25 @@ impl Repository {
 pub struct BlobStream {
     stream: BoxStream<'static, Result<Bytes, Failure>>,
     endpoint: String,
+    range: Range<u64>,
 }
 
 impl BlobStream {
     pub(crate) fn new(
         stream: BoxStream<'static, Result<Bytes, Failure>>,
         endpoint: String,
+        range: Range<u64>,
     ) -> Self {
-        Self { stream, endpoint }
+        Self {
+            stream,
+            endpoint,
+            range,
+        }
+    }
+
+    /// Which bytes of the blob come.
+    pub fn range(&self) -> &Range<u64> {
+        &self.range
     }
 
     /// Scheme, host and port that serve the bytes (at the start).

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::endpoint::Sources;
+use crate::pace::Pace;
 use crate::proxy::Proxies;
 
 /// Where registry names are looked up.
@@ -133,6 +134,9 @@ pub struct Options {
     pub http2: bool,
     /// How long each phase may take.
     pub timeouts: Timeouts,
+    /// The least that a connection has to bring of a blob, or another one is tried; after [`Retries::attempts`] slow ones in a row the pull
+    /// fails.
+    pub pace: Pace,
     /// The most that is read.
     pub limits: Limits,
     /// How often a request is sent again.
@@ -153,6 +157,7 @@ impl Default for Options {
             trusted_realms: Vec::new(),
             http2: true,
             timeouts: Timeouts::default(),
+            pace: Pace::default(),
             limits: Limits::default(),
             retries: Retries::default(),
             user_agent: concat!("towline/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -18,6 +18,7 @@ use crate::client::Shared;
 use crate::facts::Fact;
 use crate::manifest::Name;
 use crate::options::Retries;
+use crate::pace::Pace;
 use crate::retry::{self, Seen};
 use crate::session::{Asking, Session};
 use crate::watch::Watch;
@@ -62,6 +63,7 @@ pub(crate) struct Route {
     /// Why there is no way.
     problem: Option<(Cause, String)>,
     retries: Retries,
+    pace: Pace,
     watch: Watch,
 }
 
@@ -95,6 +97,7 @@ impl Route {
             own: None,
             problem: None,
             retries: shared.options.retries,
+            pace: shared.options.pace,
             watch: Watch::default(),
         };
         match plan::plan(&shared.options.endpoints, reference) {
@@ -170,6 +173,10 @@ impl Route {
 
     pub(crate) fn retries(&self) -> &Retries {
         &self.retries
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
     }
 
     pub(crate) fn watch(&self) -> &Watch {

@@ -9,6 +9,7 @@ mod http2;
 mod leak;
 mod network;
 mod own;
+mod parts;
 mod proxy;
 mod real;
 mod resolve;
