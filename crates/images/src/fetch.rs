@@ -2,16 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use futures::StreamExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use towline_cause::{Cause, Failure, Step};
-use towline_distribution::{BlobStream, Repository};
+use towline_distribution::Repository;
 use towline_oci::{Descriptor, Digest};
 use towline_store::{Spool, Store};
 use towline_sys::task::{self, CancellationToken};
 
+use crate::download::{Download, From};
 use crate::failure::given_up;
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
@@ -38,6 +37,10 @@ pub(crate) struct Fetch {
     pub(crate) stop: CancellationToken,
     pub(crate) settling: Settling,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// The most connections of one layer.
+    pub(crate) connections: usize,
+    /// Connections besides each layer's first.
+    pub(crate) spare: Arc<Semaphore>,
 }
 
 /// The sync that runs beside the layers, if one does.
@@ -152,12 +155,15 @@ impl Fetch {
             layer.phase = LayerPhase::Downloading;
             layer.bytes = kept;
         });
-        let stream = if kept < job.descriptor.size {
-            let opening = Box::pin(self.repository.blob(&job.descriptor, kept));
-            Some(self.or_stop(opening).await??)
-        } else {
-            None
+        let from = From {
+            repository: &self.repository,
+            descriptor: &job.descriptor.clone(),
+            limiter: self.limiter.as_deref(),
+            connections: self.connections,
+            spare: &self.spare,
         };
+        let opening = Box::pin(Download::open(from, spool.missing()));
+        let download = self.or_stop(opening).await??;
         let (sender, receiver) = mpsc::channel(WAITING);
         let progress = self.progress.clone();
         let size = job.descriptor.size;
@@ -179,8 +185,9 @@ impl Fetch {
             })
         };
         let unpacking = task::spawn("layer", task::blocking("layer", work));
-        let pumped = if let Some(stream) = stream {
-            self.pump(stream, sender).await
+        let brought = if let Some(download) = download {
+            let running = Box::pin(download.run(sender));
+            self.or_stop(running).await.and_then(|brought| brought)
         } else {
             drop(sender);
             Ok(())
@@ -189,7 +196,7 @@ impl Fetch {
             Ok(passed) => passed,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        match (passed, pumped) {
+        match (passed, brought) {
             // The download is why it stopped.
             (Ok(Pass::Stopped), Err(failure)) => Err(failure),
             (passed, _) => passed,
@@ -204,36 +211,6 @@ impl Fetch {
                 .map_err(|error| job.failed(error, Step::Fetch, "cannot be kept"))
         })
         .await
-    }
-
-    /// Passes pieces on until the stream ends, the other side has enough, or the pull is stopped.
-    async fn pump(
-        &self,
-        mut stream: BlobStream,
-        sender: mpsc::Sender<Bytes>,
-    ) -> Result<(), Failure> {
-        loop {
-            let piece = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(self.gave_up()),
-                () = sender.closed() => return Ok(()),
-                piece = stream.next() => piece,
-            };
-            let Some(piece) = piece.transpose()? else {
-                return Ok(());
-            };
-            if let Some(limiter) = &self.limiter {
-                self.or_stop(limiter.pass(piece.len())).await?;
-            }
-            let sent = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(self.gave_up()),
-                sent = sender.send(piece) => sent,
-            };
-            if sent.is_err() {
-                return Ok(());
-            }
-        }
     }
 
     /// Waits, but not longer than the pull lives.

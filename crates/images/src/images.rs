@@ -101,6 +101,7 @@ impl Images {
                 unprivileged: options.unprivileged,
             },
             max_concurrent_layers: options.max_concurrent_layers,
+            connections_per_layer: options.connections_per_layer,
             limiter: self.inner.limiter.clone(),
             progress,
             cancel,

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod download;
 mod failure;
 mod fetch;
 mod flight;
 mod image;
 mod images;
 mod keyed;
+mod lanes;
 mod limiter;
 mod options;
 mod plan;

@@ -21,6 +21,8 @@ pub struct Options {
     pub platform: Platform,
     /// Layers of one pull that are downloaded and unpacked at the same time; at least 1.
     pub max_concurrent_layers: usize,
+    /// Connections over which one large layer comes at the same time, at most, where more than one brings more; 1 never asks for parts.
+    pub connections_per_layer: usize,
     /// What a layer may cost.
     pub ceilings: Ceilings,
     /// Unpack as somebody who is not root: owners that cannot be set are left, device nodes are left out, opaque directories are marked
@@ -40,6 +42,7 @@ impl Options {
             client,
             platform,
             max_concurrent_layers: 3,
+            connections_per_layer: 4,
             ceilings: Ceilings::default(),
             unprivileged: !rustix::process::geteuid().is_root(),
             store: towline_store::Options::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::{Repository, Resolved, select_platform};
 use towline_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference};
@@ -23,6 +23,9 @@ use crate::{
 /// The largest config that is fetched.
 const MAX_CONFIG: u64 = 4 << 20;
 
+/// Connections of a pull besides each layer's first.
+const SPARE: usize = 4;
+
 /// What a pull works with.
 pub(crate) struct Pull {
     pub(crate) store: Store,
@@ -33,6 +36,7 @@ pub(crate) struct Pull {
     pub(crate) ceilings: Ceilings,
     pub(crate) rights: Rights,
     pub(crate) max_concurrent_layers: usize,
+    pub(crate) connections_per_layer: usize,
     pub(crate) limiter: Option<Arc<Limiter>>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) cancel: CancellationToken,
@@ -173,6 +177,8 @@ impl Pull {
             stop: self.cancel.child_token(),
             settling: Settling::default(),
             limiter: self.limiter.clone(),
+            connections: self.connections_per_layer,
+            spare: Arc::new(Semaphore::new(SPARE)),
         };
         let fetch = Arc::new(fetch);
         let layers: Vec<_> = manifest

@@ -1,14 +1,14 @@
 //! One layer in one pass: network bytes into the spool and the digest, then the decompressor, the diffID, and the staging directory.
 //!
-//! Three threads, so that two processors are used within one layer too: the receiver spools and hashes what arrives, the second decompresses
-//! and hashes, the third makes the files. The receiver goes on when another fails on the bytes, because only the digest of them all says
-//! whether the download or the image is at fault.
+//! Four threads, so that two processors are used within one layer too: the first spools what arrives and waits for no other, so that a slow
+//! disk never slows the network and a kill loses little; the second hashes it, the third decompresses and hashes that, the fourth makes the
+//! files. The second goes on when a later one fails on the bytes, because only the digest of them all says whether the download or the
+//! image is at fault.
 
-use std::fs::File;
 use std::io::{self, BufRead, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use bytes::{Buf as _, Bytes};
@@ -18,6 +18,7 @@ use towline_oci::{Descriptor, Digest};
 use towline_store::{LayerInfo, Spool, StagedLayer, Store, StoreError};
 
 use crate::Ceilings;
+use crate::download::Piece;
 use crate::unpack::{Extracted, Rights, Source, UnpackError, decompress, extract, pipe};
 
 /// Pieces between receiver and decompressor, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
@@ -86,11 +87,12 @@ impl Job {
     /// Runs a pass over what the spool has and what then arrives. Blocks. `progress` is told how many bytes are here.
     pub(crate) fn run(
         &self,
-        mut spool: Spool,
-        arriving: tokio::sync::mpsc::Receiver<Bytes>,
+        spool: Spool,
+        arriving: tokio::sync::mpsc::Receiver<Piece>,
         progress: &dyn Fn(u64),
     ) -> Result<Pass, Failure> {
         let kept = spool.len();
+        let spool = Mutex::new(spool);
         let received = std::thread::scope(|scope| -> Result<_, Failure> {
             let (sender, receiver) = sync_channel(WAITING);
             let staged = self
@@ -98,7 +100,7 @@ impl Job {
                 .begin_layer(&self.diff_id)
                 .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
             let unpacker = self.start_unpacker(scope, receiver, staged)?;
-            let mut hashing = Hashing {
+            let hashing = Hashing {
                 job: self,
                 verifier: self.descriptor.digest.verifier(),
                 len: 0,
@@ -106,9 +108,14 @@ impl Job {
                 unpacker: Some(unpacker),
                 unpacked: None,
             };
-            let whole = hashing.feed(&mut spool, arriving, progress)?;
-            hashing.finish(whole)
+            let (queue, queued) = sync_channel(WAITING);
+            let spool = &spool;
+            let hashing = start(scope, "hash", move || hashing.run(&queued, spool))?;
+            let kept = self.keep(spool, arriving, queue, progress);
+            let hashed = joined(hashing);
+            kept.and(hashed)
         })?;
+        let spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some((digest, unpacked)) = received else {
             return Ok(Pass::Stopped);
         };
@@ -130,6 +137,36 @@ impl Job {
             tracing::warn!(%error, "a spool that is not needed any more stays until it is old");
         }
         Ok(Pass::Done)
+    }
+
+    /// Puts what arrives into the spool as fast as it comes, and into the queue where that has room.
+    fn keep(
+        &self,
+        spool: &Mutex<Spool>,
+        mut arriving: tokio::sync::mpsc::Receiver<Piece>,
+        queue: SyncSender<Piece>,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), Failure> {
+        let mut here = spool.lock().unwrap_or_else(PoisonError::into_inner).len();
+        progress(here);
+        while here < self.descriptor.size {
+            let Some(piece) = arriving.blocking_recv() else {
+                break;
+            };
+            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+            spool
+                .write(piece.at, &piece.bytes)
+                .map_err(|error| self.failed(error, Step::Fetch, "cannot be kept"))?;
+            drop(spool);
+            here += piece.bytes.len() as u64;
+            progress(here);
+            // Whoever is behind reads the spool.
+            if let Err(TrySendError::Disconnected(_)) = queue.try_send(piece) {
+                break;
+            }
+        }
+        drop(queue);
+        Ok(())
     }
 
     fn start_unpacker<'scope>(
@@ -226,7 +263,7 @@ impl Job {
     }
 }
 
-/// The receiver's half.
+/// The half that hashes what came.
 struct Hashing<'scope, 'job> {
     job: &'job Job,
     verifier: towline_oci::Verifier,
@@ -237,41 +274,55 @@ struct Hashing<'scope, 'job> {
 }
 
 impl Hashing<'_, '_> {
-    /// Takes in everything. False where the sender went away too early.
-    fn feed(
-        &mut self,
-        spool: &mut Spool,
-        mut arriving: tokio::sync::mpsc::Receiver<Bytes>,
-        progress: &dyn Fn(u64),
-    ) -> Result<bool, Failure> {
-        let job = self.job;
-        let mut kept = spool
-            .reader()
-            .map_err(|error| job.failed(error, Step::Fetch, "cannot be resumed"))?;
-        while let Some(piece) = self.next_kept(&mut kept)? {
-            self.take(piece)?;
-        }
-        progress(self.len);
-        while self.len < job.descriptor.size {
-            let Some(piece) = arriving.blocking_recv() else {
+    fn run(
+        mut self,
+        queued: &Receiver<Piece>,
+        spool: &Mutex<Spool>,
+    ) -> Result<Option<(Digest, Unpacked)>, Failure> {
+        let whole = self.feed(queued, spool)?;
+        self.finish(whole)
+    }
+
+    /// Takes in everything, in order: what is in the queue, and from the spool what is not or came before its turn. False where the sender
+    /// went away too early.
+    fn feed(&mut self, queued: &Receiver<Piece>, spool: &Mutex<Spool>) -> Result<bool, Failure> {
+        let mut open = true;
+        while self.len < self.job.descriptor.size {
+            match queued.try_recv() {
+                Ok(piece) if piece.at == self.len => {
+                    self.take(piece.bytes)?;
+                    continue;
+                }
+                Ok(_) | Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => open = false,
+            }
+            if let Some(piece) = self.next_kept(spool)? {
+                self.take(piece)?;
+                continue;
+            }
+            if !open {
                 return Ok(false);
-            };
-            spool
-                .append(&piece)
-                .map_err(|error| job.failed(error, Step::Fetch, "cannot be kept"))?;
-            self.take(piece)?;
-            progress(self.len);
+            }
+            // Whatever is written to the spool from here on is in the queue too, which is empty.
+            match queued.recv() {
+                Ok(piece) if piece.at == self.len => self.take(piece.bytes)?,
+                Ok(_) => {}
+                Err(_) => open = false,
+            }
         }
         Ok(true)
     }
 
-    fn next_kept(&self, kept: &mut File) -> Result<Option<Bytes>, Failure> {
+    /// What the spool has of the bytes whose turn it is.
+    fn next_kept(&self, spool: &Mutex<Spool>) -> Result<Option<Bytes>, Failure> {
+        let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+        if !spool.has(self.len) {
+            return Ok(None);
+        }
         let mut piece = vec![0; PIECE];
-        let read = kept.read(&mut piece).map_err(|error| {
-            let error = towline_sys::fs::FsError::new("read", self.job.store.root(), error);
-            self.job
-                .failed(error.into(), Step::Fetch, "cannot be resumed")
-        })?;
+        let read = spool
+            .read_at(self.len, &mut piece)
+            .map_err(|error| self.job.failed(error, Step::Fetch, "cannot be resumed"))?;
         piece.truncate(read);
         Ok((read > 0).then(|| Bytes::from(piece)))
     }

@@ -19,6 +19,7 @@
 //! layers/<algorithm>/<hex>/files   its files' checksums, where no path was written twice
 //! leases/<owner>                  what a container holds
 //! spool/<algorithm>-<hex>         compressed bytes of a download that was cut
+//! spool/<algorithm>-<hex>.<start> the same from byte <start> on, of one that came in parts
 //! staging/                        what is not finished
 //! ```
 #![forbid(unsafe_code)]

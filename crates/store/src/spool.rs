@@ -1,8 +1,13 @@
 //! Compressed bytes of downloads in flight, kept over a cut, a cancelled pull and a restart.
+//!
+//! A download that comes in order has one file. What comes before its turn, over further connections, has files of its own, each named by
+//! its first byte and only ever appended to: so every file's length says what is here, also after a kill.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +17,7 @@ use towline_oci::Digest;
 use towline_sys::fs::{self, At as _};
 
 use crate::StoreError;
-use crate::layout::digest_of;
+use crate::layout::{Layout, digest_of};
 use crate::state::Inner;
 
 /// The bytes of one download. They are not verified: whoever uses them hashes them all, those of an earlier attempt too.
@@ -23,9 +28,19 @@ pub struct Spool {
     store: Arc<Inner>,
     digest: Digest,
     size: u64,
-    len: u64,
-    file: File,
+    /// By their first byte; none overlaps the next.
+    parts: BTreeMap<u64, Part>,
+    /// The file that was read last, by its first byte.
+    reading: Option<(u64, File)>,
+}
+
+/// A file of the spool.
+#[derive(Debug)]
+struct Part {
     path: PathBuf,
+    len: u64,
+    /// Open while it grows.
+    file: Option<File>,
 }
 
 impl Spool {
@@ -33,90 +48,204 @@ impl Spool {
         if !store.state().spooling.insert(digest.clone()) {
             return Err(StoreError::Busy(digest.clone()));
         }
-        let path = store.layout.spooled(digest);
-        let opened = open_file(&path, size);
-        let (file, len) = opened.inspect_err(|_| {
+        let parts = parts(&store.layout, digest, size);
+        let parts = parts.inspect_err(|_| {
             store.state().spooling.remove(digest);
         })?;
         Ok(Self {
             store,
             digest: digest.clone(),
             size,
-            len,
-            file,
-            path,
+            parts,
+            reading: None,
         })
     }
 
     /// Bytes that are here.
     pub fn len(&self) -> u64 {
-        self.len
+        self.parts.values().map(|part| part.len).sum()
     }
 
     /// Whether none is here.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// A reader of its own, at the first byte.
-    pub fn reader(&self) -> Result<File, StoreError> {
-        Ok(fs::open(&self.path)?)
+    /// What is not here, in order.
+    pub fn missing(&self) -> Vec<Range<u64>> {
+        let mut missing = Vec::new();
+        let mut at = 0;
+        for (start, part) in &self.parts {
+            if *start > at {
+                missing.push(at..*start);
+            }
+            at = start + part.len;
+        }
+        if at < self.size {
+            missing.push(at..self.size);
+        }
+        missing
     }
 
-    /// Adds bytes; fails when they are more than were declared.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let len = self.len + bytes.len() as u64;
-        if len > self.size {
+    /// Whether this byte is here.
+    pub fn has(&self, at: u64) -> bool {
+        let before = self.parts.range(..=at).next_back();
+        before.is_some_and(|(start, part)| start + part.len > at)
+    }
+
+    /// Reads bytes that are here from `at` on; 0 where the one at `at` is not.
+    pub fn read_at(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        let Some((start, part)) = self.parts.range(..=at).next_back() else {
+            return Ok(0);
+        };
+        let left = (start + part.len).saturating_sub(at);
+        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if most == 0 {
+            return Ok(0);
+        }
+        let file = match self.reading.take() {
+            Some((reading, file)) if reading == *start => file,
+            _ => fs::open(&part.path)?,
+        };
+        let read = file
+            .read_at(&mut buffer[..most], at - start)
+            .at("read", &part.path)?;
+        self.reading = Some((*start, file));
+        Ok(read)
+    }
+
+    /// Puts bytes to their place; fails when they are more than were declared, or are here already.
+    pub fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let end = at + bytes.len() as u64;
+        let next = self.parts.range(at + 1..).next().map(|(start, _)| *start);
+        let most = next.unwrap_or(self.size).min(self.size);
+        let before = self.parts.range(..=at).next_back();
+        let (start, here) = before.map_or((at, at), |(start, part)| (*start, start + part.len));
+        if end > most || here > at {
             return Err(StoreError::Size {
                 digest: self.digest.clone(),
-                declared: self.size,
-                actual: len,
+                declared: most,
+                actual: end.max(here),
             });
         }
-        if let Err(error) = self.file.write_all(bytes).at("write", &self.path) {
-            // A part may have been written: what counts is what was there before.
-            self.file.set_len(self.len).ok();
-            return Err(error.into());
+        let start = if here == at { start } else { at };
+        let path = self.store.layout.spooled(&self.digest);
+        let part = self.parts.entry(start).or_insert_with(|| Part {
+            path: part_path(&path, start),
+            len: 0,
+            file: None,
+        });
+        part.append(bytes)?;
+        if end == most {
+            part.file = None;
         }
-        self.len = len;
         Ok(())
     }
 
     /// Forgets the bytes and starts again.
     pub fn restart(&mut self) -> Result<(), StoreError> {
-        self.file.set_len(0).at("truncate", &self.path)?;
-        self.len = 0;
+        self.reading = None;
+        while let Some((_, part)) = self.parts.pop_last() {
+            fs::remove_file(&part.path)?;
+        }
         Ok(())
     }
 
     /// Removes the bytes: they are in the store in another form, or they are wrong.
-    pub fn discard(self) -> Result<(), StoreError> {
-        Ok(fs::remove_file(&self.path)?)
+    pub fn discard(mut self) -> Result<(), StoreError> {
+        self.restart()
+    }
+}
+
+impl Part {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(
+                OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(&self.path)
+                    .at("open", &self.path)?,
+            ),
+        };
+        if let Err(error) = file.write_all(bytes).at("write", &self.path) {
+            // A part may have been written: what counts is what was there before.
+            file.set_len(self.len).ok();
+            return Err(error.into());
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
     }
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        if self.len == 0 {
-            fs::remove_file(&self.path).ok();
+        for part in self.parts.values().filter(|part| part.len == 0) {
+            fs::remove_file(&part.path).ok();
         }
         self.store.state().spooling.remove(&self.digest);
     }
 }
 
-fn open_file(path: &Path, size: u64) -> Result<(File, u64), StoreError> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .at("open", path)?;
-    let mut len = file.metadata().at("stat", path)?.len();
-    if len > size {
-        file.set_len(0).at("truncate", path)?;
-        len = 0;
+/// The file whose first byte is the download's byte `start`.
+fn part_path(path: &Path, start: u64) -> PathBuf {
+    if start == 0 {
+        return path.to_owned();
     }
-    Ok((file, len))
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{start}"));
+    name.into()
+}
+
+/// Reads a file's name: the download, and the file's first byte.
+fn part_of(name: &str) -> Option<(Digest, u64)> {
+    let (algorithm, rest) = name.split_once('-')?;
+    let (hex, start) = match rest.split_once('.') {
+        Some((hex, start)) => (hex, start.parse().ok()?),
+        None => (rest, 0),
+    };
+    Some((digest_of(algorithm, hex)?, start))
+}
+
+/// Finds the files of a download. What cannot belong to one of this size, or is there twice, is removed.
+fn parts(layout: &Layout, digest: &Digest, size: u64) -> Result<BTreeMap<u64, Part>, StoreError> {
+    let mut found = BTreeMap::new();
+    let path = layout.spooled(digest);
+    for name in crate::layout::names(&layout.spool())? {
+        if let Some((of, start)) = part_of(&name)
+            && of == *digest
+        {
+            let path = part_path(&path, start);
+            let len = std::fs::metadata(&path).at("stat", &path)?.len();
+            found.insert(start, (path, len));
+        }
+    }
+    let mut parts = BTreeMap::new();
+    let mut at = 0;
+    for (start, (path, len)) in found {
+        let end = start.checked_add(len).filter(|end| *end <= size);
+        match end.filter(|_| start >= at) {
+            Some(end) => {
+                at = end;
+                let file = None;
+                parts.insert(start, Part { path, len, file });
+            }
+            None => fs::remove_file(&path)?,
+        }
+    }
+    Ok(parts)
+}
+
+/// Bytes of a download that are here.
+pub(crate) fn kept(store: &Inner, digest: &Digest) -> u64 {
+    let entries = entries(store).unwrap_or_default();
+    let files = entries.iter().filter(|(_, of)| of.as_ref() == Some(digest));
+    files
+        .filter_map(|(path, _)| std::fs::symlink_metadata(path).ok())
+        .map(|meta| meta.len())
+        .sum()
 }
 
 /// Removes spools that are older than `age`, and of the rest the oldest until no more than `most` bytes are left. Those in use stay.
@@ -157,15 +286,17 @@ pub(crate) fn trim(
     Ok(freed)
 }
 
-/// Files in the spool, and their bytes.
+/// Downloads in the spool, and their bytes.
 pub(crate) fn total(store: &Inner) -> Result<(u64, u64), StoreError> {
-    let entries = entries(store)?;
-    let files = entries
-        .iter()
-        .filter_map(|(path, _)| std::fs::symlink_metadata(path).ok());
-    Ok(files.fold((0, 0), |(count, bytes), meta| {
-        (count + 1, bytes + meta.len())
-    }))
+    let mut downloads = BTreeSet::new();
+    let mut bytes = 0;
+    for (path, digest) in entries(store)? {
+        if let Ok(meta) = std::fs::symlink_metadata(&path) {
+            bytes += meta.len();
+            downloads.insert(digest.map_or(path, |digest| store.layout.spooled(&digest)));
+        }
+    }
+    Ok((downloads.len() as u64, bytes))
 }
 
 fn entries(store: &Inner) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {
@@ -173,9 +304,7 @@ fn entries(store: &Inner) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> 
     Ok(crate::layout::names(&dir)?
         .into_iter()
         .map(|name| {
-            let digest = name
-                .split_once('-')
-                .and_then(|(algorithm, hex)| digest_of(algorithm, hex));
+            let digest = part_of(&name).map(|(digest, _)| digest);
             (dir.join(name), digest)
         })
         .collect())

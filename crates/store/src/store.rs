@@ -182,7 +182,7 @@ impl Store {
 
     /// Bytes that an earlier attempt left in the spool of this download.
     pub fn spooled(&self, digest: &Digest) -> u64 {
-        std::fs::symlink_metadata(self.inner.layout.spooled(digest)).map_or(0, |meta| meta.len())
+        spool::kept(&self.inner, digest)
     }
 
     // ---- layers

@@ -31,7 +31,7 @@ async fn child() {
     images.pull(request).await.unwrap();
 }
 
-fn pull_in_a_child(root: &Path, reference: &Reference) -> ChildGuard {
+pub(crate) fn pull_in_a_child(root: &Path, reference: &Reference) -> ChildGuard {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "crash::child", "--test-threads", "1"])

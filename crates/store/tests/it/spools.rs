@@ -14,24 +14,91 @@ fn bytes_stay_for_the_next_attempt_and_no_longer() {
     let digest = Digest::of(b"whole");
     let mut spool = store.spool(&digest, 5).unwrap();
     assert!(spool.is_empty());
-    spool.append(b"who").unwrap();
+    spool.write(0, b"who").unwrap();
     assert!(matches!(store.spool(&digest, 5), Err(StoreError::Busy(_))));
     drop(spool);
     let mut spool = store.spool(&digest, 5).unwrap();
     assert_eq!(spool.len(), 3);
-    assert!(spool.append(b"le!").is_err(), "more than was declared");
-    spool.append(b"le").unwrap();
+    assert!(spool.write(3, b"le!").is_err(), "more than was declared");
+    spool.write(3, b"le").unwrap();
     assert_eq!(spool.len(), 5);
     drop(spool);
     // Longer than what is declared now: not this content.
     assert!(store.spool(&digest, 4).unwrap().is_empty());
     let mut spool = store.spool(&digest, 5).unwrap();
-    spool.append(b"x").unwrap();
+    spool.write(0, b"x").unwrap();
     spool.restart().unwrap();
     assert!(spool.is_empty());
-    spool.append(b"y").unwrap();
+    spool.write(0, b"y").unwrap();
     spool.discard().unwrap();
     assert!(is_empty(&dir.path().join("store/spool")));
+}
+
+/// Everything from `at` on that can be read.
+fn read(spool: &mut towline_store::Spool, mut at: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4];
+    loop {
+        let read = spool.read_at(at, &mut buffer).unwrap();
+        if read == 0 {
+            return bytes;
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+        at += read as u64;
+    }
+}
+
+#[test]
+fn parts_come_in_any_order_and_stay_over_a_restart() {
+    let (dir, store) = store();
+    let digest = Digest::of(b"parts");
+    let mut spool = store.spool(&digest, 20).unwrap();
+    spool.write(10, b"klm").unwrap();
+    spool.write(0, b"abcd").unwrap();
+    spool.write(15, b"pqrst").unwrap();
+    spool.write(13, b"n").unwrap();
+    assert_eq!(spool.len(), 13);
+    assert_eq!(spool.missing(), [4..10, 14..15]);
+    assert!(spool.write(12, b"x").is_err(), "it is here");
+    assert!(spool.write(4, b"efghijk").is_err(), "its end is here");
+    assert!(spool.write(14, b"op").is_err(), "its end is here");
+    drop(spool);
+    assert_eq!(store.usage().unwrap().spool_count, 1);
+    assert_eq!(store.spooled(&digest), 13);
+    let mut spool = store.spool(&digest, 20).unwrap();
+    assert_eq!(spool.missing(), [4..10, 14..15]);
+    assert_eq!(read(&mut spool, 0), b"abcd");
+    assert_eq!(read(&mut spool, 4), b"");
+    assert_eq!(read(&mut spool, 12), b"mn");
+    spool.write(4, b"efghij").unwrap();
+    spool.write(14, b"o").unwrap();
+    assert_eq!(spool.missing(), []);
+    assert_eq!(read(&mut spool, 0), b"abcdefghijklmnopqrst");
+    assert!(spool.write(20, b"u").is_err(), "more than was declared");
+    drop(spool);
+    // Of a download of another size only what fits is taken.
+    let spool = store.spool(&digest, 14).unwrap();
+    assert_eq!(spool.missing().first(), Some(&(10..14)));
+    spool.discard().unwrap();
+    assert!(is_empty(&dir.path().join("store/spool")));
+}
+
+#[test]
+fn a_file_that_overlaps_another_is_not_believed() {
+    let (dir, store) = store();
+    let digest = Digest::of(b"parts");
+    let mut spool = store.spool(&digest, 20).unwrap();
+    spool.write(0, b"abcd").unwrap();
+    drop(spool);
+    let name = digest.to_string().replace(':', "-");
+    let dir = dir.path().join("store/spool");
+    for (start, bytes) in [("2", "xx"), ("18", "toolong"), ("10", "klm")] {
+        std::fs::write(dir.join(format!("{name}.{start}")), bytes).unwrap();
+    }
+    let spool = store.spool(&digest, 20).unwrap();
+    assert_eq!(spool.missing(), [4..10, 13..20]);
+    spool.discard().unwrap();
+    assert!(is_empty(&dir));
 }
 
 #[test]
@@ -46,7 +113,7 @@ fn old_and_superfluous_spools_go_and_those_in_use_stay() {
     let name = |text: &str| Digest::of(text.as_bytes());
     let fill = |text: &str| {
         let mut spool = store.spool(&name(text), 100).unwrap();
-        spool.append(&[1; 6]).unwrap();
+        spool.write(0, &[1; 6]).unwrap();
         spool
     };
     let used = fill("used");
