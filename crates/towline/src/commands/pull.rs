@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use tokio::time::Instant;
+use towline_distribution::Client;
 use towline_images::{Image, Images, PullRequest};
 use towline_keyring::Credential;
 use towline_oci::{Platform, Reference};
@@ -23,6 +24,8 @@ const AT_ONCE: usize = 3;
 /// Pull and unpack images
 ///
 /// While a node runs on the data directory, its runtime does it, with the resolver and authorities that the node was told.
+///
+/// What was cut short goes on where it ended, also after a kill. A large layer comes over several connections where they bring more.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The images
@@ -34,7 +37,8 @@ pub(crate) struct Args {
     /// Platform to pull for [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
-    /// How to print the answer
+    /// How to answer: `json` tells what happens as it happens, one object a line, and ends each image with an event `ended`; `yaml` answers
+    /// at the end
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
     /// Only tell what would be done: sizes, layers that are here, bytes to download
@@ -43,9 +47,13 @@ pub(crate) struct Args {
     /// Bytes a second that all downloads together take at most, as 5M or 800K
     #[arg(long, value_name = "BYTES", value_parser = rate)]
     limit_rate: Option<NonZeroU64>,
-    /// Print what happens to stdout as it happens, one JSON object a line
-    #[arg(long, conflicts_with_all = ["output", "dry_run"])]
-    events: bool,
+    /// Bytes a second that a connection has to bring, on average over 30 s; else another one is tried, and after four in a row the pull
+    /// fails. 0 waits as long as any byte comes [default: 1KiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    min_rate: Option<u64>,
+    /// Connections over which one large layer comes at the same time, at most [default: 4]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=16))]
+    connections: Option<u8>,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -80,11 +88,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(facts) = towline_node::Facts::read(&args.data_dir) {
         through_node::refuse_what_it_decides(&args)?;
         for name in &args.images {
-            answers.push(through_node::pull(&facts, &args, name).await?);
+            let pulled = through_node::pull(&facts, &args, name).await?;
+            ended(&args, &pulled)?;
+            answers.push(pulled);
         }
     } else {
-        let client = args.registry.client()?;
-        let images = open_limited(&args.data_dir, client, platform, args.limit_rate)?;
+        let images = open_for(&args, platform)?;
         if args.dry_run {
             return plan::run(&images, &args).await;
         }
@@ -93,36 +102,49 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let pulls = pulls.map(|name| pull(&images, &args, name, &shown));
         let mut running = futures::stream::iter(pulls).buffered(AT_ONCE);
         while let Some(pulled) = running.next().await {
-            answers.push(pulled?);
+            let pulled = pulled?;
+            ended(&args, &pulled)?;
+            answers.push(pulled);
         }
     }
     let failed = answers.iter().any(|pulled| pulled.cause.is_some());
-    if args.output != Format::Text {
+    if args.output == Format::Yaml {
         output::document(args.output, &answers)?;
-    }
-    if args.events {
-        for pulled in &answers {
-            progress::event(&pulled.image, "ended", serde_json::to_value(pulled)?);
-        }
     }
     Ok(ExitCode::from(if failed { BROKEN } else { OK }))
 }
 
-/// Opens the images of a data directory, unless its node runs.
-pub(crate) fn open(
-    data_dir: &Path,
-    client: towline_distribution::Client,
-    platform: Platform,
-) -> anyhow::Result<Images> {
-    open_limited(data_dir, client, platform, None)
+/// Tells of the end of a pull whoever follows events.
+fn ended(args: &Args, pulled: &Pulled) -> anyhow::Result<()> {
+    if args.output == Format::Json {
+        progress::event(&pulled.image, "ended", serde_json::to_value(pulled)?);
+    }
+    Ok(())
 }
 
-fn open_limited(
-    data_dir: &Path,
-    client: towline_distribution::Client,
-    platform: Platform,
-    rate: Option<NonZeroU64>,
-) -> anyhow::Result<Images> {
+/// Opens the images of a data directory, unless its node runs.
+pub(crate) fn open(data_dir: &Path, client: Client, platform: Platform) -> anyhow::Result<Images> {
+    refuse_beside_a_node(data_dir)?;
+    let options = options(data_dir, client, platform)?;
+    Images::open(options).with_context(|| format!("open the images of {}", data_dir.display()))
+}
+
+/// Opens the images as a pull was told.
+fn open_for(args: &Args, platform: Platform) -> anyhow::Result<Images> {
+    let mut client = args.registry.options()?;
+    if let Some(rate) = args.min_rate {
+        client.pace.least = rate;
+    }
+    let client = Client::new(client).context("make the registry client")?;
+    let mut options = options(&args.data_dir, client, platform)?;
+    options.rate = args.limit_rate;
+    if let Some(connections) = args.connections {
+        options.connections_per_layer = connections.into();
+    }
+    Images::open(options).with_context(|| format!("open the images of {}", args.data_dir.display()))
+}
+
+fn refuse_beside_a_node(data_dir: &Path) -> anyhow::Result<()> {
     if let Some(facts) = towline_node::Facts::read(data_dir) {
         return Err(hinted(
             format!(
@@ -137,11 +159,21 @@ fn open_limited(
             ),
         ));
     }
+    Ok(())
+}
+
+fn options(
+    data_dir: &Path,
+    client: Client,
+    platform: Platform,
+) -> anyhow::Result<towline_images::Options> {
     let root = data_dir.join("runtime");
     std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
-    let mut options = towline_images::Options::new(root.join("images"), client, platform);
-    options.rate = rate;
-    Images::open(options).with_context(|| format!("open the images of {}", data_dir.display()))
+    Ok(towline_images::Options::new(
+        root.join("images"),
+        client,
+        platform,
+    ))
 }
 
 /// The request for an image as the command line has it; or why it names none.
@@ -205,7 +237,7 @@ async fn pull(images: &Images, args: &Args, name: &str, shown: &Shown) -> anyhow
 }
 
 fn say(args: &Args, text: &str) {
-    if args.output == Format::Text && !args.events {
+    if args.output == Format::Text {
         output::note(text);
     }
 }
@@ -219,7 +251,7 @@ fn done(
 ) -> anyhow::Result<()> {
     pulled.id = Some(image.id.to_string());
     pulled.size = Some(image.size);
-    if args.output == Format::Text && !args.events {
+    if args.output == Format::Text {
         output::line(format!(
             "{name} {} {} in {:.1} s",
             image.id,
@@ -230,8 +262,13 @@ fn done(
     Ok(())
 }
 
-/// Reads a number of bytes with an optional unit.
+/// Reads a number of bytes that is not 0.
 fn rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(bytes(text)?).ok_or_else(|| "nothing would ever come at 0".to_owned())
+}
+
+/// Reads a number of bytes with an optional unit.
+fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no number of bytes like 5M, 800K, 20MiB or 1000000");
     let upper = text.to_ascii_uppercase();
     let upper = upper.strip_suffix('B').unwrap_or(&upper);
@@ -248,10 +285,7 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(unit)
-        .and_then(NonZeroU64::new)
-        .ok_or_else(wrong)
+    number.checked_mul(unit).ok_or_else(wrong)
 }
 
 #[cfg(test)]

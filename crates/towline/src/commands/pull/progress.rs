@@ -1,5 +1,6 @@
 //! How far pulls are: drawn on a terminal, as plain lines elsewhere, or as events.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,29 @@ struct Pull {
     name: String,
     progress: watch::Receiver<Progress>,
     told: Progress,
+    pace: Pace,
+}
+
+/// How fast bytes come, and how long the rest takes at that.
+struct Pace {
+    /// When it was looked at, and the bytes then: enough for [`LOOKS`] back.
+    looks: VecDeque<(Instant, u64)>,
+}
+
+/// The rate is that of so many looks, drawn or told: 5 s.
+const LOOKS: usize = 50;
+
+impl Pace {
+    /// Looks again; bytes a second lately, where they can be told.
+    fn look(&mut self, now: Instant, bytes: u64) -> Option<u64> {
+        let (then, before) = *self.looks.front().unwrap_or(&(now, bytes));
+        if self.looks.len() == LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now, bytes));
+        let millis = u64::try_from(now.saturating_duration_since(then).as_millis()).ok()?;
+        (bytes.saturating_sub(before) * 1000).checked_div(millis)
+    }
 }
 
 /// Shows pulls until dropped.
@@ -44,10 +68,10 @@ enum How {
 impl Shown {
     pub(super) fn start(args: &Args) -> Self {
         let how = match args.output {
-            _ if args.events => How::Events,
+            Format::Json => How::Events,
             Format::Text if std::io::stderr().is_terminal() => How::Drawn,
             Format::Text => How::Lines,
-            _ => How::Not,
+            Format::Yaml => How::Not,
         };
         let pulls = Arc::default();
         let task = task::spawn("progress", show(Arc::clone(&pulls), how));
@@ -61,6 +85,9 @@ impl Shown {
             name: name.to_owned(),
             progress,
             told: Progress::default(),
+            pace: Pace {
+                looks: VecDeque::with_capacity(LOOKS),
+            },
         };
         lock(&self.pulls).push(pull);
         sender
@@ -106,21 +133,27 @@ async fn show(pulls: Arc<Mutex<Vec<Pull>>>, how: How) {
         match how {
             How::Events => pulls.iter_mut().for_each(tell),
             _ if pulls.is_empty() => {}
-            How::Drawn => output::redraw(&summary(&pulls)),
+            How::Drawn => output::redraw(&summary(&mut pulls)),
             // Nothing for what ends at once.
             _ if started.elapsed() < LINES => {}
-            _ => output::note(summary(&pulls)),
+            _ => output::note(summary(&mut pulls)),
         }
     }
 }
 
-fn summary(pulls: &[Pull]) -> String {
-    let one = |pull: &Pull| {
+fn summary(pulls: &mut [Pull]) -> String {
+    let one = |pull: &mut Pull| {
         let (bytes, total) = pull.progress.borrow().bytes();
         let percent = (bytes * 100).checked_div(total).unwrap_or(0);
-        format!("{} {percent}% of {total} bytes", pull.name)
+        let rate = pull.pace.look(Instant::now(), bytes);
+        let rate = rate.filter(|rate| *rate > 0 && bytes < total);
+        let rest = rate.map_or_else(String::new, |rate| {
+            let left = (total - bytes).div_ceil(rate);
+            format!(", {}/s, {left} s left", output::size(rate))
+        });
+        format!("{} {percent}% of {}{rest}", pull.name, output::size(total))
     };
-    let all: Vec<String> = pulls.iter().map(one).collect();
+    let all: Vec<String> = pulls.iter_mut().map(one).collect();
     all.join(", ")
 }
 
@@ -134,6 +167,15 @@ fn tell(pull: &mut Pull) {
         if pull.told.layers.get(at) != Some(layer) {
             event(&pull.name, "layer", serde_json::json!(layer));
         }
+    }
+    let (bytes, total) = now.bytes();
+    let rate = pull.pace.look(Instant::now(), bytes);
+    if (bytes, total) != pull.told.bytes() {
+        let left = rate.and_then(|rate| (total - bytes.min(total)).checked_div(rate));
+        let all = serde_json::json!({
+            "bytes": bytes, "total": total, "bytesPerSecond": rate, "secondsLeft": left,
+        });
+        event(&pull.name, "progress", all);
     }
     pull.told = now;
 }
@@ -150,4 +192,29 @@ pub(super) fn event(image: &str, kind: &str, value: serde_json::Value) {
     event[kind] = value;
     // Nobody is left to tell when stdout is gone; the pull goes on.
     output::line(event).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_looks() {
+        let mut pace = Pace {
+            looks: VecDeque::new(),
+        };
+        let start = Instant::now();
+        let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+        assert_eq!(pace.look(at(0), 0), None);
+        assert_eq!(pace.look(at(1), 500), Some(5000));
+        for tenths in 2..100 {
+            pace.look(at(tenths), 500);
+        }
+        assert_eq!(
+            pace.look(at(100), 500),
+            Some(0),
+            "what was long ago is forgotten"
+        );
+        assert_eq!(pace.look(at(101), 5500), Some(1000));
+    }
 }

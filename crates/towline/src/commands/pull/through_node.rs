@@ -25,6 +25,8 @@ pub(super) fn refuse_what_it_decides(args: &Args) -> anyhow::Result<()> {
         ),
         ("--dry-run", args.dry_run),
         ("--limit-rate", args.limit_rate.is_some()),
+        ("--min-rate", args.min_rate.is_some()),
+        ("--connections", args.connections.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
@@ -70,7 +72,7 @@ pub(super) async fn pull(facts: &Facts, args: &Args, name: &str) -> anyhow::Resu
                 .await;
             let image = status.ok().and_then(|status| status.into_inner().image);
             pulled.size = image.map(|image| image.size);
-            if args.output == Format::Text && !args.events {
+            if args.output == Format::Text {
                 output::line(format!(
                     "{name} {id} {} in {:.1} s",
                     output::size(pulled.size.unwrap_or(0)),
