@@ -6,6 +6,7 @@ mod pull;
 mod registry;
 mod scratch;
 mod table;
+mod why;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ use std::process::ExitCode;
 pub(crate) enum Bench {
     /// Cold pulls, each into a new file system, the contenders alternating
     Pull(pull::Args),
+    /// One broken pod and many explained, against an API server and a registry on loopback
+    Why(why::Args),
 }
 
 impl Bench {
@@ -22,6 +25,7 @@ impl Bench {
     pub(crate) fn run(&self, root: &Path) -> ExitCode {
         let result = match self {
             Self::Pull(args) => pull::run(args, root),
+            Self::Why(args) => why::run(args, root),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,11 @@ pub(crate) struct Cost {
 
 /// Runs a command to its end, its output into `log`.
 pub(crate) fn measured(command: &mut Command, log: &Path) -> anyhow::Result<Cost> {
+    measured_until(command, log, 0)
+}
+
+/// The same for a command whose right answer is this exit code.
+pub(crate) fn measured_until(command: &mut Command, log: &Path, code: i32) -> anyhow::Result<Cost> {
     let out = std::fs::File::create(log).with_context(|| format!("make {}", log.display()))?;
     command
         .stdin(Stdio::null())
@@ -43,7 +48,7 @@ pub(crate) fn measured(command: &mut Command, log: &Path) -> anyhow::Result<Cost
     // It has ended and was not waited for yet: its times stand still.
     let cpu = cpu(child.id())?;
     let status = child.wait()?;
-    if !status.success() {
+    if status.code() != Some(code) {
         let said = std::fs::read_to_string(log).unwrap_or_default();
         bail!("{name} ends with {status}: {}", said.trim());
     }
