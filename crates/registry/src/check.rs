@@ -2,15 +2,19 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use towline_oci::{Digest, Document, Verifier};
 use towline_sys::fs::FsError;
 
 use crate::collect::document;
+use crate::error::Error;
 use crate::handlers::is_elsewhere;
 use crate::names::{Repository, Tag};
-use crate::storage::{BlobStore as _, FileBlobs, FileMetadata, MetadataStore as _, StorageError};
+use crate::server::open_shared;
+use crate::storage::s3::{Role, S3Blobs, S3Metadata, S3Options};
+use crate::storage::{BlobStore, FileBlobs, FileMetadata, MetadataStore, StorageError};
 
 /// Entries of one directory that are read.
 const ENTRIES: usize = 10_000_000;
@@ -54,22 +58,47 @@ pub struct Problem {
 /// meanwhile is looked at twice before it is called wrong. With `sparse`, images whose layers are missing are well.
 pub fn check(root: &Path, sparse: bool) -> Result<Checked, StorageError> {
     let check = Check {
-        blobs: FileBlobs::new(root.to_owned()),
-        metadata: FileMetadata::new(root.to_owned(), ENTRIES),
+        blobs: Box::new(FileBlobs::new(root.to_owned())),
+        metadata: Box::new(FileMetadata::new(root.to_owned(), ENTRIES)),
         sparse,
     };
-    let mut found = Checked::default();
-    check.hash_all(&mut found)?;
-    for repository in check.metadata.repositories()? {
-        found.repositories += 1;
-        check.repository(&repository, &mut found)?;
+    check.run()
+}
+
+/// As [`check`], for what lies on object storage. Blocks, inside of a runtime's thread for that.
+pub fn check_shared(options: &S3Options, sparse: bool) -> Result<Checked, Error> {
+    let reader = S3Options {
+        role: Role::Reader,
+        ..options.clone()
+    };
+    let journal = open_shared(&reader, "", "")?;
+    let check = Check {
+        blobs: Box::new(S3Blobs::new(Arc::clone(&journal))),
+        metadata: Box::new(S3Metadata::new(journal)),
+        sparse,
+    };
+    check.run().map_err(|source| Error::SharedStorage {
+        place: options.place(),
+        source,
+    })
+}
+
+impl Check {
+    fn run(&self) -> Result<Checked, StorageError> {
+        let check = self;
+        let mut found = Checked::default();
+        check.hash_all(&mut found)?;
+        for repository in check.metadata.repositories()? {
+            found.repositories += 1;
+            check.repository(&repository, &mut found)?;
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
 struct Check {
-    blobs: FileBlobs,
-    metadata: FileMetadata,
+    blobs: Box<dyn BlobStore>,
+    metadata: Box<dyn MetadataStore>,
     sparse: bool,
 }
 
@@ -165,7 +194,7 @@ impl Check {
         if self.blobs.size(digest)?.is_none() {
             return Ok(Some("the manifest's bytes are gone"));
         }
-        let Some(document) = document(&self.blobs, &record.media_type, digest)? else {
+        let Some(document) = document(&*self.blobs, &record.media_type, digest)? else {
             return Ok(Some("the manifest cannot be read"));
         };
         if let Some(subject) = &record.subject

@@ -16,7 +16,8 @@ use towline_sys::task;
 use crate::collect::{Collected, Collection, Collector, Gate};
 use crate::error::Error;
 use crate::handlers::Registry;
-use crate::server::lock;
+use crate::server::{lock, node_name, open_shared};
+use crate::storage::s3::{S3Blobs, S3Metadata, S3Options};
 use crate::storage::{FileBlobs, FileMetadata, StorageError};
 
 /// The longest line, in bytes.
@@ -60,6 +61,33 @@ pub fn collect(root: &Path, how: Collection) -> Result<Collected, Error> {
                 .map_err(Error::Collect)
         }
     }
+}
+
+/// As [`collect`], for what lies on object storage: by the registry that serves from this directory, or here as the writer.
+/// Blocks, on a thread of a runtime that is for that.
+pub fn collect_shared(
+    root: &Path,
+    storage: &S3Options,
+    how: Collection,
+) -> Result<Collected, Error> {
+    let _lock = match lock(root) {
+        Err(Error::InUse { .. }) => return ask(root, how),
+        other => other?,
+    };
+    let node = node_name(root).map_err(|source| Error::Storage {
+        root: root.to_owned(),
+        source,
+    })?;
+    let journal = open_shared(storage, &node, "a collection of garbage")?;
+    let gate = Gate::default();
+    let collector = Collector {
+        blobs: &S3Blobs::new(Arc::clone(&journal)),
+        metadata: &S3Metadata::new(Arc::clone(&journal)),
+        gate: &gate,
+    };
+    let done = collector.run(how, SystemTime::now());
+    tokio::runtime::Handle::current().block_on(journal.give_up());
+    done.map_err(Error::Collect)
 }
 
 fn ask(root: &Path, how: Collection) -> Result<Collected, Error> {

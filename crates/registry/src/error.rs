@@ -8,6 +8,7 @@ use towline_sys::fs::FsError;
 
 use crate::config::ConfigError;
 use crate::storage::StorageError;
+use crate::storage::s3::S3Error;
 
 /// Why a registry does not start or ends early.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,20 @@ pub enum Error {
         /// The reason.
         source: FsError,
     },
+    /// The object storage cannot be described.
+    #[error("use the object storage")]
+    SharedOptions(#[from] S3Error),
+    /// The object storage cannot be used.
+    #[error("use the object storage {place}")]
+    SharedStorage {
+        /// Bucket and prefix.
+        place: String,
+        /// The reason.
+        source: StorageError,
+    },
+    /// What a cache holds is its own.
+    #[error("a cache of other registries keeps its content in a directory, not on object storage")]
+    SharedCache,
     /// Another process serves this directory.
     #[error("{} is in use by another registry", root.display())]
     InUse {

@@ -33,12 +33,13 @@ mod uploads;
 mod web;
 
 pub use cache::options::{CacheOptions, Upstream, UpstreamError};
-pub use check::{Checked, Problem, check};
+pub use check::{Checked, Problem, check, check_shared};
 pub use collect::{Collected, Collection};
 pub use config::ConfigError;
-pub use control::collect;
+pub use control::{collect, collect_shared};
 pub use error::Error;
 pub use names::{NameError, Repository, Tag};
 pub use options::{ClientAuth, Limits, Login, Options, Schedule, Tls, Tokens};
 pub use server::{Handle, Service};
-pub use storage::{BlobStore, ManifestRecord, MetadataStore, StorageError};
+pub use storage::s3::{Remote, Role, S3Error, S3Options};
+pub use storage::{BlobStore, Content, ManifestRecord, MetadataStore, StorageError};

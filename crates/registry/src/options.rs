@@ -8,12 +8,15 @@ use towline_keyring::Secret;
 
 use crate::access::Access;
 use crate::cache::options::CacheOptions;
+use crate::storage::s3::S3Options;
 
 /// What a registry is told.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The directory that it owns.
     pub root: PathBuf,
+    /// Keeps its content on object storage that it may share; uploads and keys stay in `root`.
+    pub storage: Option<S3Options>,
     /// Where it listens; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
     /// Speaks TLS with this certificate.
@@ -49,6 +52,7 @@ impl Options {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            storage: None,
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
             tls: None,
             client_auth: None,

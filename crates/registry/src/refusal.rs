@@ -80,6 +80,16 @@ impl Refusal {
     }
 }
 
+/// The refusal of a change where another registry writes.
+pub(crate) fn not_writer(writer: Option<&str>) -> Refusal {
+    let message = match writer {
+        Some(writer) => format!("this registry only serves; push to {writer}"),
+        None => "this registry only serves, and there is no writer at the moment".to_owned(),
+    };
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message);
+    refusal.detail(json!({"writer": writer}))
+}
+
 /// A request that is wrong in itself: 400.
 pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, code, message)
@@ -98,6 +108,15 @@ impl From<StorageError> for Refusal {
                 return bad("DIGEST_INVALID", message)
                     .detail(json!({"expected": expected.to_string()}));
             }
+            StorageError::NotWriter { writer } => {
+                return not_writer(writer.as_deref());
+            }
+            StorageError::Remote { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNKNOWN",
+                "the registry's storage failed",
+                Cause::RegistryError,
+            ),
             StorageError::Fs(error) if error.is_no_space() => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "UNKNOWN",

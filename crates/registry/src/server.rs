@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use towline_sys::format::FormatVersion;
-use towline_sys::fs::FsError;
+use towline_sys::fs::{self, FsError};
 use towline_sys::task;
 
 use crate::cache::{Cache, CacheError};
@@ -32,7 +32,8 @@ use crate::options::{Limits, Login, Options, Tokens};
 use crate::refusals::Refusals;
 use crate::reload::{self, Reloader};
 use crate::settings::{Live, Settings};
-use crate::storage::{FileBlobs, FileMetadata};
+use crate::storage::s3::{Journal, OpenError, S3Blobs, S3Metadata, S3Options};
+use crate::storage::{BlobStore, FileBlobs, FileMetadata, MetadataStore};
 use crate::tls::{self, LiveTls};
 use crate::tokens::Keys;
 use crate::uploads::Uploads;
@@ -94,8 +95,9 @@ impl Service {
             addresses.push(listener.local_addr().map_err(listen)?);
             listeners.push(listener);
         }
+        let address = addresses[0].to_string();
         let (lock, registry, log) =
-            task::blocking("open the registry", move || open_storage(options)).await?;
+            task::blocking("open the registry", move || open_storage(options, &address)).await?;
         let registry = Arc::new(registry);
         let reloader = Arc::new(Reloader::new(
             told,
@@ -176,7 +178,19 @@ impl Service {
             () = self.reloader.watch() => {}
             () = Arc::clone(&self.registry).collect_on_schedule() => {}
             () = Arc::clone(&self.registry).control(self.control) => {}
+            () = keep_lease(self.registry.shared.clone()) => {}
         }
+        if let Some(shared) = &self.registry.shared {
+            shared.give_up().await;
+        }
+    }
+}
+
+/// Stays the writer of shared storage, if it is that; never ends.
+async fn keep_lease(shared: Option<Arc<Journal>>) {
+    match shared {
+        Some(shared) => shared.keep_lease().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -223,8 +237,9 @@ impl Drop for Handle {
     }
 }
 
-fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
+fn open_storage(options: Options, address: &str) -> Result<(File, Registry, Log), Error> {
     let root = options.root.clone();
+    let shared_storage = options.storage.clone();
     let storage = |source: FsError| Error::Storage {
         root: root.clone(),
         source,
@@ -261,23 +276,71 @@ fn open_storage(options: Options) -> Result<(File, Registry, Log), Error> {
         path: options.access_log.unwrap_or_default(),
         source,
     })?;
+    let has_cache = !options.cache.upstreams.is_empty();
     let cache = Cache::open(&root, options.cache).map_err(|error| match error {
         CacheError::Upstream(source) => Error::Upstream(source),
         CacheError::Fs(source) => storage(source),
     })?;
+    let (blobs, metadata, shared): (Box<dyn BlobStore>, Box<dyn MetadataStore>, _) =
+        if let Some(options) = &shared_storage {
+            if has_cache {
+                return Err(Error::SharedCache);
+            }
+            let journal = open_shared(options, &node_name(&root).map_err(storage)?, address)?;
+            (
+                Box::new(S3Blobs::new(Arc::clone(&journal))),
+                Box::new(S3Metadata::new(Arc::clone(&journal))),
+                Some(journal),
+            )
+        } else {
+            (
+                Box::new(FileBlobs::new(root.clone())),
+                Box::new(FileMetadata::new(root.clone(), entries)),
+                None,
+            )
+        };
     let registry = Registry {
         settings: Live::new(settings),
         sparse: options.sparse,
-        blobs: Box::new(FileBlobs::new(root.clone())),
-        metadata: Box::new(FileMetadata::new(root.clone(), entries)),
+        blobs,
+        metadata,
         uploads,
         keys,
         gate: Gate::default(),
         metrics,
         cache,
         refusals,
+        shared,
     };
     Ok((lock, registry, log))
+}
+
+/// Opens object storage. Blocks, on a thread of a runtime that is for that.
+pub(crate) fn open_shared(
+    options: &S3Options,
+    node: &str,
+    address: &str,
+) -> Result<Arc<Journal>, Error> {
+    let address = options.advertise.as_deref().unwrap_or(address);
+    let handle = tokio::runtime::Handle::current();
+    Journal::open(options, handle, node, address).map_err(|error| match error {
+        OpenError::Options(source) => Error::SharedOptions(source),
+        OpenError::Storage(source) => Error::SharedStorage {
+            place: options.place(),
+            source,
+        },
+    })
+}
+
+/// The name of the directory among those that share storage: its registry, restarted, is known by it.
+pub(crate) fn node_name(root: &Path) -> Result<String, FsError> {
+    let path = root.join("node");
+    if let Some(bytes) = fs::read_optional(&path, 64)? {
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    let name = uuid::Uuid::new_v4().to_string();
+    fs::write_atomic(path, name.as_bytes())?;
+    Ok(name)
 }
 
 /// Takes the directory for this process; the lock ends with it.

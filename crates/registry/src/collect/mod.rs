@@ -84,11 +84,11 @@ pub(crate) fn document(
     digest: &Digest,
 ) -> Result<Option<Document>, StorageError> {
     use std::io::Read as _;
-    let Some((file, _)) = blobs.open(digest)? else {
+    let Some((content, _)) = blobs.open(digest)? else {
         return Ok(None);
     };
     let mut bytes = Vec::new();
-    let read = file
+    let read = content
         .take(MAX_DOCUMENT_BYTES as u64 + 1)
         .read_to_end(&mut bytes);
     read.map_err(|error| towline_sys::fs::FsError::new("read", digest.to_string(), error))?;
@@ -134,6 +134,9 @@ impl Collector<'_> {
                 }
                 Ok::<_, StorageError>(())
             })?;
+        }
+        if !how.dry_run {
+            self.blobs.sweep(how.grace)?;
         }
         Ok(done)
     }

@@ -4,6 +4,7 @@
 //! line's flags are the defaults; the same is done again when the file or one that it names changes.
 
 mod cache;
+mod storage;
 mod units;
 mod watch;
 mod who;
@@ -65,6 +66,7 @@ struct Config {
     login: Option<LoginText>,
     token: Option<Spanned<TokenText>>,
     cache: cache::CacheText,
+    storage: Option<storage::StorageText>,
     limits: LimitsText,
 }
 
@@ -156,6 +158,9 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
         options.web = web;
     }
     reader.gc(&config.gc, options)?;
+    if let Some(storage) = &config.storage {
+        reader.storage(storage, options)?;
+    }
     reader.cache(&config.cache, options, &mut read)?;
     config.limits.apply(options);
     Ok(read)

@@ -1,6 +1,5 @@
 //! Blobs: whole or in part.
 
-use std::io::{Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -10,7 +9,7 @@ use towline_cause::Cause;
 use towline_oci::Digest;
 
 use super::{Answer, Registry, empty, text_header};
-use crate::body::{Body, file, full};
+use crate::body::{Body, full};
 use crate::names::Repository;
 use crate::range::{Wanted, wanted};
 use crate::refusal::{Refusal, missing};
@@ -25,7 +24,7 @@ impl Registry {
         let range = text_header(request, &header::RANGE).map(ToOwned::to_owned);
         let head = request.method() == Method::HEAD;
         let asked = digest.clone();
-        let (mut content, total) = self
+        let (content, total) = self
             .blocking("open a blob", move |this| {
                 let linked = this.metadata.has_blob(&name, &asked)?;
                 if linked && head {
@@ -61,20 +60,15 @@ impl Registry {
         let body = if head {
             full("")
         } else {
-            if part.from > 0 {
-                // A seek moves a number in the kernel and does not block.
-                content
-                    .seek(SeekFrom::Start(part.from))
-                    .map_err(|error| Refusal {
-                        internal: Some(error.to_string()),
-                        ..Refusal::new(
-                            StatusCode::INTERNAL_SERVER_ERROR,
-                            "UNKNOWN",
-                            "the registry's storage failed",
-                        )
-                    })?;
-            }
-            file(content, part.to - part.from)
+            let body = content.body(part.from, part.to - part.from);
+            body.map_err(|error| Refusal {
+                internal: Some(error.to_string()),
+                ..Refusal::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "UNKNOWN",
+                    "the registry's storage failed",
+                )
+            })?
         };
         Ok(blob_answer(&digest, part, body))
     }

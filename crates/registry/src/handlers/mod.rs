@@ -21,10 +21,11 @@ use crate::collect::Gate;
 use crate::log::Entry;
 use crate::metrics::Metrics;
 use crate::names::Repository;
-use crate::refusal::{Refusal, missing};
+use crate::refusal::{Refusal, missing, not_writer};
 use crate::refusals::Refusals;
 use crate::route::{self, Action, ManifestName, Route, Thing, no_such_method};
 use crate::settings::{Live, Settings};
+use crate::storage::s3::Journal;
 use crate::storage::{BlobStore, MetadataStore};
 use crate::tokens::Keys;
 use crate::uploads::Uploads;
@@ -49,6 +50,8 @@ pub(crate) struct Registry {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cache: Cache,
     pub(crate) refusals: Arc<Refusals>,
+    /// The log of what is shared with other registries, if anything is.
+    pub(crate) shared: Option<Arc<Journal>>,
 }
 
 /// What a handler gives back.
@@ -114,6 +117,12 @@ impl Registry {
         entry.repository(&name);
         let action = Action::of(request.method(), &thing);
         login::authorize(&caller, &name, action, &challenge)?;
+        if action != Action::Pull
+            && let Some(shared) = &self.shared
+            && !shared.is_writer()
+        {
+            return Err(not_writer(shared.writer_address().await.as_deref()));
+        }
         if caller.settings.read_only && action != Action::Pull {
             return Err(Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,

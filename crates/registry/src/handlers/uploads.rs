@@ -228,6 +228,7 @@ impl Registry {
         let (id, length) = (session.id(), session.length());
         if let Some(digest) = &work.digest {
             session.finish(digest, |staged| {
+                self.blobs.prepare(staged, digest)?;
                 let adding = self.gate.adding();
                 adding.note(&work.name, [digest]);
                 self.blobs.adopt(staged, digest)?;

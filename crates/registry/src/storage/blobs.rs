@@ -1,6 +1,5 @@
 //! Blobs as files: `blobs/<algorithm>/<first two hex digits>/<hex>`.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use std::time::SystemTime;
@@ -8,7 +7,9 @@ use std::time::SystemTime;
 use towline_oci::{Digest, Verifier};
 use towline_sys::fs::{self, FsError};
 
-use super::{ALGORITHMS, BlobStore, StorageError, make_dirs, modified, optional_names, stamped};
+use super::{
+    ALGORITHMS, BlobStore, Content, StorageError, make_dirs, modified, optional_names, stamped,
+};
 
 /// Blobs in a directory.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl BlobStore for FileBlobs {
         }
     }
 
-    fn open(&self, digest: &Digest) -> Result<Option<(File, u64)>, StorageError> {
+    fn open(&self, digest: &Digest) -> Result<Option<(Content, u64)>, StorageError> {
         let (_, path) = self.place(digest);
         match fs::open(&path) {
             Ok(file) => {
@@ -50,7 +51,7 @@ impl BlobStore for FileBlobs {
                     .metadata()
                     .map_err(|error| FsError::new("look at", &path, error))?
                     .len();
-                Ok(Some((file, length)))
+                Ok(Some((Content::File(file), length)))
             }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),

@@ -4,11 +4,12 @@
 //! `kill -9` and a power cut.
 
 mod blobs;
+mod content;
 mod metadata;
+pub(crate) mod s3;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,7 @@ use towline_oci::{Algorithm, Digest};
 use towline_sys::fs::{self, FsError};
 
 pub(crate) use blobs::FileBlobs;
+pub use content::Content;
 pub(crate) use metadata::FileMetadata;
 
 use crate::names::{Repository, Tag};
@@ -32,6 +34,25 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// Object storage failed.
+    #[error("{what} {key} on the object storage: {why}")]
+    Remote {
+        /// What was attempted.
+        what: &'static str,
+        /// The object, or what the names of several begin with.
+        key: String,
+        /// The reason.
+        why: String,
+    },
+    /// Another registry changes the storage that this one shares.
+    #[error(
+        "this registry only serves; {}",
+        writer.as_ref().map_or_else(|| "there is no writer at the moment".to_owned(), |writer| format!("push to {writer}"))
+    )]
+    NotWriter {
+        /// Where the writer is reached, if that is known.
+        writer: Option<String>,
+    },
     /// Content is not what its digest says.
     #[error("content has the digest {actual}, not {expected}")]
     DigestMismatch {
@@ -47,13 +68,21 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
     /// The size in bytes, if the blob is there.
     fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError>;
     /// The blob for reading, with its size.
-    fn open(&self, digest: &Digest) -> Result<Option<(File, u64)>, StorageError>;
+    fn open(&self, digest: &Digest) -> Result<Option<(Content, u64)>, StorageError>;
     /// Keeps bytes, which must have this digest.
     fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError>;
     /// Every blob with its size and when it came, in no order.
     fn each(&self, tell: &mut dyn FnMut(Digest, u64, SystemTime)) -> Result<(), StorageError>;
     /// Takes a blob away; false if it was not there.
     fn remove(&self, digest: &Digest) -> Result<bool, StorageError>;
+    /// Does beforehand what takes long when `adopt` takes this file over.
+    fn prepare(&self, _staged: &Path, _digest: &Digest) -> Result<(), StorageError> {
+        Ok(())
+    }
+    /// Takes away what a crash left and nothing can name, if it is older than this.
+    fn sweep(&self, _age: Duration) -> Result<(), StorageError> {
+        Ok(())
+    }
     /// Takes over a file that was verified and synced; the file is gone afterwards.
     fn adopt(&self, staged: &Path, digest: &Digest) -> Result<(), StorageError>;
 }

@@ -12,6 +12,7 @@ mod crash;
 mod peers;
 mod pull;
 mod push;
+mod s3;
 mod tls;
 mod tokens;
 mod web;

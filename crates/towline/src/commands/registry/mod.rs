@@ -4,6 +4,7 @@ mod image;
 mod layout;
 mod list;
 mod serve;
+mod shared;
 mod storage;
 mod transfer;
 
@@ -46,8 +47,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Command::Copy(args)) => transfer::copy(args).await,
         Some(Command::Export(args)) => transfer::export(args).await,
         Some(Command::Import(args)) => transfer::import(args).await,
-        Some(Command::Gc(args)) => storage::gc(&args),
-        Some(Command::Check(args)) => storage::check(&args),
+        Some(Command::Gc(args)) => storage::gc(args).await,
+        Some(Command::Check(args)) => storage::check(args).await,
     }
 }
 

@@ -21,6 +21,14 @@ pub(super) struct ServeArgs {
     /// The directory that it owns
     #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/registry")]
     root: PathBuf,
+    #[command(flatten)]
+    shared: super::shared::SharedArgs,
+    /// Only serve what another registry writes to the storage that it shares
+    #[arg(long, requires = "storage")]
+    reader: bool,
+    /// How others are told to reach this registry as the writer; the address that it listens on, unless said
+    #[arg(long, value_name = "HOST:PORT", requires = "storage")]
+    advertise: Option<String>,
     /// A YAML file with users, rules and limits, read again on SIGHUP and when it changes; see docs/registry.md
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -67,6 +75,7 @@ impl ServeArgs {
         options.config.clone_from(&self.config);
         options.open_beyond_loopback = self.open_beyond_loopback;
         options.read_only = self.read_only;
+        options.storage = self.shared.serve(self.reader, self.advertise.as_ref())?;
         options.web = !self.no_web;
         options.sparse = self.sparse;
         options.access_log.clone_from(&self.access_log);

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use towline_registry::{Collection, collect};
+use towline_registry::{Collection, check_shared, collect, collect_shared};
+use towline_sys::task;
 
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
@@ -15,6 +16,8 @@ pub(super) struct GcArgs {
     /// The registry's directory
     #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/registry")]
     root: PathBuf,
+    #[command(flatten)]
+    shared: super::shared::SharedArgs,
     /// Only say what would go
     #[arg(long)]
     dry_run: bool,
@@ -32,6 +35,8 @@ pub(super) struct CheckArgs {
     /// The registry's directory
     #[arg(long, value_name = "DIR", default_value = "/var/lib/towline/registry")]
     root: PathBuf,
+    #[command(flatten)]
+    shared: super::shared::SharedArgs,
     /// Images of which layers or platforms are missing are well
     #[arg(long)]
     sparse: bool,
@@ -40,12 +45,17 @@ pub(super) struct CheckArgs {
     output: Format,
 }
 
-pub(super) fn gc(args: &GcArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn gc(args: GcArgs) -> anyhow::Result<ExitCode> {
     let how = Collection {
         dry_run: args.dry_run,
         grace: Duration::from_secs(args.grace),
     };
-    let done = collect(&args.root, how)?;
+    let (root, shared) = (args.root.clone(), args.shared.options()?);
+    let done = task::blocking("collect garbage", move || match shared {
+        Some(shared) => collect_shared(&root, &shared, how),
+        None => collect(&root, how),
+    });
+    let done = done.await?;
     if args.output != Format::Text {
         output::document(args.output, &done)?;
         return Ok(ExitCode::from(OK));
@@ -63,13 +73,19 @@ pub(super) fn gc(args: &GcArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(OK))
 }
 
-pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        args.root.is_dir(),
-        "{} is no directory",
-        args.root.display()
-    );
-    let found = towline_registry::check(&args.root, args.sparse)?;
+pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let (root, sparse) = (args.root.clone(), args.sparse);
+    let found = match args.shared.options()? {
+        Some(shared) => {
+            let checked = move || check_shared(&shared, sparse);
+            task::blocking("check the storage", checked).await?
+        }
+        None => {
+            anyhow::ensure!(root.is_dir(), "{} is no directory", root.display());
+            let checked = move || towline_registry::check(&root, sparse);
+            task::blocking("check the directory", checked).await?
+        }
+    };
     if args.output == Format::Text {
         for problem in &found.problems {
             let place = problem.repository.as_deref().unwrap_or("blobs");
