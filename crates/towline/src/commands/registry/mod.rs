@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: serve::ServeArgs,
+    serve: Box<serve::ServeArgs>,
 }
 
 #[derive(Subcommand)]
@@ -39,7 +39,7 @@ enum Command {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        None => serve::run(args.serve).await,
+        None => serve::run(*args.serve).await,
         Some(Command::Ls(args)) => list::ls(args).await,
         Some(Command::Tags(args)) => list::tags(args).await,
         Some(Command::Inspect(args)) => image::inspect(args).await,

@@ -149,7 +149,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     output::note(format!(
         "registry listens on {scheme}://{}, keeps its data in {}",
         handle.local_addr(),
-        args.root.display()
+        args.shared
+            .place()
+            .unwrap_or_else(|| args.root.display().to_string())
     ));
     reload_until_told(&handle).await?;
     output::note("stopping");

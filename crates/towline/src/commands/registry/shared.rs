@@ -30,21 +30,26 @@ impl SharedArgs {
         Ok(Some(options))
     }
 
+    /// Where content lies, if not in a directory.
+    pub(super) fn place(&self) -> Option<String> {
+        self.storage.clone()
+    }
+
     /// As what a registry is one of those that share it.
     pub(super) fn serve(
         &self,
         is_reader: bool,
         advertise: Option<&String>,
     ) -> anyhow::Result<Option<S3Options>> {
-        let options = self.options()?.map(|options| S3Options {
-            role: if is_reader {
+        let mut options = self.options()?;
+        if let Some(options) = &mut options {
+            options.role = if is_reader {
                 Role::Reader
             } else {
                 Role::Writer
-            },
-            advertise: advertise.cloned(),
-            ..options
-        });
+            };
+            options.advertise = advertise.cloned();
+        }
         Ok(options)
     }
 }

@@ -75,16 +75,13 @@ pub(super) async fn gc(args: GcArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let (root, sparse) = (args.root.clone(), args.sparse);
-    let found = match args.shared.options()? {
-        Some(shared) => {
-            let checked = move || check_shared(&shared, sparse);
-            task::blocking("check the storage", checked).await?
-        }
-        None => {
-            anyhow::ensure!(root.is_dir(), "{} is no directory", root.display());
-            let checked = move || towline_registry::check(&root, sparse);
-            task::blocking("check the directory", checked).await?
-        }
+    let found = if let Some(shared) = args.shared.options()? {
+        let checked = move || check_shared(&shared, sparse);
+        task::blocking("check the storage", checked).await?
+    } else {
+        anyhow::ensure!(root.is_dir(), "{} is no directory", root.display());
+        let checked = move || towline_registry::check(&root, sparse);
+        task::blocking("check the directory", checked).await?
     };
     if args.output == Format::Text {
         for problem in &found.problems {
