@@ -24,6 +24,7 @@ mod refusal;
 mod refusals;
 mod reload;
 mod route;
+mod sendfile;
 mod server;
 mod settings;
 mod storage;

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -31,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::options::{Limits, Login, Options, Tokens};
 use crate::refusals::Refusals;
 use crate::reload::{self, Reloader};
+use crate::sendfile::{Direct, Lane};
 use crate::settings::{Live, Settings};
 use crate::storage::s3::{Journal, OpenError, S3Blobs, S3Metadata, S3Options};
 use crate::storage::{BlobStore, FileBlobs, FileMetadata, MetadataStore};
@@ -417,7 +419,9 @@ impl Server {
         // Without it answers are only a little slower.
         stream.set_nodelay(true).ok();
         let Some(config) = self.tls.as_ref().map(|tls| tls.get()) else {
-            return self.serve(stream, peer, None).await;
+            let lane = Lane::default();
+            let direct = Direct::new(stream, lane.clone());
+            return self.serve(direct, peer, None, Some(lane)).await;
         };
         let config = Arc::clone(&*config);
         let patience = self.registry.settings.get().limits.head_patience;
@@ -426,7 +430,7 @@ impl Server {
                 // Verified, or there is none.
                 let certificates = stream.get_ref().1.peer_certificates();
                 let user = certificates.and_then(|chain| tls::user(chain.first()?));
-                self.serve(stream, peer, user).await;
+                self.serve(stream, peer, user, None).await;
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -438,6 +442,7 @@ impl Server {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
         user: Option<String>,
+        lane: Option<Lane>,
     ) {
         let mut http = auto::Builder::new(TokioExecutor::new());
         let patience = self.registry.settings.get().limits.head_patience;
@@ -454,10 +459,17 @@ impl Server {
         let service = service_fn(move |request| {
             let (registry, log) = (Arc::clone(&registry), Arc::clone(&log));
             let user = user.clone();
+            // Only there a body's slices reach the connection as they are.
+            let lane = lane
+                .clone()
+                .filter(|_| request.version() <= Version::HTTP_11);
             async move {
                 let began = Instant::now();
                 let mut entry = Entry::begin(&request, peer);
-                let answer = registry.answer(request, user, &mut entry).await;
+                let mut answer = registry.answer(request, user, &mut entry).await;
+                if let Some(lane) = &lane {
+                    answer = answer.map(|body| body.by(lane));
+                }
                 Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer))
             }
         });

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::{mpsc, watch};
 use towline_cause::{Cause, Failure, Step};
@@ -209,7 +209,7 @@ impl Fill {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        StreamBody::new(pieces).boxed_unsync()
+        Body::stream(StreamBody::new(pieces))
     }
 }
 

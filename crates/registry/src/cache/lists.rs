@@ -36,7 +36,7 @@ impl Registry {
         let mut tags: Vec<String> = texts(&list);
         tags.sort_unstable();
         tags.dedup();
-        let answer = tags_answer(uri, &name, tags, self.settings.get().limits.page)?;
+        let answer = tags_answer(uri, &name, &tags, self.settings.get().limits.page)?;
         Ok(told(answer, source, trouble.as_ref()))
     }
 

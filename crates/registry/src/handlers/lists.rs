@@ -22,17 +22,14 @@ struct Page {
 }
 
 /// Cuts a page out of a sorted list: at most `n` items that come after `last`.
-fn page(items: Vec<String>, n: Option<usize>, last: Option<&str>, most: usize) -> Page {
+fn page(items: &[String], n: Option<usize>, last: Option<&str>, most: usize) -> Page {
     let size = n.unwrap_or(most).min(most);
-    let mut items: Vec<String> = match last {
-        Some(last) => items
-            .into_iter()
-            .filter(|item| item.as_str() > last)
-            .collect(),
-        None => items,
-    };
+    let first = last.map_or(0, |last| {
+        items.partition_point(|item| item.as_str() <= last)
+    });
+    let items = &items[first..];
     let more = items.len() > size;
-    items.truncate(size);
+    let items = items[..size.min(items.len())].to_vec();
     let next = items
         .last()
         .filter(|_| more)
@@ -68,20 +65,29 @@ fn paged(body: &Value, path: &str, next: Option<String>) -> Response<Body> {
 
 impl Registry {
     pub(super) async fn tags(self: &Arc<Self>, uri: &Uri, name: Repository) -> Answer {
+        let recent = self.metadata.recent();
+        if let Some(tags) = recent.and_then(|recent| recent.tags(&name)) {
+            return tags_answer(uri, &name, &tags, self.settings.get().limits.page);
+        }
         let of = name.clone();
         let tags = self
             .blocking("list tags", move |this| {
-                let tags = this.metadata.tags(&of)?;
+                let recent = this.metadata.recent();
+                let since = recent.map(|recent| (recent, recent.since()));
+                let tags: Arc<[String]> = this.metadata.tags(&of)?.into();
                 if tags.is_empty() && !this.metadata.exists(&of)? {
                     return Err(this.absent(
                         &of,
                         missing("NAME_UNKNOWN", "repository name not known to registry"),
                     ));
                 }
+                if let Some((recent, since)) = since {
+                    recent.keep_tags(since, &of, &tags);
+                }
                 Ok(tags)
             })
             .await?;
-        tags_answer(uri, &name, tags, self.settings.get().limits.page)
+        tags_answer(uri, &name, &tags, self.settings.get().limits.page)
     }
 
     pub(super) async fn catalog(self: &Arc<Self>, uri: &Uri, caller: &Arc<Caller>) -> Answer {
@@ -101,7 +107,7 @@ impl Registry {
                     .collect::<Vec<_>>())
             })
             .await?;
-        let Page { items, next } = page(names, n, last.as_deref(), most);
+        let Page { items, next } = page(&names, n, last.as_deref(), most);
         Ok(paged(&json!({"repositories": items}), "/v2/_catalog", next))
     }
 
@@ -121,7 +127,7 @@ impl Registry {
 }
 
 /// The answer with a page of sorted tags.
-pub(crate) fn tags_answer(uri: &Uri, name: &Repository, tags: Vec<String>, most: usize) -> Answer {
+pub(crate) fn tags_answer(uri: &Uri, name: &Repository, tags: &[String], most: usize) -> Answer {
     let (n, last) = asked(uri)?;
     let Page { items, next } = page(tags, n, last.as_deref(), most);
     let body = json!({"name": name.as_str(), "tags": items});
@@ -153,7 +159,7 @@ mod tests {
     fn pages() {
         let all = || ["a", "b", "c"].map(ToOwned::to_owned).to_vec();
         let got = |n, last, most| {
-            let page = page(all(), n, last, most);
+            let page = page(&all(), n, last, most);
             (page.items.join(""), page.next)
         };
         assert_eq!(got(None, None, 10), ("abc".to_owned(), None));

@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -21,7 +20,7 @@ use crate::collect::named;
 use crate::names::{Repository, Tag};
 use crate::refusal::{Refusal, bad, missing};
 use crate::route::{ManifestName, query};
-use crate::storage::{ManifestRecord, StorageError};
+use crate::storage::{Held, ManifestRecord, StorageError};
 
 /// Tags that one request may set.
 const TAGS_AT_ONCE: usize = 32;
@@ -33,6 +32,9 @@ impl Registry {
         name: Repository,
         which: ManifestName,
     ) -> Answer {
+        if let Some(held) = self.recent_manifest(&name, &which) {
+            return Ok(manifest_answer(method, held));
+        }
         let held = self
             .blocking("read a manifest", move |this| {
                 let held = this.find_manifest(&name, &which)?;
@@ -42,8 +44,35 @@ impl Registry {
         Ok(manifest_answer(method, held))
     }
 
+    /// The manifest, if it was read lately. Does not block.
+    fn recent_manifest(&self, name: &Repository, which: &ManifestName) -> Option<Held> {
+        let recent = self.metadata.recent()?;
+        match which {
+            ManifestName::Tag(tag) => recent.manifest(name, tag.as_str()),
+            ManifestName::Digest(digest) => recent.manifest(name, &digest.to_string()),
+            ManifestName::Impossible(_) => None,
+        }
+    }
+
     /// The manifest that a repository holds under a name, if it and its bytes are there.
     pub(crate) fn find_manifest(
+        &self,
+        name: &Repository,
+        which: &ManifestName,
+    ) -> Result<Option<Held>, Refusal> {
+        if let Some(held) = self.recent_manifest(name, which) {
+            return Ok(Some(held));
+        }
+        let recent = self.metadata.recent();
+        let since = recent.map(|recent| (recent, recent.since()));
+        let held = self.read_manifest(name, which)?;
+        if let (Some((recent, since)), Some(held)) = (since, &held) {
+            recent.keep_manifest(since, name, &described(which), held);
+        }
+        Ok(held)
+    }
+
+    fn read_manifest(
         &self,
         name: &Repository,
         which: &ManifestName,
@@ -248,17 +277,6 @@ impl Registry {
         .await?;
         Ok(empty(StatusCode::ACCEPTED, &[]))
     }
-}
-
-/// A manifest that is held.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    /// Its digest.
-    pub(crate) digest: Digest,
-    /// The media type under which it came.
-    pub(crate) media_type: String,
-    /// Its bytes.
-    pub(crate) bytes: Bytes,
 }
 
 /// The answer with a manifest, or with its headers alone.

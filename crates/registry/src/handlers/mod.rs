@@ -31,11 +31,12 @@ use crate::tokens::Keys;
 use crate::uploads::Uploads;
 use crate::web;
 
+pub(crate) use crate::storage::Held;
 pub(crate) use blobs::{Part, blob_answer};
 pub(crate) use lists::{referrers_answer, tags_answer};
 pub(crate) use login::{Challenge, authorize, host};
 pub(crate) use manifests::is_elsewhere;
-pub(crate) use manifests::{Held, manifest_answer, unknown as unknown_manifest};
+pub(crate) use manifests::{manifest_answer, unknown as unknown_manifest};
 
 /// Everything that a request needs.
 #[derive(Debug)]

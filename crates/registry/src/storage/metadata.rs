@@ -17,7 +17,8 @@ use towline_oci::Digest;
 use towline_sys::fs;
 
 use super::{
-    ALGORITHMS, ManifestRecord, MetadataStore, StorageError, make_dirs, modified, remove, stamped,
+    ALGORITHMS, ManifestRecord, MetadataStore, Recent, StorageError, make_dirs, modified, remove,
+    stamped,
 };
 use crate::names::{Repository, Tag};
 
@@ -34,12 +35,17 @@ pub(crate) struct FileMetadata {
     root: PathBuf,
     /// Entries of one directory that are read.
     entries: usize,
+    recent: Recent,
 }
 
 impl FileMetadata {
     /// Repositories below an existing directory.
     pub(crate) fn new(root: PathBuf, entries: usize) -> Self {
-        Self { root, entries }
+        Self {
+            root,
+            entries,
+            recent: Recent::default(),
+        }
     }
 
     fn place(&self, repository: &Repository, below: impl AsRef<Path>) -> PathBuf {
@@ -112,6 +118,10 @@ fn by_digest(folder: &str, digest: &Digest) -> PathBuf {
 }
 
 impl MetadataStore for FileMetadata {
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.recent)
+    }
+
     fn exists(&self, repository: &Repository) -> Result<bool, StorageError> {
         Ok(["_manifests", "_blobs"]
             .iter()
@@ -273,6 +283,7 @@ impl MetadataStore for FileMetadata {
         digest: &Digest,
         record: &ManifestRecord,
     ) -> Result<(), StorageError> {
+        let _forgotten = self.recent.changing(repository);
         let bytes = serde_json::to_vec(record).expect("a record is JSON");
         self.write(repository, &by_digest("_manifests", digest), &bytes)
     }
@@ -282,6 +293,7 @@ impl MetadataStore for FileMetadata {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<bool, StorageError> {
+        let _forgotten = self.recent.changing(repository);
         let Some(record) = self.manifest(repository, digest)? else {
             return Ok(false);
         };
@@ -316,6 +328,7 @@ impl MetadataStore for FileMetadata {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<(), StorageError> {
+        let _forgotten = self.recent.changing(repository);
         self.write(
             repository,
             &Path::new("_tags").join(tag.as_str()),
@@ -324,6 +337,7 @@ impl MetadataStore for FileMetadata {
     }
 
     fn delete_tag(&self, repository: &Repository, tag: &Tag) -> Result<bool, StorageError> {
+        let _forgotten = self.recent.changing(repository);
         Ok(remove(
             &self.place(repository, Path::new("_tags").join(tag.as_str())),
         )?)

@@ -6,6 +6,7 @@
 mod blobs;
 mod content;
 mod metadata;
+mod recent;
 pub(crate) mod s3;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use towline_sys::fs::{self, FsError};
 pub(crate) use blobs::FileBlobs;
 pub use content::Content;
 pub(crate) use metadata::FileMetadata;
+pub(crate) use recent::{Held, Recent};
 
 use crate::names::{Repository, Tag};
 
@@ -100,6 +102,10 @@ pub struct ManifestRecord {
 
 /// What repositories hold: links to blobs, manifests, tags, referrers.
 pub trait MetadataStore: Send + Sync + std::fmt::Debug {
+    /// What was read lately, where nobody else changes what is stored.
+    fn recent(&self) -> Option<&Recent> {
+        None
+    }
     /// Whether anything was ever pushed under this name.
     fn exists(&self, repository: &Repository) -> Result<bool, StorageError>;
     /// Every repository, sorted.
