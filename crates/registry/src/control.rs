@@ -135,7 +135,9 @@ impl Registry {
                 metadata: &*this.metadata,
                 gate: &this.gate,
             };
-            collector.run(how, SystemTime::now())
+            let collected = collector.run(how, SystemTime::now());
+            this.quotas.forget_all();
+            collected
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use towline_cause::Cause;
 use crate::body::Body;
 use crate::metrics::Metrics;
 use crate::names::Repository;
+use crate::ready::Flight;
 use crate::refusals::{Refusals, Refused};
 
 /// Where entries go.
@@ -54,9 +56,14 @@ pub(crate) struct Entry {
     traceparent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
-    /// Why the request was refused.
+    /// The code of the distribution specification by which the request was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// Why the request was refused: the cause that a pull which meets this fails for.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
+    #[serde(skip)]
+    client: IpAddr,
     /// The repository that was meant.
     #[serde(skip)]
     repository: Option<Repository>,
@@ -89,10 +96,17 @@ impl Entry {
             attempt: header("x-towline-attempt"),
             traceparent: header("traceparent"),
             user_agent: header("user-agent"),
+            code: None,
             cause: None,
+            client: remote.ip(),
             repository: None,
             internal: None,
         }
+    }
+
+    /// The client's address.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client
     }
 
     /// Who asked.
@@ -106,7 +120,13 @@ impl Entry {
     }
 
     /// Why it was refused.
-    pub(crate) fn refused(&mut self, cause: Option<Cause>, internal: Option<String>) {
+    pub(crate) fn refused(
+        &mut self,
+        cause: Option<Cause>,
+        code: &'static str,
+        internal: Option<String>,
+    ) {
+        self.code = Some(code);
         self.cause = cause.map(Cause::name);
         self.internal = internal;
     }
@@ -135,6 +155,7 @@ impl Log {
         mut entry: Entry,
         began: Instant,
         answer: Response<Body>,
+        flight: Flight,
     ) -> Response<Followed> {
         entry.status = answer.status().as_u16();
         let complete = answer.body().is_end_stream() || entry.method == "HEAD";
@@ -142,6 +163,7 @@ impl Log {
         answer.map(|body| Followed {
             body,
             record: Some((entry, began, Arc::clone(self))),
+            _flight: flight,
         })
     }
 
@@ -178,6 +200,7 @@ impl Log {
             millis = entry.duration_millis,
             user = entry.user,
             attempt = entry.attempt,
+            code = entry.code,
             cause = entry.cause,
             "request"
         );
@@ -208,6 +231,7 @@ impl Log {
 pub(crate) struct Followed {
     body: Body,
     record: Option<(Entry, Instant, Arc<Log>)>,
+    _flight: Flight,
 }
 
 impl hyper::body::Body for Followed {

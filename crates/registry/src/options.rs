@@ -8,6 +8,8 @@ use towline_keyring::Secret;
 
 use crate::access::Access;
 use crate::cache::options::CacheOptions;
+use crate::quota::Quota;
+use crate::rate::Rate;
 use crate::storage::s3::S3Options;
 
 /// What a registry is told.
@@ -37,12 +39,18 @@ pub struct Options {
     pub web: bool,
     /// Takes manifests whose layers are not all there and indexes whose platforms are not, as a mirror of a part needs.
     pub sparse: bool,
+    /// Which blobs a push may take over from other repositories.
+    pub mount: Mount,
     /// When garbage is collected.
     pub schedule: Schedule,
     /// The registries that it is a pull-through cache of.
     pub cache: CacheOptions,
     /// Bounds.
     pub limits: Limits,
+    /// How much may be stored.
+    pub quota: Quota,
+    /// How it stops.
+    pub drain: Drain,
     /// A file that gets one JSON object a line for each request, appended.
     pub access_log: Option<PathBuf>,
 }
@@ -63,9 +71,12 @@ impl Options {
             read_only: false,
             web: true,
             sparse: false,
+            mount: Mount::default(),
             schedule: Schedule::default(),
             cache: CacheOptions::default(),
             limits: Limits::default(),
+            quota: Quota::default(),
+            drain: Drain::default(),
             access_log: None,
         }
     }
@@ -140,6 +151,37 @@ impl Default for Schedule {
     }
 }
 
+/// Which blobs a push may take over (mount) from other repositories that its user may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mount {
+    /// Those of any repository, also where the client names none.
+    #[default]
+    Any,
+    /// Those of the repository that the client names.
+    Named,
+    /// None: every repository is pushed to in full.
+    Never,
+}
+
+/// How a registry stops that is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long it goes on and says that it is not ready, so that those who send it requests send them elsewhere.
+    pub announce: Duration,
+    /// How long requests may then go on.
+    pub deadline: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            announce: Duration::ZERO,
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
 /// Bounds on what a client may make the registry do.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -149,6 +191,12 @@ pub struct Limits {
     pub uploads: usize,
     /// How long an upload that nobody touches is kept.
     pub upload_age: Duration,
+    /// How often a client may ask; as often as it likes, if not said.
+    pub rate: Option<Rate>,
+    /// Bytes of the disk that uploads leave free, so that deleting and collecting have room.
+    pub reserve: u64,
+    /// The largest head of a request, in bytes; at least 8 KiB.
+    pub head_bytes: usize,
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
     /// How long a client may take to send a request's head.
@@ -167,6 +215,9 @@ impl Default for Limits {
             blob_bytes: 64 << 30,
             uploads: 1024,
             upload_age: Duration::from_secs(24 * 3600),
+            rate: None,
+            reserve: 16 << 20,
+            head_bytes: 64 << 10,
             connections: 1024,
             head_patience: Duration::from_secs(30),
             body_patience: Duration::from_secs(60),

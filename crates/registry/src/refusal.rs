@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use towline_cause::Cause;
 
 use crate::body::{Body, full};
+use crate::names::Repository;
+use crate::quota::OverQuota;
 use crate::storage::StorageError;
 
 /// An answer that is not what was asked for.
@@ -100,6 +102,24 @@ pub(crate) fn missing(code: &'static str, message: impl Into<String>) -> Refusal
     Refusal::new(StatusCode::NOT_FOUND, code, message)
 }
 
+impl From<&OverQuota> for Refusal {
+    fn from(over: &OverQuota) -> Self {
+        // One repository's is a matter between it and this registry, that of all is a disk that is as good as full.
+        let status = match over.repository {
+            Some(_) => StatusCode::FORBIDDEN,
+            None => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Self::new(status, "DENIED", over.to_string())
+            .cause(Cause::QuotaExceeded)
+            .detail(json!({
+                "repository": over.repository.as_ref().map(Repository::as_str),
+                "limit": over.limit,
+                "used": over.used,
+                "more": over.more,
+            }))
+    }
+}
+
 impl From<StorageError> for Refusal {
     fn from(error: StorageError) -> Self {
         let (status, code, message, cause) = match &error {
@@ -117,6 +137,7 @@ impl From<StorageError> for Refusal {
                 "the registry's storage failed",
                 Cause::RegistryError,
             ),
+            StorageError::OverQuota(over) => return over.into(),
             StorageError::Fs(error) if error.is_no_space() => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "UNKNOWN",

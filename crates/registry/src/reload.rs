@@ -90,6 +90,7 @@ impl Reloader {
                 self.registry
                     .uploads
                     .bound(limits.uploads, limits.blob_bytes);
+                self.registry.quotas.forget_all();
                 self.registry.settings.set(Settings::of(&options));
                 Ok(())
             }

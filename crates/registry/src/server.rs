@@ -30,6 +30,9 @@ use crate::handlers::Registry;
 use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
 use crate::options::{Limits, Login, Options, Tokens};
+use crate::quota::Quotas;
+use crate::rate::Rates;
+use crate::ready::State;
 use crate::refusals::Refusals;
 use crate::reload::{self, Reloader};
 use crate::sendfile::{Direct, Lane};
@@ -42,12 +45,10 @@ use crate::uploads::Uploads;
 
 /// The version of what is on disk.
 const FORMAT: FormatVersion = FormatVersion::new("towline-registry", 1);
-/// How long requests may go on after [`Service::run`] was told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
 /// How often uploads that nobody touches are looked for.
 const SWEEP: Duration = Duration::from_secs(600);
-/// The largest head of a request, in bytes.
-const HEAD_BYTES: usize = 64 << 10;
+/// The smallest bound on heads of requests that hyper can keep.
+const LEAST_HEAD: usize = 8 << 10;
 
 /// A registry that listens and does not answer yet.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ pub struct Handle {
     tls: bool,
     shutdown: CancellationToken,
     reloader: Arc<Reloader>,
+    registry: Arc<Registry>,
     run: tokio::task::JoinHandle<()>,
 }
 
@@ -125,12 +127,14 @@ impl Service {
         let shutdown = CancellationToken::new();
         let (addresses, tls) = (service.addresses.clone(), service.tls.is_some());
         let reloader = Arc::clone(&service.reloader);
+        let registry = Arc::clone(&service.registry);
         let run = task::spawn("registry", service.run(shutdown.clone()));
         Ok(Handle {
             addresses,
             tls,
             shutdown,
             reloader,
+            registry,
             run,
         })
     }
@@ -145,12 +149,13 @@ impl Service {
         &self.addresses
     }
 
-    /// Answers until told to stop; then requests have five seconds to end.
+    /// Answers until told to stop; then it goes on for as long as it announces that, and what is under way has its time to end.
     pub async fn run(self, shutdown: CancellationToken) {
         let connections = Arc::new(Semaphore::new(
             self.registry.settings.get().limits.connections,
         ));
         let _downloads = StopDownloads(Arc::clone(&self.registry));
+        let stop = CancellationToken::new();
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             let server = Server {
@@ -158,7 +163,7 @@ impl Service {
                 log: Arc::clone(&self.log),
                 tls: self.tls.clone(),
                 connections: Arc::clone(&connections),
-                shutdown: shutdown.clone(),
+                shutdown: stop.clone(),
             };
             accepting.spawn(server.accept(listener));
         }
@@ -174,7 +179,16 @@ impl Service {
                 .await;
             }
         };
+        let registry = Arc::clone(&self.registry);
+        let draining = async {
+            shutdown.cancelled().await;
+            registry.state.drain();
+            tokio::time::sleep(registry.settings.get().drain.announce).await;
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
+            () = draining => {}
             () = async { while accepting.join_next().await.is_some() {} } => {}
             () = sweeping => {}
             () = self.reloader.watch() => {}
@@ -224,6 +238,14 @@ impl Handle {
     /// Reads the configuration file again. What cannot be used changes nothing.
     pub async fn reload(&self) -> Result<(), Error> {
         self.reloader.reload().await
+    }
+
+    /// Stops the registry in its own time, as the options say; the requests that were cut, in words.
+    pub async fn drain(mut self) -> Vec<String> {
+        self.shutdown.cancel();
+        // Its own deadline ends it.
+        (&mut self.run).await.ok();
+        self.registry.state.flights().was_cut()
     }
 
     /// Stops the registry: no new connections, requests have until the deadline. True if all of them ended.
@@ -313,6 +335,9 @@ fn open_storage(options: Options, address: &str) -> Result<(File, Registry, Log)
         cache,
         refusals,
         shared,
+        quotas: Quotas::default(),
+        rates: Rates::default(),
+        state: State::new(root.clone()),
     };
     Ok((lock, registry, log))
 }
@@ -403,10 +428,12 @@ impl Server {
             }
         }
         drop(listener);
-        let drained =
-            tokio::time::timeout(DRAIN, async { while open.join_next().await.is_some() {} }).await;
-        if drained.is_err() {
-            tracing::warn!(connections = open.len(), "requests were cut at the end");
+        let deadline = self.registry.settings.get().drain.deadline;
+        let ending = async { while open.join_next().await.is_some() {} };
+        if tokio::time::timeout(deadline, ending).await.is_err() {
+            for request in self.registry.state.flights().cut() {
+                tracing::warn!(request, "cut at the end");
+            }
         }
     }
 
@@ -416,6 +443,8 @@ impl Server {
         peer: SocketAddr,
         _permit: Option<OwnedSemaphorePermit>,
     ) {
+        let registry = Arc::clone(&self.registry);
+        let _connected = registry.state.connected();
         // Without it answers are only a little slower.
         stream.set_nodelay(true).ok();
         let Some(config) = self.tls.as_ref().map(|tls| tls.get()) else {
@@ -445,12 +474,15 @@ impl Server {
         lane: Option<Lane>,
     ) {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        let patience = self.registry.settings.get().limits.head_patience;
+        let (patience, head) = {
+            let limits = &self.registry.settings.get().limits;
+            (limits.head_patience, limits.head_bytes.max(LEAST_HEAD))
+        };
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)
-            .max_buf_size(HEAD_BYTES);
-        let list = u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX);
+            .max_buf_size(head);
+        let list = u32::try_from(head).unwrap_or(u32::MAX);
         http.http2()
             .timer(TokioTimer::new())
             .max_header_list_size(list)
@@ -465,12 +497,14 @@ impl Server {
                 .filter(|_| request.version() <= Version::HTTP_11);
             async move {
                 let began = Instant::now();
+                let flights = registry.state.flights();
+                let flight = flights.begin(request.method().as_str(), request.uri().path());
                 let mut entry = Entry::begin(&request, peer);
                 let mut answer = registry.answer(request, user, &mut entry).await;
                 if let Some(lane) = &lane {
                     answer = answer.map(|body| body.by(lane));
                 }
-                Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer))
+                Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer, flight))
             }
         });
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));

@@ -3,18 +3,22 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::access::Access;
-use crate::options::{Limits, Login, Options, Schedule, Tokens};
+use crate::options::{Drain, Limits, Login, Mount, Options, Schedule, Tokens};
+use crate::quota::Quota;
 
 /// What a request is judged by, from its beginning to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) access: Access,
     pub(crate) limits: Limits,
+    pub(crate) quota: Quota,
+    pub(crate) drain: Drain,
     pub(crate) read_only: bool,
     /// Whether there are pages for people.
     pub(crate) web: bool,
     /// Whether clients speak TLS to it.
     pub(crate) secure: bool,
+    pub(crate) mount: Mount,
     pub(crate) schedule: Schedule,
     login: Login,
 }
@@ -28,9 +32,12 @@ impl Settings {
         Self {
             access,
             limits: options.limits.clone(),
+            quota: options.quota.clone(),
+            drain: options.drain,
             read_only: options.read_only,
             web: options.web,
             secure: options.tls.is_some(),
+            mount: options.mount,
             schedule: options.schedule,
             login: options.login.clone(),
         }

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use towline_cause::Cause;
 use towline_oci::{Algorithm, Digest, Verifier};
 use towline_sys::fs::{self, FsError};
 use uuid::Uuid;
@@ -94,6 +95,7 @@ impl Uploads {
                     "TOOMANYREQUESTS",
                     "too many uploads are open",
                 );
+                let refusal = refusal.cause(Cause::RateLimited);
                 return Err(refusal.header(http::header::RETRY_AFTER, "5"));
             }
             open.insert(id, State::Busy);
@@ -233,11 +235,10 @@ impl Session<'_> {
         let most = self.uploads.blob_bytes.load(Relaxed);
         if length > most {
             let message = format!("a blob may have at most {most} bytes");
-            return Err(Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "SIZE_INVALID",
-                message,
-            ));
+            return Err(
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
+                    .cause(Cause::ImageTooLarge),
+            );
         }
         if let Err(error) = self.file.write_all(bytes) {
             // How much was written is not known, so the hash is not either.

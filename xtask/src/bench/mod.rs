@@ -5,6 +5,7 @@ mod process;
 mod pull;
 mod registry;
 mod scratch;
+mod serve;
 mod table;
 mod why;
 
@@ -18,6 +19,8 @@ pub(crate) enum Bench {
     Pull(pull::Args),
     /// One broken pod and many explained, against an API server and a registry on loopback
     Why(why::Args),
+    /// The registry under load, beside docker-registry
+    Registry(serve::Args),
 }
 
 impl Bench {
@@ -26,6 +29,7 @@ impl Bench {
         let result = match self {
             Self::Pull(args) => pull::run(args, root),
             Self::Why(args) => why::run(args, root),
+            Self::Registry(args) => serve::run(args, root),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,6 @@ mod rules;
 mod users;
 
 pub(crate) use caller::Caller;
-pub(crate) use rules::Decision;
 pub use rules::{Access, Rule, Who};
+pub(crate) use rules::{Decision, fits};
 pub use users::{Users, UsersError};

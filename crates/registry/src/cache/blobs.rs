@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Repository as Remote;
 use towline_oci::{Descriptor, Digest};
+use towline_sys::task;
 
 use super::fill::{Failed, Fill};
 use super::trouble::Trouble;
@@ -162,11 +163,13 @@ impl Registry {
             let adding = this.gate.adding();
             adding.note(&name, [&digest]);
             // It may have been collected meanwhile.
-            let here = this.blobs.size(&digest)?.is_some();
-            if here {
+            let here = this.blobs.size(&digest)?;
+            if let Some(size) = here {
+                let room = this.charge(&name, &digest, size)?;
                 this.metadata.link_blob(&name, &digest)?;
+                room.kept();
             }
-            Ok(here)
+            Ok(here.is_some())
         })
         .await
     }
@@ -259,6 +262,9 @@ impl Download {
                 Failure::new(Cause::ImageTooLarge, Step::Fetch, words),
             ));
         }
+        let (registry, name) = (Arc::clone(&self.registry), self.name.clone());
+        // Before anything is asked of the upstream for nothing.
+        task::blocking("look for room", move || registry.room(&name, size)).await?;
         let wanted = Descriptor::new("application/octet-stream", self.digest.clone(), size);
         let (registry, name, digest) = (
             Arc::clone(&self.registry),
@@ -268,8 +274,11 @@ impl Download {
         let done = self.fill.download(writer, remote, wanted, move |staged| {
             let adding = registry.gate.adding();
             adding.note(&name, [&digest]);
+            let room = registry.charge(&name, &digest, size)?;
             registry.blobs.adopt(staged, &digest)?;
-            registry.metadata.link_blob(&name, &digest)
+            registry.metadata.link_blob(&name, &digest)?;
+            room.kept();
+            Ok(())
         });
         match done.await {
             Ok(()) => Ok(size),

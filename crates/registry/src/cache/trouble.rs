@@ -82,6 +82,13 @@ impl Trouble {
 
 /// A storage error is told as it is; it cannot be cloned, so what matters of it is copied.
 fn of_storage(error: &StorageError) -> Refusal {
+    if let StorageError::OverQuota(over) = error {
+        // It is no fault of whoever pulls, whichever quota it is.
+        return Refusal {
+            status: StatusCode::INSUFFICIENT_STORAGE,
+            ..over.into()
+        };
+    }
     let (status, message) = match error {
         StorageError::Fs(error) if error.is_no_space() => (
             StatusCode::INSUFFICIENT_STORAGE,

@@ -4,6 +4,7 @@
 //! line's flags are the defaults; the same is done again when the file or one that it names changes.
 
 mod cache;
+mod operation;
 mod storage;
 mod units;
 mod watch;
@@ -17,7 +18,7 @@ use serde_saphyr::{Location, Spanned};
 use towline_sys::fs::{self, FsError};
 
 use crate::access::{Access, Rule, Users, UsersError, Who};
-use crate::options::{ClientAuth, Login, Options, Tls, Tokens};
+use crate::options::{ClientAuth, Login, Mount, Options, Tls, Tokens};
 
 use units::{Bytes, Span};
 pub(crate) use watch::Watched;
@@ -61,6 +62,7 @@ struct Config {
     open_beyond_loopback: Option<bool>,
     read_only: Option<bool>,
     web: Option<bool>,
+    mount: Option<Mount>,
     tls: Option<TlsText>,
     gc: GcText,
     login: Option<LoginText>,
@@ -68,6 +70,8 @@ struct Config {
     cache: cache::CacheText,
     storage: Option<storage::StorageText>,
     limits: LimitsText,
+    quota: operation::QuotaText,
+    drain: operation::DrainText,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,6 +132,9 @@ struct LimitsText {
     head_patience: Option<Span>,
     body_patience: Option<Span>,
     page: Option<usize>,
+    requests: Option<operation::RateText>,
+    reserve: Option<Bytes>,
+    head: Option<Bytes>,
 }
 
 /// Reads a file and lays it over the options; all files that were read, so that they can be watched.
@@ -154,6 +161,9 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
     if let Some(read_only) = config.read_only {
         options.read_only = read_only;
     }
+    if let Some(mount) = config.mount {
+        options.mount = mount;
+    }
     if let Some(web) = config.web {
         options.web = web;
     }
@@ -163,6 +173,8 @@ pub(crate) fn apply(file: &Path, options: &mut Options) -> Result<Vec<PathBuf>, 
     }
     reader.cache(&config.cache, options, &mut read)?;
     config.limits.apply(options);
+    reader.quota(&config.quota, options)?;
+    config.drain.apply(options);
     Ok(read)
 }
 
@@ -332,8 +344,7 @@ impl Reader<'_> {
         Ok(Login::Tokens(tokens))
     }
 
-    fn rule(&self, written: &RuleText, users: &Users) -> Result<Rule, ConfigError> {
-        let pattern = &written.repositories;
+    fn pattern(&self, pattern: &Spanned<String>) -> Result<(), ConfigError> {
         let known = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/*".contains(&byte)
         };
@@ -341,6 +352,12 @@ impl Reader<'_> {
             let message = "no repository can fit this pattern: names have lower-case letters, digits, and `.`, `_`, `-`, `/`";
             return Err(self.wrong(pattern.referenced, message));
         }
+        Ok(())
+    }
+
+    fn rule(&self, written: &RuleText, users: &Users) -> Result<Rule, ConfigError> {
+        let pattern = &written.repositories;
+        self.pattern(pattern)?;
         let who = |written: &Option<Written>, otherwise: Who| match written {
             None => Ok(otherwise),
             Some(written) => {
@@ -384,6 +401,12 @@ impl LimitsText {
             self.body_patience.map(|span| span.0),
         );
         set(&mut limits.page, self.page);
+        set(&mut limits.reserve, self.reserve.map(|bytes| bytes.0));
+        let head = self.head.and_then(|bytes| usize::try_from(bytes.0).ok());
+        set(&mut limits.head_bytes, head);
+        if let Some(rate) = &self.requests {
+            limits.rate = Some(rate.rate());
+        }
     }
 }
 

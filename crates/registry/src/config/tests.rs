@@ -32,10 +32,26 @@ rules:
 openBeyondLoopback: true
 readOnly: true
 web: false
-limits: {blob: 10GiB, uploads: 7, uploadAge: 2h, connections: 9, page: 5}
+mount: named
+quota: {total: 1TiB, repositories: [{repositories: team/*, size: 10GiB}]}
+drain: {announce: 3s, deadline: 20s}
+limits: {requests: {perSecond: 50}, reserve: 1GiB, head: 16KiB, blob: 10GiB, uploads: 7, uploadAge: 2h, connections: 9, page: 5}
 ",
     )
     .unwrap();
+    assert_eq!(options.mount, Mount::Named);
+    assert_eq!(options.quota.total, Some(1 << 40));
+    assert_eq!(
+        options.quota.repositories,
+        [("team/*".to_owned(), 10 << 30)]
+    );
+    let seconds = Duration::from_secs;
+    let drain = (options.drain.announce, options.drain.deadline);
+    assert_eq!(drain, (seconds(3), seconds(20)));
+    let limits = &options.limits;
+    let rate = limits.rate.map(|rate| (rate.per_second, rate.burst));
+    assert_eq!(rate, Some((50, 500)));
+    assert_eq!((limits.reserve, limits.head_bytes), (1 << 30, 16 << 10));
     let names = |names: &[&str]| Who::Users(names.iter().map(ToString::to_string).collect());
     let expected = [
         Rule {

@@ -76,6 +76,7 @@ impl Registry {
     pub(super) async fn delete_blob(self: &Arc<Self>, name: Repository, digest: Digest) -> Answer {
         self.blocking("unlink a blob", move |this| {
             if this.metadata.unlink_blob(&name, &digest)? {
+                this.quotas.forget(&name);
                 return Ok(());
             }
             Err(this.absent(&name, unknown(&digest)))

@@ -209,6 +209,7 @@ impl Registry {
         bytes: &[u8],
     ) -> Result<(), StorageError> {
         let subject = subject(document).map(|subject| subject.digest.clone());
+        let room = self.charge(name, digest, bytes.len() as u64)?;
         self.blobs.put(digest, bytes)?;
         let record = ManifestRecord {
             media_type: media_type.to_owned(),
@@ -220,7 +221,9 @@ impl Registry {
             self.metadata
                 .add_referrer(name, subject, digest, &descriptor)?;
         }
-        self.metadata.put_manifest(name, digest, &record)
+        self.metadata.put_manifest(name, digest, &record)?;
+        room.kept();
+        Ok(())
     }
 
     /// Whether the repository holds what a manifest names, except what is fetched elsewhere.
@@ -268,6 +271,7 @@ impl Registry {
                 ManifestName::Digest(digest) => this.metadata.delete_manifest(&name, digest)?,
                 ManifestName::Impossible(_) => false,
             };
+            this.quotas.forget(&name);
             if deleted {
                 Ok(())
             } else {

@@ -8,6 +8,7 @@ mod token;
 mod uploads;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -21,6 +22,9 @@ use crate::collect::Gate;
 use crate::log::Entry;
 use crate::metrics::Metrics;
 use crate::names::Repository;
+use crate::quota::Quotas;
+use crate::rate::Rates;
+use crate::ready::State;
 use crate::refusal::{Refusal, missing, not_writer};
 use crate::refusals::Refusals;
 use crate::route::{self, Action, ManifestName, Route, Thing, no_such_method};
@@ -53,6 +57,9 @@ pub(crate) struct Registry {
     pub(crate) refusals: Arc<Refusals>,
     /// The log of what is shared with other registries, if anything is.
     pub(crate) shared: Option<Arc<Journal>>,
+    pub(crate) quotas: Quotas,
+    pub(crate) rates: Rates,
+    pub(crate) state: State,
 }
 
 /// What a handler gives back.
@@ -69,7 +76,7 @@ impl Registry {
         let answer = self.try_answer(request, certificate, entry).await;
         let mut answer = answer.unwrap_or_else(|refusal| {
             let response = refusal.response();
-            entry.refused(refusal.cause, refusal.internal);
+            entry.refused(refusal.cause, refusal.code, refusal.internal);
             response
         });
         answer.headers_mut().insert(
@@ -87,13 +94,18 @@ impl Registry {
     ) -> Answer {
         match request.uri().path() {
             "/healthz" => return Ok(text("ok\n".to_owned())),
+            "/readyz" => return Ok(self.readyz(request.uri()).await),
             "/metrics" => {
                 let own = self.metrics.text(self.uploads.count());
-                return Ok(text(own + &self.cache.numbers()));
+                return Ok(text(own + &self.state.numbers() + &self.cache.numbers()));
             }
             _ => {}
         }
         let settings = self.settings.get();
+        if let Some(rate) = settings.limits.rate {
+            let asked = self.rates.admit(entry.client(), rate, Instant::now());
+            asked.map_err(too_often)?;
+        }
         if settings.web && web::is_page(request.uri().path()) {
             return Ok(self.page(&request, certificate, entry).await);
         }
@@ -131,10 +143,13 @@ impl Registry {
                 "this registry is read-only",
             ));
         }
+        let method = request.method().clone();
+        let agent = text_header(&request, &header::USER_AGENT).map(ToOwned::to_owned);
         if let Some(source) = self.cache.find(&name)
             && let Some(answer) = self.cached(source, &request, &name, &thing).await
         {
-            return answer;
+            return answer
+                .map_err(|refusal| with_words(refusal, &method, &thing, agent.as_deref()));
         }
         self.dispatch(request, name, thing, &caller).await
     }
@@ -207,6 +222,35 @@ impl Registry {
             Err(error) => error.into(),
         }
     }
+}
+
+/// containerd asks for a manifest by HEAD first and shows its user what comes back, but an answer to HEAD has no body that could say why
+/// an upstream failed. Told that there is no such method it asks the same by GET, whose answer has.
+fn with_words(
+    mut refusal: Refusal,
+    method: &Method,
+    thing: &Thing,
+    agent: Option<&str>,
+) -> Refusal {
+    let unclear = refusal.status.is_server_error() || refusal.status == 429;
+    let is_containerd = agent.is_some_and(|agent| agent.starts_with("containerd/"));
+    if unclear && is_containerd && method == Method::HEAD && matches!(thing, Thing::Manifest(_)) {
+        refusal.status = StatusCode::METHOD_NOT_ALLOWED;
+        refusal = refusal.header(header::ALLOW, "GET");
+    }
+    refusal
+}
+
+/// The refusal of a request that came too soon.
+fn too_often(wait: Duration) -> Refusal {
+    let seconds = wait.as_secs_f64().ceil().max(1.0);
+    Refusal::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "TOOMANYREQUESTS",
+        format!("too many requests from this address; the next one is answered in {seconds} s"),
+    )
+    .cause(Cause::RateLimited)
+    .header(header::RETRY_AFTER, &seconds.to_string())
 }
 
 fn text(body: String) -> Response<Body> {

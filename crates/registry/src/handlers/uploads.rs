@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{Answer, Registry, empty, text_header};
 use crate::access::{Caller, Decision};
 use crate::names::Repository;
+use crate::options::Mount;
 use crate::range;
 use crate::refusal::{Refusal, bad};
 use crate::route::{Action, digest, query};
@@ -22,6 +23,9 @@ use crate::uploads::{in_order, received, wrong_size};
 
 /// Pieces that wait between the network and the disk.
 const QUEUE: usize = 8;
+
+/// Bytes of an upload after which it is looked again whether there is room.
+const LOOK: u64 = 16 << 20;
 
 /// A piece of a body on its way to the disk. Without `End` the body was cut.
 enum Piece {
@@ -73,6 +77,8 @@ impl Registry {
         let target = name.clone();
         let id = self
             .blocking("begin an upload", move |this| {
+                this.room(&target, 0)?;
+                this.state.has_room(this.settings.get().limits.reserve)?;
                 Ok(this.uploads.begin(&target)?.id())
             })
             .await?;
@@ -143,11 +149,16 @@ impl Registry {
         from: Option<&str>,
         caller: &Caller,
     ) -> Result<bool, Refusal> {
+        match self.settings.get().mount {
+            Mount::Any => {}
+            Mount::Named if from.is_some() => {}
+            Mount::Named | Mount::Never => return Ok(false),
+        }
         let adding = self.gate.adding();
         adding.note(target, [digest]);
-        if self.blobs.size(digest)?.is_none() {
+        let Some(size) = self.blobs.size(digest)? else {
             return Ok(false);
-        }
+        };
         let sources = match from {
             Some(name) => Repository::parse(name).into_iter().collect(),
             None => self.metadata.repositories()?,
@@ -155,7 +166,9 @@ impl Registry {
         for source in sources {
             let readable = caller.decide(&source, Action::Pull) == Decision::Allow;
             if readable && self.metadata.has_blob(&source, digest)? {
+                let room = self.charge(target, digest, size)?;
                 self.metadata.link_blob(target, digest)?;
+                room.kept();
                 return Ok(true);
             }
         }
@@ -191,6 +204,7 @@ impl Registry {
         work: &Work,
         mut pieces: mpsc::Receiver<Piece>,
     ) -> Result<(Uuid, u64), Refusal> {
+        self.state.has_room(self.settings.get().limits.reserve)?;
         let mut session = match work.id {
             Some(id) => self.uploads.resume(&work.name, id)?,
             None => self.uploads.begin(&work.name)?,
@@ -199,10 +213,17 @@ impl Registry {
             in_order(&session, first)?;
         }
         let before = session.length();
+        let mut looked = before;
         let mut whole = false;
         while let Some(piece) = pieces.blocking_recv() {
             match piece {
-                Piece::Bytes(bytes) => session.append(&bytes)?,
+                Piece::Bytes(bytes) => {
+                    if session.length() == before || session.length() - looked >= LOOK {
+                        looked = session.length();
+                        self.room(&work.name, looked + bytes.len() as u64)?;
+                    }
+                    session.append(&bytes)?;
+                }
                 Piece::End => {
                     whole = true;
                     break;
@@ -231,8 +252,11 @@ impl Registry {
                 self.blobs.prepare(staged, digest)?;
                 let adding = self.gate.adding();
                 adding.note(&work.name, [digest]);
+                let room = self.charge(&work.name, digest, length)?;
                 self.blobs.adopt(staged, digest)?;
-                self.metadata.link_blob(&work.name, digest)
+                self.metadata.link_blob(&work.name, digest)?;
+                room.kept();
+                Ok(())
             })?;
         }
         Ok((id, length))

@@ -55,6 +55,9 @@ pub enum StorageError {
         /// Where the writer is reached, if that is known.
         writer: Option<String>,
     },
+    /// There is no room by the quota.
+    #[error("{0}")]
+    OverQuota(crate::quota::OverQuota),
     /// Content is not what its digest says.
     #[error("content has the digest {actual}, not {expected}")]
     DigestMismatch {

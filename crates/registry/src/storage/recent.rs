@@ -202,7 +202,7 @@ mod tests {
         let recent = Recent::default();
         let name = Repository::parse("a").unwrap();
         let since = recent.since();
-        let large = held(&[0; 100_000]);
+        let large = held(&vec![0; 100_000]);
         for number in 0..1000 {
             recent.keep_manifest(since, &name, &number.to_string(), &large);
             assert!(recent.manifest(&name, "0").is_some(), "{number}");

@@ -262,7 +262,7 @@ impl<'a> Frame<'a> {
 }
 
 fn refused(refusal: &Refusal, frame: &Frame<'_>, entry: &mut Entry) -> Response<Body> {
-    entry.refused(refusal.cause, refusal.internal.clone());
+    entry.refused(refusal.cause, refusal.code, refusal.internal.clone());
     let status = refusal.status.as_u16();
     let frame = Frame {
         title: pages::heading(status).to_owned(),

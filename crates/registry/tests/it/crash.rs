@@ -147,16 +147,32 @@ impl Image {
                 return false;
             }
         }
-        let path = format!("/v2/a/manifests/v{number}");
+        // A machine so slow that the grace passed may refuse it: then it is not acknowledged.
+        self.tag(registry, "a", number).await
+    }
+
+    async fn tag(&self, registry: SocketAddr, repository: &str, number: u64) -> bool {
+        let path = format!("/v2/{repository}/manifests/v{number}");
         let kind = ("content-type", KIND);
         let answer = try_send(registry, "PUT", &path, &[kind], self.manifest.clone()).await;
-        // A machine so slow that the grace passed may refuse it: then it is not acknowledged.
         answer.is_some_and(|answer| answer.status == 201)
+    }
+
+    /// Copies it within the registry; whether all of that was acknowledged.
+    async fn copy(&self, registry: SocketAddr, number: u64) -> bool {
+        for blob in &self.blobs {
+            let path = format!("/v2/copy/blobs/uploads/?mount={}&from=a", sha256(blob));
+            let answer = try_send(registry, "POST", &path, &[], "").await;
+            if answer.is_none_or(|answer| answer.status != 201) {
+                return false;
+            }
+        }
+        self.tag(registry, "copy", number).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kills_during_pushes_and_collections_lose_nothing() {
+async fn kills_during_pushes_copies_and_collections_lose_nothing() {
     let kills = std::env::var(KILLS).map_or(20, |kills| kills.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let (mut kept, mut next) = (Vec::new(), 0_u64);
@@ -175,7 +191,10 @@ async fn kills_during_pushes_and_collections_lose_nothing() {
                     let path = format!("/v2/a/manifests/{}", sha256(&Image::new(number).manifest));
                     try_send(address, "DELETE", &path, &[], "").await;
                 } else {
-                    kept.push(number);
+                    kept.push(("a", number));
+                    if number % 3 == 1 && Image::new(number).copy(address, number).await {
+                        kept.push(("copy", number));
+                    }
                 }
             }
         };
@@ -206,12 +225,16 @@ async fn kills_during_pushes_and_collections_lose_nothing() {
     let found = towline_registry::check(folder.path(), false).unwrap();
     assert_eq!(found.problems, []);
     assert!(found.blobs < 3 * next, "garbage went: {found:?} of {next}");
-    for number in &kept {
+    for (repository, number) in &kept {
         let image = Image::new(*number);
-        let manifest = registry.get(&format!("/v2/a/manifests/v{number}")).await;
+        let manifest = registry
+            .get(&format!("/v2/{repository}/manifests/v{number}"))
+            .await;
         assert_eq!(manifest.body, image.manifest, "{number}");
         for blob in &image.blobs {
-            let read = registry.get(&format!("/v2/a/blobs/{}", sha256(blob))).await;
+            let read = registry
+                .get(&format!("/v2/{repository}/blobs/{}", sha256(blob)))
+                .await;
             assert_eq!(read.body, *blob, "{number}");
         }
     }

@@ -7,9 +7,10 @@ use towline_lab::image;
 use towline_sys::testing::need_program;
 
 use crate::client::{Registry, basic};
+use crate::containerd::Containerd;
 use crate::tokens;
 
-async fn run(program: &Path, arguments: &[&str]) -> String {
+pub(crate) async fn run(program: &Path, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
         .kill_on_drop(true)
@@ -287,12 +288,9 @@ async fn our_client_uses_tokens() {
 /// containerd fetches with a login and without one; nothing is unpacked, so that no snapshotter is needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn containerd_uses_tokens() {
-    let (Some(containerd), Some(ctr)) = (need_program("containerd"), need_program("ctr")) else {
+    let Some(containerd) = Containerd::start().await else {
         return;
     };
-    if !towline_sys::testing::need_root() {
-        return;
-    }
     let registry = tokens::registry().await;
     let image = image::guest().build();
     for repository in ["public/app", "team/app"] {
@@ -302,60 +300,26 @@ async fn containerd_uses_tokens() {
             .await
             .unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let config = "version = 3\ndisabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime', 'io.containerd.nri.v1.nri']\n\
-        [plugins.'io.containerd.internal.v1.opt']\npath = 'OPT'\n";
-    std::fs::write(path("config.toml"), config.replace("OPT", &path("opt"))).unwrap();
-    let log = std::fs::File::create(path("log")).unwrap();
-    let mut command = std::process::Command::new(containerd);
-    command.args([
-        "--config",
-        &path("config.toml"),
-        "--root",
-        &path("root"),
-        "--state",
-        &path("state"),
-        "--address",
-        &path("sock"),
-    ]);
-    command.stderr(log);
-    let mut child = towline_sys::proc::ChildGuard::spawn(&mut command).unwrap();
-    let address = path("sock");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !Command::new(&ctr)
-        .args(["--address", &address, "version"])
-        .output()
-        .await
-        .unwrap()
-        .status
-        .success()
-    {
-        let log = std::fs::read_to_string(path("log")).unwrap();
-        assert!(
-            std::time::Instant::now() < deadline,
-            "containerd is not ready: {log}"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
     let name = |name: &str| format!("{}/{name}:v1", registry.address());
-    let fetch = ["--address", &address, "content", "fetch", "--plain-http"];
-    run(&ctr, &[&fetch[..], &[&name("public/app")]].concat()).await;
-    run(
-        &ctr,
-        &[&fetch[..], &["--user", "bob:hidden", &name("team/app")]].concat(),
-    )
-    .await;
-    refuse(
-        &ctr,
-        &[&fetch[..], &["--user", "bob:wrong", &name("team/app")]].concat(),
-    )
-    .await;
-    refuse(&ctr, &[&fetch[..], &[&name("team/app")]].concat()).await;
-    let listed = run(&ctr, &["--address", &address, "images", "ls", "-q"]).await;
+    let fetch = async |login: &[&str], repository: &str| {
+        let fetch = ["content", "fetch", "--plain-http"];
+        let name = name(repository);
+        let arguments = [&fetch[..], login, &[&name]].concat();
+        containerd.ask(&arguments).await
+    };
+    for (login, repository, expected) in [
+        (&[][..], "public/app", true),
+        (&["--user", "bob:hidden"], "team/app", true),
+        (&["--user", "bob:wrong"], "team/app", false),
+        (&[], "team/app", false),
+    ] {
+        let (ended_well, said) = fetch(login, repository).await;
+        assert_eq!(ended_well, expected, "{login:?} {repository}: {said}");
+    }
+    let listed = containerd.run(&["images", "ls", "-q"]).await;
     assert_eq!(
         listed,
         format!("{}\n{}\n", name("public/app"), name("team/app"))
     );
-    child.terminate(std::time::Duration::from_secs(20)).unwrap();
+    containerd.stop();
 }

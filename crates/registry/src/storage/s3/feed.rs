@@ -70,6 +70,6 @@ impl Client {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        StreamBody::new(pieces.boxed()).boxed_unsync()
+        Body::stream(StreamBody::new(pieces.boxed()))
     }
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -155,6 +154,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     ));
     reload_until_told(&handle).await?;
     output::note("stopping");
-    handle.shutdown(Duration::from_secs(5)).await;
+    for request in handle.drain().await {
+        output::note(format!("cut: {request}"));
+    }
     Ok(ExitCode::from(OK))
 }

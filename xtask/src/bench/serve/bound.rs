@@ -1,0 +1,48 @@
+//! What `sendfile` gives on this machine: a server that sends one file to whoever asks, and does nothing else.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+/// The file at whatever path is asked for; until the process ends.
+pub(super) fn serve(file: &Path) -> anyhow::Result<SocketAddr> {
+    let file = File::open(file).with_context(|| format!("open {}", file.display()))?;
+    let length = file.metadata()?.len();
+    let file = Arc::new(file);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let file = Arc::clone(&file);
+            std::thread::spawn(move || {
+                // It ends when the client goes.
+                drop(answer(&stream, &file, length));
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn answer(mut stream: &TcpStream, file: &File, length: u64) -> anyhow::Result<()> {
+    let mut buffer = [0; 4096];
+    stream.set_nodelay(true)?;
+    loop {
+        // Requests are small and come one at a time.
+        if stream.read(&mut buffer)? == 0 {
+            return Ok(());
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let mut at = 0;
+        while at < length {
+            let left = usize::try_from(length - at)?;
+            if rustix::fs::sendfile(stream, file, Some(&mut at), left)? == 0 {
+                anyhow::bail!("the file ends early");
+            }
+        }
+    }
+}
