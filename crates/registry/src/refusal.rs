@@ -1,6 +1,7 @@
 //! A refusal: what the client is told, and separately what is logged.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde_json::{Value, json};
 use towline_cause::Cause;
 
@@ -8,6 +9,9 @@ use crate::body::{Body, full};
 use crate::names::Repository;
 use crate::quota::OverQuota;
 use crate::storage::StorageError;
+
+/// Characters of a message in a status line; enough for that of an upstream's trouble with its ending.
+const REASON: usize = 1000;
 
 /// An answer that is not what was asked for.
 #[derive(Debug)]
@@ -62,6 +66,20 @@ impl Refusal {
         self
     }
 
+    /// What stands behind the status in an answer of HTTP/1. Where it is this registry or an upstream that fails, it says why: an answer to
+    /// HEAD has no body, and containerd, which asks by HEAD first, shows its user this line and nothing else.
+    fn reason(&self) -> Option<ReasonPhrase> {
+        let fails = self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS;
+        let usual = self.status.canonical_reason().filter(|_| fails)?;
+        self.cause?;
+        let words = self.message.chars().take(REASON);
+        let words = words.map(|letter| match letter {
+            ' '..='~' => letter,
+            _ => '?',
+        });
+        ReasonPhrase::try_from(format!("{usual}: {}", words.collect::<String>())).ok()
+    }
+
     /// The answer.
     pub(crate) fn response(&self) -> Response<Body> {
         let mut error = json!({"code": self.code, "message": self.message});
@@ -70,6 +88,9 @@ impl Refusal {
         }
         let mut response = Response::new(full(json!({"errors": [error]}).to_string()));
         *response.status_mut() = self.status;
+        if let Some(reason) = self.reason() {
+            response.extensions_mut().insert(reason);
+        }
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

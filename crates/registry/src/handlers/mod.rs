@@ -143,13 +143,10 @@ impl Registry {
                 "this registry is read-only",
             ));
         }
-        let method = request.method().clone();
-        let agent = text_header(&request, &header::USER_AGENT).map(ToOwned::to_owned);
         if let Some(source) = self.cache.find(&name)
             && let Some(answer) = self.cached(source, &request, &name, &thing).await
         {
-            return answer
-                .map_err(|refusal| with_words(refusal, &method, &thing, agent.as_deref()));
+            return answer;
         }
         self.dispatch(request, name, thing, &caller).await
     }
@@ -222,23 +219,6 @@ impl Registry {
             Err(error) => error.into(),
         }
     }
-}
-
-/// containerd asks for a manifest by HEAD first and shows its user what comes back, but an answer to HEAD has no body that could say why
-/// an upstream failed. Told that there is no such method it asks the same by GET, whose answer has.
-fn with_words(
-    mut refusal: Refusal,
-    method: &Method,
-    thing: &Thing,
-    agent: Option<&str>,
-) -> Refusal {
-    let unclear = refusal.status.is_server_error() || refusal.status == 429;
-    let is_containerd = agent.is_some_and(|agent| agent.starts_with("containerd/"));
-    if unclear && is_containerd && method == Method::HEAD && matches!(thing, Thing::Manifest(_)) {
-        refusal.status = StatusCode::METHOD_NOT_ALLOWED;
-        refusal = refusal.header(header::ALLOW, "GET");
-    }
-    refusal
 }
 
 /// The refusal of a request that came too soon.

@@ -19,7 +19,7 @@ use crate::options::Mount;
 use crate::range;
 use crate::refusal::{Refusal, bad};
 use crate::route::{Action, digest, query};
-use crate::uploads::{in_order, received, wrong_size};
+use crate::uploads::{Session, in_order, received, wrong_size};
 
 /// Pieces that wait between the network and the disk.
 const QUEUE: usize = 8;
@@ -204,7 +204,8 @@ impl Registry {
         work: &Work,
         mut pieces: mpsc::Receiver<Piece>,
     ) -> Result<(Uuid, u64), Refusal> {
-        self.state.has_room(self.settings.get().limits.reserve)?;
+        let reserve = self.settings.get().limits.reserve;
+        self.state.has_room(reserve)?;
         let mut session = match work.id {
             Some(id) => self.uploads.resume(&work.name, id)?,
             None => self.uploads.begin(&work.name)?,
@@ -212,39 +213,12 @@ impl Registry {
         if let Some((first, _)) = work.chunk {
             in_order(&session, first)?;
         }
-        let before = session.length();
-        let mut looked = before;
-        let mut whole = false;
-        while let Some(piece) = pieces.blocking_recv() {
-            match piece {
-                Piece::Bytes(bytes) => {
-                    if session.length() == before || session.length() - looked >= LOOK {
-                        looked = session.length();
-                        self.room(&work.name, looked + bytes.len() as u64)?;
-                    }
-                    session.append(&bytes)?;
-                }
-                Piece::End => {
-                    whole = true;
-                    break;
-                }
-            }
-        }
-        let added = session.length() - before;
-        self.metrics.received(added);
-        if !whole {
+        if let Err(refusal) = self.take(&mut session, work, &mut pieces) {
             // An upload that began with this request has no name that its client knows.
             if work.id.is_none() {
                 session.cancel();
             }
-            return Err(cut());
-        }
-        match work.chunk {
-            // A last chunk without bytes may come with the range of the one before.
-            Some((_, stated)) if stated != added && !(work.digest.is_some() && added == 0) => {
-                return Err(wrong_size(stated, added));
-            }
-            _ => {}
+            return Err(refusal);
         }
         let (id, length) = (session.id(), session.length());
         if let Some(digest) = &work.digest {
@@ -260,6 +234,51 @@ impl Registry {
             })?;
         }
         Ok((id, length))
+    }
+
+    /// Brings the pieces of a body to an upload.
+    fn take(
+        &self,
+        session: &mut Session<'_>,
+        work: &Work,
+        pieces: &mut mpsc::Receiver<Piece>,
+    ) -> Result<(), Refusal> {
+        // What the repository has already needs no room.
+        let is_new = match &work.digest {
+            Some(digest) => !self.metadata.has_blob(&work.name, digest)?,
+            None => true,
+        };
+        let before = session.length();
+        let mut looked = before;
+        let mut whole = false;
+        while let Some(piece) = pieces.blocking_recv() {
+            match piece {
+                Piece::Bytes(bytes) => {
+                    let length = session.length();
+                    if is_new && (length == before || length - looked >= LOOK) {
+                        looked = length;
+                        self.room(&work.name, length + bytes.len() as u64)?;
+                    }
+                    session.append(&bytes)?;
+                }
+                Piece::End => {
+                    whole = true;
+                    break;
+                }
+            }
+        }
+        let added = session.length() - before;
+        self.metrics.received(added);
+        if !whole {
+            return Err(cut());
+        }
+        match work.chunk {
+            // A last chunk without bytes may come with the range of the one before.
+            Some((_, stated)) if stated != added && !(work.digest.is_some() && added == 0) => {
+                Err(wrong_size(stated, added))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use http::{Method, StatusCode, header};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
 use hyper::body::Frame;
 use rusty_s3::S3Action as _;
 use rusty_s3::actions::CreateMultipartUpload;
 
 use super::client::{ATTEMPTS, Client, SIGNED, etag, failed, said, small};
-use crate::body;
+use crate::body::{self, Body};
 use crate::storage::StorageError;
 
 /// How long a part of an upload may take.
@@ -137,7 +137,7 @@ impl Client {
             let mut file = File::open(file).map_err(broken)?;
             file.seek(io::SeekFrom::Start(from)).map_err(broken)?;
             let body = StreamBody::new(pieces(file, size).map(|piece| piece.map(Frame::data)));
-            let body = body.boxed_unsync();
+            let body = Body::stream(body);
             let mut request = Self::request(Method::PUT, &url(), body);
             request
                 .headers_mut()

@@ -89,7 +89,7 @@ async fn skopeo_and_crane_pull_through_it_from_docker_registry_with_a_login() {
     let refused = refused.args(["manifest", &other]).output().await.unwrap();
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        !refused.status.success() && words.contains("ConnectionRefused"),
+        !refused.status.success() && words.contains("cause=ProxyCacheFailed step=connect"),
         "{words}"
     );
 }
