@@ -248,7 +248,7 @@ async fn it_says_that_it_stops_then_waits_and_names_what_it_cuts() {
     let mut held = half_a_push(&registry).await;
     let address = registry.address();
     let Registry { handle, folder } = registry;
-    let stopping = tokio::task::spawn(handle.drain());
+    let stopping = towline_sys::task::spawn("stop the registry", handle.drain());
     loop {
         // It announces for long enough to be seen, and goes on with its work.
         let ready = send(address, "GET", "/readyz", &[], "").await;
