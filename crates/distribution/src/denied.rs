@@ -67,7 +67,7 @@ pub(crate) fn of_401(
         Carried::Basic | Carried::Given if said.says(&["expired"]) => (
             Cause::ExpiredCredentials,
             "the credential has run out".to_owned(),
-            vec![Cause::WrongCredentials],
+            vec![],
         ),
         Carried::Basic | Carried::Given => (
             Cause::WrongCredentials,
@@ -145,9 +145,7 @@ fn of_status(target: &Target, status: StatusCode, said: &Said) -> (Cause, Vec<Ca
     let code = status.as_u16();
     match code {
         401 | 403 if target.is_anonymous() => (Cause::NoCredentials, target.hidden()),
-        401 | 403 if said.says(&["expired"]) => {
-            (Cause::ExpiredCredentials, vec![Cause::WrongCredentials])
-        }
+        401 | 403 if said.says(&["expired"]) => (Cause::ExpiredCredentials, vec![]),
         // Token services answer invalid_grant to a refresh token that is not theirs.
         401 => (Cause::WrongCredentials, vec![Cause::ExpiredCredentials]),
         400 if said.has("invalid_grant") => {

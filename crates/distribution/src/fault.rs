@@ -69,11 +69,8 @@ pub(crate) fn of_send(fault: &SendFault, origin: &Origin, what: &str, step: Step
 
 fn of_proxy(proxy: &str, fault: &ProxyFault, origin: &Origin) -> Failure {
     let (cause, alternatives) = match fault {
-        ProxyFault::Unreached(inner) => {
-            let beneath = of_send(inner, origin, "the proxy", Step::Connect);
-            (Cause::ProxyMisconfigured, vec![beneath.cause()])
-        }
-        ProxyFault::Invalid(_) => (Cause::ProxyMisconfigured, vec![]),
+        // In whatever way it does not answer: what the node was told to use is not there.
+        ProxyFault::Unreached(_) | ProxyFault::Invalid(_) => (Cause::ProxyMisconfigured, vec![]),
         ProxyFault::NotAProxy(_) => (Cause::ProxyMisconfigured, vec![Cause::ConnectionReset]),
         ProxyFault::Answered { status: 407, .. } => (Cause::ProxyAuthRequired, vec![]),
         ProxyFault::Answered { status: 504, .. } => {
@@ -148,6 +145,8 @@ fn of_tls(fault: &TlsFault, origin: &Origin) -> Failure {
         TlsFault::Expired { .. } | TlsFault::NotYetValid { .. } => {
             (Cause::TlsCertificateExpired, &[Cause::NodeClockSkew])
         }
+        // No name server had a part in it.
+        TlsFault::WrongName { .. } if origin.address().is_some() => (Cause::TlsNameMismatch, &[]),
         TlsFault::WrongName { .. } => (Cause::TlsNameMismatch, &[Cause::DnsWrongAnswer]),
         TlsFault::BadCertificate(_) => (Cause::TlsHandshakeFailed, &[Cause::TlsUnknownAuthority]),
         TlsFault::ClientCertificate(_) => (Cause::TlsClientCertificateRequired, &[]),

@@ -242,6 +242,20 @@ fn only_the_node_sees(cause: Cause) -> bool {
         )
 }
 
+/// What the node's own parts say about the node: the kernel's answer to a write of theirs, a limit that they keep themselves. Where
+/// they name it themselves, and it is not read out of words, there is no closer witness and nothing to replay.
+fn of_the_node_itself(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::NoSpaceLeft
+            | Cause::FilesystemReadOnly
+            | Cause::DiskError
+            | Cause::TooManyOpenFiles
+            | Cause::TooManyLayers
+            | Cause::PullThrottled
+    )
+}
+
 fn both(node: &NodeView, proof: &Proof) -> Verdict {
     let Some(failed) = &proof.failure else {
         return node_alone(node, proof);
@@ -291,7 +305,11 @@ fn of_node(node: &NodeView) -> Verdict {
     Verdict {
         cause: Some(node.cause),
         step: node.step.or_else(|| node.cause.steps().first().copied()),
-        confidence: node.confidence,
+        confidence: if node.typed && of_the_node_itself(node.cause) {
+            Confidence::Proven
+        } else {
+            node.confidence
+        },
         alternatives: node.alternatives.clone(),
     }
 }
@@ -434,6 +452,15 @@ mod tests {
             (
                 Cause::NoSpaceLeft,
                 true,
+                None,
+                true,
+                Cause::NoSpaceLeft,
+                Confidence::Proven,
+            ),
+            // Words of a runtime that were read are not its own report.
+            (
+                Cause::NoSpaceLeft,
+                false,
                 None,
                 true,
                 Cause::NoSpaceLeft,

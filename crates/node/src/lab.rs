@@ -8,12 +8,14 @@ mod nodes;
 pub(crate) mod objects;
 pub(crate) mod publish;
 mod staged;
+mod way;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use towline_lab::scenario::{Ground, Place, Scenario};
+use towline_lab::scenario::{Ground, Scenario};
 
 pub use error::LabError;
 pub use publish::PublishError;
@@ -106,15 +108,15 @@ impl Lab {
 
     /// The node on which a scenario happens; it is started if it does not run. A scenario that is text has the common one.
     pub async fn node(&self, scenario: &Scenario) -> Result<&Handle, LabError> {
-        let kind = match scenario.place {
-            Place::Node | Place::Text { .. } => Kind::Common,
-            Place::SmallNode => Kind::Small,
-            Place::SlowNode => Kind::Slow,
-            Place::BrokenNode => Kind::Broken,
-        };
+        let kind = Kind::of(&scenario.place);
         self.nodes[kind as usize]
             .get_or_try_init(|| nodes::start(kind, self.folder.path(), &self.ground, &self.account))
             .await
+    }
+
+    /// Where the files of the scenario's node lie.
+    fn home(&self, scenario: &Scenario) -> PathBuf {
+        nodes::home(self.folder.path(), Kind::of(&scenario.place))
     }
 
     /// Puts a scenario up: its host with all its faults, its images, its objects.

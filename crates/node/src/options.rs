@@ -30,6 +30,8 @@ pub struct Options {
     pub extra_ca_pem: Vec<Vec<u8>>,
     /// Where mirrors of registries are configured.
     pub endpoints: towline_distribution::Sources,
+    /// Proxies between this node and registries.
+    pub proxies: towline_distribution::Proxies,
     /// How long registries are waited for.
     pub registry_timeouts: Timeouts,
     /// How often a request to a registry is sent again.
@@ -62,6 +64,7 @@ impl Options {
             resolver: Vec::new(),
             extra_ca_pem: Vec::new(),
             endpoints: towline_distribution::Sources::default(),
+            proxies: towline_distribution::Proxies::default(),
             registry_timeouts: Timeouts::default(),
             registry_retries: Retries::default(),
             max_parallel_image_pulls: Some(1),
@@ -79,6 +82,7 @@ impl Options {
             options.resolver = towline_distribution::Resolver::Servers(self.resolver.clone());
         }
         options.endpoints.clone_from(&self.endpoints);
+        options.proxies.clone_from(&self.proxies);
         options.extra_ca_pem.clone_from(&self.extra_ca_pem);
         options.timeouts = self.registry_timeouts;
         options.retries = self.registry_retries;

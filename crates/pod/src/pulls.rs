@@ -47,6 +47,9 @@ pub struct ContainerPull {
     /// Where it stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,
+    /// The cause was read out of the words of a runtime that names none itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read: bool,
     /// Scheme, host and port that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -74,6 +77,7 @@ impl ContainerPull {
             name: name.into(),
             image: image.into(),
             cause: None,
+            read: false,
             step: None,
             endpoint: None,
             attempt: 0,

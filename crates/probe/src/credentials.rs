@@ -7,6 +7,7 @@ use towline_distribution::{Fact, Repository, Resolved};
 use towline_keyring::Candidate;
 use towline_oci::Reference;
 
+use crate::contrast;
 use crate::near;
 use crate::report::{FailureReport, Outcome, RateLimit, Tried};
 use crate::run::{Found, Probe};
@@ -65,6 +66,7 @@ pub(crate) async fn try_all(probe: &mut Probe<'_>, reference: &Reference) -> Opt
     if failure.cause() == Cause::TagNotFound {
         tags_near(probe, reference).await;
     }
+    contrast::with_nobodys(probe, reference, &failure).await;
     None
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod content;
+mod contrast;
 mod credentials;
 mod near;
 mod network;

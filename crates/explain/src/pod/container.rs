@@ -105,7 +105,13 @@ fn pull_of(view: &View, container: &Container<'_>) -> Option<ContainerPull> {
 /// What the node says: our kubelet's record, else the words of the waiting message, else those of the last event.
 pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeView> {
     let words = words(view, container);
-    if let Some(pull) = pull_of(view, container)
+    let record = pull_of(view, container);
+    // A cause that the kubelet read out of the runtime's words is read here too, with what the words leave open.
+    let told = record
+        .as_ref()
+        .filter(|pull| pull.read)
+        .and_then(|pull| pull.message.clone());
+    if let Some(pull) = record.filter(|pull| !pull.read || pull.message.is_none())
         && let Some(cause) = &pull.cause
     {
         return Some(NodeView {
@@ -113,11 +119,11 @@ pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeVi
             step: pull.step,
             confidence: Confidence::Stated,
             alternatives: Vec::new(),
-            typed: cause.cause() != Cause::Unknown,
+            typed: cause.cause() != Cause::Unknown && !pull.read,
             text: pull.message.or(words).unwrap_or_default(),
         });
     }
-    let text = words?;
+    let text = told.or(words)?;
     let reading = towline_dialect::read(&text);
     if reading
         .image

@@ -14,6 +14,8 @@ pub(crate) struct Known {
     pub(crate) cause: CauseName,
     pub(crate) step: Option<Step>,
     pub(crate) endpoint: Option<String>,
+    /// It was read out of words, not named by the runtime.
+    pub(crate) read: bool,
 }
 
 impl Known {
@@ -23,6 +25,7 @@ impl Known {
             cause: cause.into(),
             step: Some(step),
             endpoint: None,
+            read: false,
         }
     }
 }
@@ -55,6 +58,7 @@ pub(crate) fn of(error: &PullError, offered: Offered) -> Known {
         cause: Cause::Unknown.into(),
         step: None,
         endpoint: None,
+        read: false,
     };
     refine(known.unwrap_or(unknown), offered)
 }
@@ -66,6 +70,7 @@ pub(crate) fn of_runtime(error: &CriError) -> Known {
             cause: details.cause.clone(),
             step: details.step,
             endpoint: details.endpoint.clone(),
+            read: false,
         };
     }
     if let Some(suffix) = suffix::parse(&error.desc) {
@@ -73,6 +78,7 @@ pub(crate) fn of_runtime(error: &CriError) -> Known {
             cause: suffix.cause,
             step: suffix.step,
             endpoint: suffix.endpoint,
+            read: false,
         };
     }
     let reading = towline_dialect::read(&error.pull_text());
@@ -80,6 +86,7 @@ pub(crate) fn of_runtime(error: &CriError) -> Known {
         cause: reading.cause.into(),
         step: reading.step,
         endpoint: reading.endpoint,
+        read: true,
     }
 }
 

@@ -75,6 +75,7 @@ impl Records {
         self.change(ask, |pull| {
             pull.cause = Some(known.cause.clone());
             pull.step = known.step;
+            pull.read = known.read;
             pull.endpoint.clone_from(&known.endpoint);
             pull.last_attempt = Some(now);
             pull.next_attempt = next;
@@ -99,6 +100,7 @@ impl Records {
                 *pull = ContainerPull {
                     cause: Some(known.cause.clone()),
                     step: known.step,
+                    read: known.read,
                     endpoint: known.endpoint.clone(),
                     attempt: pull.attempt,
                     last_attempt: Some(now),

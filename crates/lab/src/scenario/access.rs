@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use towline_cause::{Cause, Confidence, Step};
 
 use super::{Host, Published, PullSecret, Scenario, TokenService};
-use crate::faults::{Fault, Rule};
+use crate::faults::{Fault, Match, Rule};
 use crate::token::Behaviour;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -14,7 +14,55 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     all.extend(tokens());
     all.extend(token_services());
     all.extend(refused());
+    all.extend(told_apart());
     all
+}
+
+/// Registries that say of a repository that it does not exist, and so do not leave open whether a refused one does.
+fn told_apart() -> Vec<Scenario> {
+    let own = |name: &str, fault: Fault| Rule::on(&format!("/v2/team/{name}/*"), fault);
+    let wants_login = Fault::Answer {
+        status: 401,
+        headers: BTreeMap::from([(
+            "www-authenticate".to_owned(),
+            "Basic realm=\"lab\"".to_owned(),
+        )]),
+        body: String::new(),
+    };
+    let denied = Fault::Error {
+        status: 403,
+        code: "DENIED".to_owned(),
+        message: "requested access to the resource is denied".to_owned(),
+    };
+    vec![
+        Scenario::new(
+            "no-login-told-apart",
+            "The image is private, and the registry says of repositories that do not exist that they do not.",
+            Cause::NoCredentials,
+            Step::Authenticate,
+        )
+        .published(Published::Private)
+        .deployment()
+        .host(Host::rules([Rule {
+            when: Match {
+                authorized: Some(false),
+                ..own("no-login-told-apart", Fault::Pass).when
+            },
+            then: wants_login,
+        }])),
+        Scenario::new(
+            "may-not-pull-told-apart",
+            "The login may not pull this repository, and the registry says of repositories that do not exist that they do not.",
+            Cause::InsufficientPermission,
+            Step::Authenticate,
+        )
+        .published(Published::Private)
+        .secret(PullSecret::OtherUser)
+        .host(Host::rules([
+            own("may-not-pull-told-apart", denied).user("other-team"),
+        ]))
+        .repaired("grant the user pull on the repository"),
+    ]
 }
 
 fn private(name: &str, story: &str, cause: Cause, step: Step) -> Scenario {
@@ -127,8 +175,7 @@ fn logins() -> Vec<Scenario> {
                 .user("old-robot"),
             ],
             ..Host::login()
-        })
-        .at_least(Confidence::Likely),
+        }),
         login(
             "may-not-pull",
             "The login is right and has no permission for this repository.",

@@ -31,8 +31,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Cause::TooManyLayers,
             Step::Resolve,
             Published::ManyLayers,
-        )
-        .at_least(Confidence::Stated),
+        ),
         content(
             "encrypted",
             "The layers are encrypted and the node has no key.",

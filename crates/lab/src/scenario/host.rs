@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::faults::Rule;
+use crate::gate::Manner;
 use crate::tls::Flaw;
 use crate::token::Behaviour;
 
@@ -17,6 +18,8 @@ pub struct Host {
     pub name: Option<String>,
     /// Images name it by its address, and it speaks plain HTTP.
     pub by_address: bool,
+    /// It speaks TLS although images name it by its address.
+    pub https: bool,
     /// What the name server says of its name.
     pub dns: Dns,
     /// Whether anything answers there.
@@ -28,6 +31,39 @@ pub struct Host {
     /// What it does wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// The proxy that the node was told to use for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+    /// What the node's files say of the way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
+    /// Its mirror, whose name is `mirror.` and its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Box<Self>>,
+}
+
+/// The proxy of a registry, whose name is `proxy.` and the registry's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Proxy {
+    /// One that does so.
+    Runs(Manner),
+    /// One that lets connections through and puts a certificate of its own in front of every registry.
+    Intercepts,
+    /// One that does not run.
+    Nobody,
+    /// One whose name does not exist.
+    NoName,
+}
+
+/// A file of the node. `{name}` stands for the registry's name and `{mirror}` for its mirror's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Told {
+    /// `hosts.toml` of the registry, as containerd reads it.
+    Hosts(String),
+    /// A file of `registries.conf.d`, as podman and CRI-O read it.
+    Registries(String),
 }
 
 /// What the name server says of a host.
@@ -164,7 +200,30 @@ impl Host {
         Self { name, ..self }
     }
 
-    /// The same host with nothing wrong.
+    pub(crate) fn proxy(proxy: Proxy) -> Self {
+        Self {
+            proxy: Some(proxy),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn told(told: Told) -> Self {
+        Self {
+            told: Some(told),
+            ..Self::default()
+        }
+    }
+
+    /// Every pull of the node goes to this mirror and nowhere else.
+    pub(crate) fn behind(mirror: Self) -> Self {
+        let hosts = "server = \"https://{mirror}\"\n".to_owned();
+        Self {
+            mirror: Some(Box::new(mirror)),
+            ..Self::told(Told::Hosts(hosts))
+        }
+    }
+
+    /// The same host with nothing wrong. A file of the node that names no mirror is what was wrong.
     #[must_use]
     pub fn healthy(&self) -> Self {
         let access = match &self.access {
@@ -177,7 +236,14 @@ impl Host {
         Self {
             name: self.name.clone(),
             by_address: self.by_address,
+            https: self.https,
             access,
+            proxy: self.proxy.map(|_| Proxy::Runs(Manner::LetsThrough)),
+            told: self.told.clone().filter(|_| self.mirror.is_some()),
+            mirror: self
+                .mirror
+                .as_ref()
+                .map(|mirror| Box::new(mirror.healthy())),
             ..Self::default()
         }
     }

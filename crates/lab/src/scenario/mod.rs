@@ -10,13 +10,14 @@ mod reference;
 mod registry;
 mod stage;
 mod told;
+mod way;
 
 use serde::{Deserialize, Serialize};
 use towline_cause::{Cause, Confidence, Step};
 
 pub use demo::demo;
-pub use host::{Access, Dns, Host, Listens, Tls, TokenService};
-pub use stage::{Ground, Standing};
+pub use host::{Access, Dns, Host, Listens, Proxy, Tls, TokenService, Told};
+pub use stage::{Ground, Standing, proxies};
 
 /// One workload that pulls, or must fail to pull for one cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +263,7 @@ pub fn all() -> Vec<Scenario> {
         reference::scenarios(),
         access::scenarios(),
         network::scenarios(),
+        way::scenarios(),
         registry::scenarios(),
         content::scenarios(),
         node::scenarios(),

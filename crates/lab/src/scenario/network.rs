@@ -1,5 +1,7 @@
 //! The way to the registry: names, connections, TLS.
 
+use std::net::Ipv6Addr;
+
 use towline_cause::{Cause, Confidence, Step};
 
 use super::{Dns, Host, Listens, Scenario, Tls};
@@ -103,6 +105,18 @@ fn connections() -> Vec<Scenario> {
         // No connection to a multicast address is ever opened, on no machine.
         .host(Host::dns(Dns::Elsewhere(vec![[224, 0, 0, 1].into()])))
         .repaired("correct the address, or the route"),
+        connect(
+            "no-ipv6",
+            "The registry's name has an IPv6 address alone, to which no route leads.",
+            Cause::Ipv6Unreachable,
+            Listens::Serves,
+        )
+        // As above: nobody has a connection to a multicast address.
+        .host(Host::dns(Dns::Elsewhere(vec![
+            Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 1).into(),
+        ])))
+        .at_least(Confidence::Likely)
+        .repaired("give the registry's name an IPv4 address"),
         everywhere(
             "connection-reset",
             "A machine in between cuts every request.",
@@ -169,6 +183,18 @@ fn certificates() -> Vec<Scenario> {
         )
         .at_least(Confidence::Likely)
         .repaired("issue the certificate for the name that is used"),
+        tls(
+            "certificate-without-address",
+            "The image names the registry by its address, for which the certificate is not.",
+            Cause::TlsNameMismatch,
+            Tls::Certificate(Flaw::WrongName),
+        )
+        .host(Host {
+            by_address: true,
+            https: true,
+            ..Host::tls(Tls::Certificate(Flaw::WrongName))
+        })
+        .repaired("issue the certificate for the address too"),
         tls(
             "intercepted",
             "A machine in between signs the certificates of all the internet itself.",

@@ -1,6 +1,6 @@
 //! The node itself is in the way.
 
-use towline_cause::{Cause, Confidence, Step};
+use towline_cause::{Cause, Step};
 
 use super::{Place, Published, PullPolicy, Scenario};
 
@@ -17,7 +17,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 Step::Fetch,
             )
             .published(Published::Large)
-            .at_least(Confidence::Stated)
             .repaired("enlarge the node's disk")
         },
         Scenario {
@@ -28,7 +27,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 Cause::FilesystemReadOnly,
                 Step::Fetch,
             )
-            .at_least(Confidence::Stated)
             .repaired("repair the node's disk")
         },
         Scenario {
@@ -42,7 +40,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 Cause::PullThrottled,
                 Step::Queue,
             )
-            .at_least(Confidence::Stated)
             .repaired("wait for the kubelet's turn")
         },
     ]

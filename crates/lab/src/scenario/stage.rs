@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 
-use super::host::{Access, Dns, Host, Listens, Tls, TokenService};
+use super::host::{self, Access, Dns, Host, Listens, Tls, TokenService, Told};
 use crate::blackhole::{Filtered, Silent};
 use crate::faults::{self, Proxy};
+use crate::gate::{Gate, Manner};
 use crate::tls::{Ca, Flaw, refusing};
 use crate::{dns, token};
 
@@ -21,6 +22,10 @@ const HTTPS: u16 = 443;
 const HTTP: u16 = 5000;
 /// Where their token services do.
 const TOKENS: u16 = 5001;
+/// Where their proxies do.
+const PROXY: u16 = 3128;
+/// Where a proxy that intercepts has the registry's place taken.
+const IMPOSTOR: u16 = 3129;
 /// How long an address may stay taken by who had it before.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,6 +55,7 @@ pub struct Standing {
     address: SocketAddr,
     behind: Behind,
     parts: Vec<Part>,
+    mirror: Option<Box<Self>>,
 }
 
 #[expect(
@@ -62,6 +68,7 @@ enum Part {
     Token(token::Server),
     Silent(Silent),
     Filtered(Filtered),
+    Gate(Gate),
 }
 
 impl Ground {
@@ -96,24 +103,41 @@ impl Ground {
         registry: SocketAddr,
         login: (&str, &str),
     ) -> io::Result<Standing> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let [a, b, c] = self.net;
-        let port = if host.by_address { HTTP } else { HTTPS };
+        let behind = Behind {
+            registry,
+            login: (login.0.to_owned(), login.1.to_owned()),
+        };
+        let named = host.name.clone();
+        let name = named.unwrap_or_else(|| format!("{scenario}.lab.test"));
+        let mirror = match &host.mirror {
+            Some(mirror) => {
+                let mut mirror = self.plot(format!("mirror.{name}"), mirror, behind.clone());
+                mirror.start(self).await?;
+                Some(Box::new(mirror))
+            }
+            None => None,
+        };
         let mut standing = Standing {
-            name: host
-                .name
-                .clone()
-                .unwrap_or_else(|| format!("{scenario}.lab.test")),
-            host: host.clone(),
-            address: (Ipv4Addr::new(a, b, c, number), port).into(),
-            behind: Behind {
-                registry,
-                login: (login.0.to_owned(), login.1.to_owned()),
-            },
-            parts: Vec::new(),
+            mirror,
+            ..self.plot(name, host, behind)
         };
         standing.start(self).await?;
         Ok(standing)
+    }
+
+    /// A place where a host may be put up.
+    fn plot(&self, name: String, host: &Host, behind: Behind) -> Standing {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let [a, b, c] = self.net;
+        let port = if host.by_address { HTTP } else { HTTPS };
+        Standing {
+            name,
+            host: host.clone(),
+            address: (Ipv4Addr::new(a, b, c, number), port).into(),
+            behind,
+            parts: Vec::new(),
+            mirror: None,
+        }
     }
 }
 
@@ -127,6 +151,20 @@ impl Standing {
         }
     }
 
+    /// The file that the node is to have for it: the registry as it is named there, and the text.
+    pub fn told(&self) -> Option<(String, Told)> {
+        let mirror = self.mirror.as_ref().map(|mirror| mirror.authority());
+        let filled = |text: &str| {
+            text.replace("{name}", &self.authority())
+                .replace("{mirror}", mirror.as_deref().unwrap_or_default())
+        };
+        let told = match self.host.told.as_ref()? {
+            Told::Hosts(text) => Told::Hosts(filled(text)),
+            Told::Registries(text) => Told::Registries(filled(text)),
+        };
+        Some((self.authority(), told))
+    }
+
     /// Takes away everything that is wrong with it; its name and address stay.
     pub async fn repair(&mut self, ground: &Ground) -> io::Result<()> {
         let healthy = self.host.healthy();
@@ -137,6 +175,11 @@ impl Standing {
     pub async fn turn_into(&mut self, ground: &Ground, host: &Host) -> io::Result<()> {
         self.host = host.clone();
         self.parts.clear();
+        if let (Some(standing), Some(mirror)) = (&mut self.mirror, &host.mirror) {
+            standing.host = mirror.as_ref().clone();
+            standing.parts.clear();
+            standing.start(ground).await?;
+        }
         self.start(ground).await
     }
 
@@ -154,6 +197,40 @@ impl Standing {
             }
             Listens::Serves => self.serve(ground).await?,
         }
+        match self.host.proxy {
+            Some(proxy) => self.gate(ground, proxy).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn gate(&mut self, ground: &Ground, proxy: host::Proxy) -> io::Result<()> {
+        let name = proxy_of(&self.name);
+        let answer = match proxy {
+            host::Proxy::NoName => dns::Answer::NxDomain,
+            _ => dns::Answer::Addresses(vec![self.address.ip()]),
+        };
+        ground.dns.set(&name, answer);
+        let mut to = self.address;
+        let manner = match proxy {
+            host::Proxy::Nobody | host::Proxy::NoName => return Ok(()),
+            host::Proxy::Runs(manner) => manner,
+            host::Proxy::Intercepts => {
+                to.set_port(IMPOSTOR);
+                let options = faults::Options {
+                    upstream: Some(self.behind.registry),
+                    upstream_login: Some(self.behind.login.clone()),
+                    tls: self.tls(ground, Tls::Stranger),
+                    listen: Some(to),
+                    ..faults::Options::default()
+                };
+                let impostor = bound(async || Proxy::start(options.clone()).await).await?;
+                self.parts.push(Part::Proxy(impostor));
+                Manner::LetsThrough
+            }
+        };
+        let listen = (self.address.ip(), PROXY).into();
+        let gate = bound(async || Gate::start(listen, manner, to).await).await?;
+        self.parts.push(Part::Gate(gate));
         Ok(())
     }
 
@@ -172,7 +249,7 @@ impl Standing {
     }
 
     async fn serve(&mut self, ground: &Ground) -> io::Result<()> {
-        let tls = (!self.host.by_address)
+        let tls = (!self.host.by_address || self.host.https)
             .then(|| self.tls(ground, self.host.tls))
             .flatten();
         let mut options = faults::Options {
@@ -238,6 +315,25 @@ impl Standing {
             Tls::Plain => return None,
         })
     }
+}
+
+fn proxy_of(name: &str) -> String {
+    format!("proxy.{name}")
+}
+
+/// The proxies that a node is to be told of for these scenarios: the registry, and the proxy's URL.
+pub fn proxies(scenarios: &[super::Scenario]) -> Vec<(String, String)> {
+    let behind = scenarios
+        .iter()
+        .filter(|scenario| scenario.host.proxy.is_some());
+    behind
+        .map(|scenario| {
+            let own = format!("{}.lab.test", scenario.name);
+            let name = scenario.host.name.clone().unwrap_or(own);
+            let proxy = format!("http://{}:{PROXY}", proxy_of(&name));
+            (name, proxy)
+        })
+        .collect()
 }
 
 /// Starts what listens on an address that may still be taken by who had it before.

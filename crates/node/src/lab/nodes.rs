@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use towline_lab::scenario::Ground;
+use towline_lab::scenario::{Ground, Place};
 use towline_registry::access::{Access, Rule, Users, Who};
 use towline_sys::{fs, mount};
 
-use super::{Account, LabError, OTHER_USER};
+use super::{Account, LabError, OTHER_USER, way};
 use crate::{Handle, Options, Service};
 
 /// Bytes of the small disk.
@@ -30,6 +30,16 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 4] = [Self::Common, Self::Small, Self::Slow, Self::Broken];
 
+    /// The node of a place. A scenario that is text has the common one.
+    pub(super) fn of(place: &Place) -> Self {
+        match place {
+            Place::Node | Place::Text { .. } => Self::Common,
+            Place::SmallNode => Self::Small,
+            Place::SlowNode => Self::Slow,
+            Place::BrokenNode => Self::Broken,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Common => "lab",
@@ -43,6 +53,11 @@ impl Kind {
 /// Where a node keeps what it pulled.
 fn store(folder: &Path, kind: Kind) -> PathBuf {
     folder.join(kind.name()).join("runtime")
+}
+
+/// Where a node's own files lie.
+pub(super) fn home(folder: &Path, kind: Kind) -> PathBuf {
+    folder.join(kind.name())
 }
 
 /// Starts a node below this folder.
@@ -61,6 +76,8 @@ pub(super) async fn start(
     ) = (any, any, any);
     kind.name().clone_into(&mut options.node_name);
     options.resolver = vec![ground.resolver()];
+    options.endpoints = way::prepare(&home(folder, kind))?;
+    options.proxies = way::proxies();
     options.extra_ca_pem = vec![ground.authority_pem().into_bytes()];
     options.registry_access = access(account)?;
     let timeouts = &mut options.registry_timeouts;

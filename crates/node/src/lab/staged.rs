@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use towline_explain::{Action, Diagnosis, Login, pod};
 use towline_lab::scenario::{Place, Published, Remedy, Scenario, Standing, Workload};
 
-use super::{Lab, LabError, Scene, nodes, objects, publish};
+use super::{Lab, LabError, Scene, nodes, objects, publish, way};
 use crate::Handle;
 
 /// The name of every scenario's workload.
@@ -62,6 +62,7 @@ impl<'a> Staged<'a> {
             host: host.authority(),
         };
         publish::publish(scenario, &scene, account).await?;
+        way::write(&lab.home(scenario), &host)?;
         let mut objects = objects::manifests(scenario, &scene, account);
         let workload = objects.pop().unwrap_or_default();
         let mut staged = Self {
@@ -312,13 +313,13 @@ impl<'a> Staged<'a> {
             Place::BrokenNode => nodes::make_writable(self.lab.folder.path())?,
             _ => {}
         }
-        self.host
-            .repair(&self.lab.ground)
-            .await
-            .map_err(|source| LabError::Io {
-                what: format!("repair the registry of {}", self.scenario.name),
-                source,
-            })
+        let ground = &self.lab.ground;
+        let repaired = self.host.repair(ground).await;
+        repaired.map_err(|source| LabError::Io {
+            what: format!("repair the registry of {}", self.scenario.name),
+            source,
+        })?;
+        way::write(&self.lab.home(self.scenario), &self.host)
     }
 
     async fn as_printed(&self, diagnosis: &Diagnosis) -> Result<Vec<String>, LabError> {
