@@ -35,6 +35,7 @@ fn scene(scenario: &Scenario, registry: SocketAddr) -> Scene {
         namespace: NAMESPACE.to_owned(),
         object: scenario.name.clone(),
         registry,
+        cache: String::new(),
         host: registry.to_string(),
     }
 }

@@ -3,7 +3,10 @@
 //! [`Lab`] starts nodes as scenarios need them and [`Lab::stage`] puts one scenario up, in a namespace and behind a host of its own, so
 //! that many stand side by side. The phases are calls of their own: whoever shows them prints in between.
 
+mod cache;
+mod containerd;
 mod error;
+mod kubectl;
 mod nodes;
 pub(crate) mod objects;
 pub(crate) mod publish;
@@ -15,9 +18,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use towline_lab::scenario::{Ground, Scenario};
+use towline_lab::scenario::{Ground, Place, Scenario, Told};
 
+pub use containerd::missing as missing_for_containerd;
 pub use error::LabError;
+pub use kubectl::kubectl;
 pub use publish::PublishError;
 pub use staged::Staged;
 
@@ -49,6 +54,8 @@ pub(crate) struct Scene {
     pub(crate) registry: SocketAddr,
     /// How images name the scenario's own host.
     pub(crate) host: String,
+    /// How they name the cache in front of it; empty where there is none.
+    pub(crate) cache: String,
 }
 
 impl Scene {
@@ -58,6 +65,7 @@ impl Scene {
         image
             .replace("{registry}", &self.registry.to_string())
             .replace("{host}", &self.host)
+            .replace(cache::NAME, &self.cache)
             .replace("{digest}", &nobody)
     }
 }
@@ -66,8 +74,31 @@ impl Scene {
 pub struct Lab {
     ground: Ground,
     account: Account,
-    nodes: [OnceCell<Handle>; Kind::ALL.len()],
+    nodes: [OnceCell<nodes::Node>; Kind::ALL.len()],
+    runtime: Runtime,
     folder: TempDir,
+}
+
+/// The container runtime of a lab's nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Runtime {
+    /// Our own.
+    #[default]
+    Towline,
+    /// The real containerd.
+    Containerd,
+}
+
+impl Runtime {
+    /// Whether a scenario can be played on it. Small, slow and broken disks are those of our own runtime; a proxy for one registry
+    /// alone and `registries.conf` are not for containerd.
+    pub fn plays(self, scenario: &Scenario) -> bool {
+        let host = &scenario.host;
+        self == Self::Towline
+            || (scenario.place == Place::Node
+                && host.proxy.is_none()
+                && !matches!(host.told, Some(Told::Registries(_))))
+    }
 }
 
 impl std::fmt::Debug for Lab {
@@ -80,12 +111,12 @@ impl std::fmt::Debug for Lab {
 
 impl Lab {
     /// Prepares a lab. Nodes start when the first scenario needs them.
-    pub async fn new() -> Result<Self, LabError> {
+    pub async fn new(runtime: Runtime) -> Result<Self, LabError> {
         let folder = TempDir::new().map_err(|source| LabError::Io {
             what: "make a folder for the lab".to_owned(),
             source,
         })?;
-        let ground = Ground::new(fastrand::u16(..)).await;
+        let ground = Ground::new(fastrand::u16(..), runtime == Runtime::Containerd).await;
         let ground = ground.map_err(|source| LabError::Io {
             what: "start the lab's name server".to_owned(),
             source,
@@ -97,6 +128,7 @@ impl Lab {
                 password: "correct-horse".to_owned(),
             },
             nodes: [const { OnceCell::const_new() }; Kind::ALL.len()],
+            runtime,
             folder,
         })
     }
@@ -109,9 +141,13 @@ impl Lab {
     /// The node on which a scenario happens; it is started if it does not run. A scenario that is text has the common one.
     pub async fn node(&self, scenario: &Scenario) -> Result<&Handle, LabError> {
         let kind = Kind::of(&scenario.place);
-        self.nodes[kind as usize]
-            .get_or_try_init(|| nodes::start(kind, self.folder.path(), &self.ground, &self.account))
-            .await
+        let node = self.nodes[kind as usize]
+            .get_or_try_init(|| {
+                let (folder, runtime) = (self.folder.path(), self.runtime);
+                nodes::start(kind, runtime, folder, &self.ground, &self.account)
+            })
+            .await?;
+        Ok(&node.handle)
     }
 
     /// Where the files of the scenario's node lie.
@@ -131,7 +167,7 @@ impl Lab {
             .nodes
             .into_iter()
             .filter_map(OnceCell::into_inner)
-            .map(|node| node.shutdown(deadline));
+            .map(|node| node.stop(deadline));
         let left = futures::future::join_all(running).await;
         nodes::clear(self.folder.path());
         left.into_iter().flatten().collect()

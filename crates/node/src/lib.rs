@@ -12,7 +12,7 @@ mod temp;
 
 pub use error::Error;
 pub use facts::Facts;
-pub use options::Options;
+pub use options::{Foreign, Options};
 pub use service::{Handle, Service};
 pub use temp::TempDir;
 

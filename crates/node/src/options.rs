@@ -44,8 +44,19 @@ pub struct Options {
     pub registry_burst: u32,
     /// The program, and its first arguments, that is a pod's shim.
     pub shim: Vec<OsString>,
+    /// The runtime of this node, where it is not our own.
+    pub foreign: Option<Foreign>,
     /// Add nothing to what Kubernetes itself writes.
     pub kubernetes_exact: bool,
+}
+
+/// A container runtime that somebody else starts and stops.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// Its CRI socket.
+    pub socket: PathBuf,
+    /// The cgroup below which its pods belong.
+    pub cgroup: String,
 }
 
 impl Options {
@@ -71,6 +82,7 @@ impl Options {
             registry_pull_qps: 5.0,
             registry_burst: 10,
             shim: vec![program.into_os_string(), OsString::from("shim")],
+            foreign: None,
             kubernetes_exact: false,
         }
     }

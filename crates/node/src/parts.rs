@@ -18,7 +18,7 @@ pub(crate) struct Apiserver {
 /// Every running part.
 pub(crate) struct Parts {
     pub(crate) registry: towline_registry::Handle,
-    pub(crate) runtime: towline_runtime::Handle,
+    pub(crate) runtime: Option<towline_runtime::Handle>,
     pub(crate) apiserver: Apiserver,
     pub(crate) scheduler: towline_scheduler::Handle,
     pub(crate) controllers: towline_controllers::Handle,
@@ -28,8 +28,14 @@ pub(crate) struct Parts {
 impl Parts {
     /// Waits until a part ends of its own accord.
     pub(crate) async fn ended(&self) -> String {
+        let runtime = async {
+            match &self.runtime {
+                Some(runtime) => runtime.stopped().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            why = self.runtime.stopped() => format!("runtime: {why}"),
+            why = runtime => format!("runtime: {why}"),
             why = self.kubelet.stopped() => format!("kubelet: {why}"),
             why = self.scheduler.ended() => format!("scheduler: {why}"),
             why = self.controllers.ended() => format!("controllers: {why}"),
@@ -68,14 +74,21 @@ impl Parts {
                 .into_iter()
                 .map(|task| format!("kubelet: {task}")),
         );
-        match self.runtime.stop_all(left(2)).await {
-            Ok(outcome) => unfinished.extend(
+        let stopped = match self.runtime {
+            Some(runtime) => Some(runtime.stop_all(left(2)).await),
+            None => None,
+        };
+        match stopped {
+            None => {}
+            Some(Ok(outcome)) => unfinished.extend(
                 outcome
                     .unfinished
                     .into_iter()
                     .map(|task| format!("runtime: {task}")),
             ),
-            Err(error) => unfinished.push(format!("runtime: {}", towline_sys::task::chain(&error))),
+            Some(Err(error)) => {
+                unfinished.push(format!("runtime: {}", towline_sys::task::chain(&error)));
+            }
         }
         if !pods_ended && let Err(error) = self.kubelet.unmount_volumes().await {
             unfinished.push(format!("kubelet: {}", towline_sys::task::chain(&error)));
@@ -164,7 +177,7 @@ pub(crate) fn controllers(
 pub(crate) async fn kubelet(
     options: &Options,
     apiserver: &Apiserver,
-    runtime: &towline_runtime::Handle,
+    endpoint: String,
     kube: Config,
 ) -> Result<towline_kubelet::Handle, Error> {
     let name = &options.node_name;
@@ -176,7 +189,7 @@ pub(crate) async fn kubelet(
     let certified = certified.map_err(|error| Error::component("kubelet")(error.into()))?;
     let mut kubelet = towline_kubelet::Options::new(
         towline_kubelet::Kube::Config(Box::new(kube)),
-        towline_kubelet::Runtime::Endpoint(runtime.endpoint()),
+        towline_kubelet::Runtime::Endpoint(endpoint),
         name.clone(),
         options.data_dir.join("kubelet"),
     );
@@ -192,7 +205,10 @@ pub(crate) async fn kubelet(
     kubelet.api_address = apiserver
         .for_pods
         .map(|address| (address.ip().to_string(), address.port()));
-    kubelet.cgroup_root = format!("/{}", options.bridge());
+    kubelet.cgroup_root = match &options.foreign {
+        Some(foreign) => foreign.cgroup.clone(),
+        None => format!("/{}", options.bridge()),
+    };
     kubelet.max_parallel_image_pulls = options.max_parallel_image_pulls;
     kubelet.registry_pull_qps = options.registry_pull_qps;
     kubelet.registry_burst = options.registry_burst;

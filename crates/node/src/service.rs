@@ -42,8 +42,12 @@ impl Service {
     pub async fn start(options: Options) -> Result<Handle, Error> {
         prepare(&options.data_dir)?;
         let registry = parts::registry(&options).await?;
-        let runtime = parts::runtime(&options).await?;
-        let apiserver = parts::apiserver(&options, runtime.gateway()).await?;
+        let runtime = match &options.foreign {
+            Some(_) => None,
+            None => Some(parts::runtime(&options).await?),
+        };
+        let gateway = runtime.as_ref().and_then(towline_runtime::Handle::gateway);
+        let apiserver = parts::apiserver(&options, gateway).await?;
         let admin = config(&apiserver, &Identity::Admin).await?;
         let kubeconfig = write_kubeconfigs(&options, &apiserver)?;
         let client = Client::try_from(admin)
@@ -54,10 +58,15 @@ impl Service {
             apiserver.handle.ca_pem(),
         )?;
         let node = Identity::Node(options.node_name.clone());
+        let socket = match (&options.foreign, &runtime) {
+            (Some(foreign), _) => foreign.socket.clone(),
+            (None, Some(runtime)) => runtime.socket().to_owned(),
+            (None, None) => PathBuf::new(),
+        };
         let kubelet = parts::kubelet(
             &options,
             &apiserver,
-            &runtime,
+            format!("unix://{}", socket.display()),
             config(&apiserver, &node).await?,
         )
         .await?;
@@ -70,7 +79,7 @@ impl Service {
         let mut facts = Facts::new(
             options.node_name.clone(),
             addresses,
-            runtime.socket().to_owned(),
+            socket,
             options.resolver.clone(),
         )
         .with_mirrors(&options.endpoints);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use towline_cause::{Cause, Confidence, Step};
 
 use super::{Host, Published, PullSecret, Scenario, TokenService};
-use crate::faults::{Fault, Match, Rule};
+use crate::faults::{Fault, Rule};
 use crate::token::Behaviour;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -21,6 +21,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 /// Registries that say of a repository that it does not exist, and so do not leave open whether a refused one does.
 fn told_apart() -> Vec<Scenario> {
     let own = |name: &str, fault: Fault| Rule::on(&format!("/v2/team/{name}/*"), fault);
+    let without_login = |name: &str, fault: Fault| {
+        let mut rule = own(name, fault);
+        rule.when.authorized = Some(false);
+        rule
+    };
     let wants_login = Fault::Answer {
         status: 401,
         headers: BTreeMap::from([(
@@ -43,13 +48,10 @@ fn told_apart() -> Vec<Scenario> {
         )
         .published(Published::Private)
         .deployment()
-        .host(Host::rules([Rule {
-            when: Match {
-                authorized: Some(false),
-                ..own("no-login-told-apart", Fault::Pass).when
-            },
-            then: wants_login,
-        }])),
+        .host(Host::rules([without_login(
+            "no-login-told-apart",
+            wants_login.clone(),
+        )])),
         Scenario::new(
             "may-not-pull-told-apart",
             "The login may not pull this repository, and the registry says of repositories that do not exist that they do not.",
@@ -59,6 +61,7 @@ fn told_apart() -> Vec<Scenario> {
         .published(Published::Private)
         .secret(PullSecret::OtherUser)
         .host(Host::rules([
+            without_login("may-not-pull-told-apart", wants_login),
             own("may-not-pull-told-apart", denied).user("other-team"),
         ]))
         .repaired("grant the user pull on the repository"),

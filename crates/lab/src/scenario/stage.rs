@@ -22,6 +22,8 @@ const HTTPS: u16 = 443;
 const HTTP: u16 = 5000;
 /// Where their token services do.
 const TOKENS: u16 = 5001;
+/// The last byte of the name server's address, which no host gets.
+const RESOLVER: u8 = 255;
 /// Where their proxies do.
 const PROXY: u16 = 3128;
 /// Where a proxy that intercepts has the registry's place taken.
@@ -72,11 +74,17 @@ enum Part {
 }
 
 impl Ground {
-    /// Starts the name server and makes the authorities. `salt` keeps the addresses of two labs on one machine apart.
-    pub async fn new(salt: u16) -> io::Result<Self> {
+    /// Starts the name server and makes the authorities. `salt` keeps the addresses of two labs on one machine apart. A program that
+    /// asks where `resolv.conf` says needs the name server on the usual port.
+    pub async fn new(salt: u16, usual_port: bool) -> io::Result<Self> {
         let [high, low] = salt.to_be_bytes();
+        let own = Ipv4Addr::new(127, 64 | (high & 0x3f), low, RESOLVER);
+        let options = dns::Options {
+            listen: usual_port.then(|| (own, 53).into()),
+            ..dns::Options::default()
+        };
         Ok(Self {
-            dns: dns::Server::start(dns::Options::default()).await?,
+            dns: dns::Server::start(options).await?,
             ca: Ca::new("Lab Authority"),
             stranger: Ca::new("Some Corporate Authority"),
             // Not 127.0.0.x, where people's own programs listen.
@@ -88,6 +96,12 @@ impl Ground {
     /// The name server.
     pub fn resolver(&self) -> SocketAddr {
         self.dns.local_addr()
+    }
+
+    /// The name server's address, where it listens on the usual port.
+    pub fn system_resolver(&self) -> Ipv4Addr {
+        let [a, b, c] = self.net;
+        Ipv4Addr::new(a, b, c, RESOLVER)
     }
 
     /// The authority that the node is to trust, PEM.

@@ -13,7 +13,64 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let mut all = files();
     all.extend(mirrors());
     all.extend(proxies());
+    all.extend(caches());
     all
+}
+
+/// A pull-through cache stands in front of a registry that says no, and passes on why.
+fn caches() -> Vec<Scenario> {
+    let cached = |name: &str, story: &str, cause: Cause, step: Step, upstream: Host| {
+        Scenario::new(name, story, cause, step)
+            .image(&format!("{{cache}}/team/{name}:v1"))
+            .host(Host {
+                by_address: true,
+                ..upstream
+            })
+            .repaired("repair the upstream registry")
+    };
+    let says = |fault: Fault| Host::rules([Rule::on("*/manifests/*", fault)]);
+    vec![
+        cached(
+            "cache-rate-limited",
+            "The upstream of a pull-through cache limits how often the cache may pull.",
+            Cause::RateLimited,
+            Step::Resolve,
+            says(Fault::RateLimit {
+                retry_after: Some("1".to_owned()),
+            }),
+        ),
+        cached(
+            "cache-upstream-fails",
+            "The upstream of a pull-through cache answers 500.",
+            Cause::ProxyCacheFailed,
+            Step::Resolve,
+            says(Fault::Error {
+                status: 500,
+                code: "UNKNOWN".to_owned(),
+                message: "unknown error".to_owned(),
+            }),
+        ),
+        cached(
+            "cache-upstream-blocked",
+            "The upstream of a pull-through cache blocks the image for its vulnerabilities.",
+            Cause::ProxyCacheFailed,
+            Step::Resolve,
+            says(Fault::Error {
+                status: 412,
+                code: "PROJECTPOLICYVIOLATION".to_owned(),
+                message:
+                    "current image with 4 vulnerabilities cannot be pulled due to configured policy"
+                        .to_owned(),
+            }),
+        ),
+        cached(
+            "cache-upstream-down",
+            "The upstream of a pull-through cache does not run.",
+            Cause::ProxyCacheFailed,
+            Step::Resolve,
+            Host::listens(Listens::Nobody),
+        ),
+    ]
 }
 
 fn files() -> Vec<Scenario> {

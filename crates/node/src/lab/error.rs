@@ -56,6 +56,14 @@ pub enum LabError {
     /// A fix cannot be applied.
     #[error("apply the fix")]
     Apply(#[from] towline_explain::ApplyError),
+    /// A command that was printed does not do.
+    #[error("{command}: {why}")]
+    Typed {
+        /// The command, as it was typed.
+        command: String,
+        /// What came of it.
+        why: String,
+    },
     /// The answer holds nothing that can be applied.
     #[error("the answer prints no fix that can be applied")]
     NoFix,

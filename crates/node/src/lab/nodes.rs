@@ -8,8 +8,9 @@ use towline_lab::scenario::{Ground, Place};
 use towline_registry::access::{Access, Rule, Users, Who};
 use towline_sys::{fs, mount};
 
-use super::{Account, LabError, OTHER_USER, way};
-use crate::{Handle, Options, Service};
+use super::containerd::{self, Containerd};
+use super::{Account, LabError, OTHER_USER, Runtime, publish, way};
+use crate::{Foreign, Handle, Options, Service};
 
 /// Bytes of the small disk.
 const SMALL: u64 = 12 << 20;
@@ -55,6 +56,23 @@ fn store(folder: &Path, kind: Kind) -> PathBuf {
     folder.join(kind.name()).join("runtime")
 }
 
+/// A node that runs, and its runtime where that is another program.
+pub(super) struct Node {
+    pub(super) handle: Handle,
+    containerd: Option<Containerd>,
+}
+
+impl Node {
+    /// Stops it; gives what did not end in time.
+    pub(super) async fn stop(self, deadline: Duration) -> Vec<String> {
+        let left = self.handle.shutdown(deadline).await;
+        if let Some(containerd) = self.containerd {
+            containerd.stop().await;
+        }
+        left
+    }
+}
+
 /// Where a node's own files lie.
 pub(super) fn home(folder: &Path, kind: Kind) -> PathBuf {
     folder.join(kind.name())
@@ -63,10 +81,11 @@ pub(super) fn home(folder: &Path, kind: Kind) -> PathBuf {
 /// Starts a node below this folder.
 pub(super) async fn start(
     kind: Kind,
+    runtime: Runtime,
     folder: &Path,
     ground: &Ground,
     account: &Account,
-) -> Result<Handle, LabError> {
+) -> Result<Node, LabError> {
     let mut options = Options::new(&folder.join(kind.name()));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     (
@@ -97,7 +116,29 @@ pub(super) async fn start(
         fs::create_dir_all(&store)?;
         mount::tmpfs(&store, SMALL)?;
     }
-    let node = Service::start(options).await?;
+    let containerd = match runtime {
+        Runtime::Towline => None,
+        Runtime::Containerd => {
+            options.registry_listen = containerd::free_port()?;
+            let home = home(folder, kind);
+            let told = containerd::Told {
+                home: &home.join("containerd"),
+                registry: options.registry_listen,
+                resolver: ground.system_resolver(),
+                authority: &ground.authority_pem(),
+                trees: &home.join("certs.d"),
+            };
+            Some(Containerd::start(told).await?)
+        }
+    };
+    options.foreign = containerd.as_ref().map(|containerd| Foreign {
+        socket: containerd.socket(),
+        cgroup: containerd.cgroup(),
+    });
+    let handle = Service::start(options).await?;
+    if containerd.is_some() {
+        publish::pause(handle.facts().registry, account).await?;
+    }
     if kind == Kind::Broken {
         // What is open stays writable, so that the node goes on: nothing new can be written where downloads lie.
         for spool in spools(folder) {
@@ -109,7 +150,7 @@ pub(super) async fn start(
             mount::bind(&spool, &spool, how)?;
         }
     }
-    Ok(node)
+    Ok(Node { handle, containerd })
 }
 
 /// Where the broken node keeps downloads and layers that are not complete.

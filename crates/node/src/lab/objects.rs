@@ -139,6 +139,7 @@ mod tests {
                 object: "app".into(),
                 registry: "127.0.0.1:5000".parse().unwrap(),
                 host: "x.lab.test".into(),
+                cache: "127.0.0.1:5001".into(),
             };
             let workload = manifests(&scenario, &scene, &account).pop().unwrap();
             assert!(!workload.to_string().contains("{host}"), "{workload}");

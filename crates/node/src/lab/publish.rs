@@ -66,6 +66,19 @@ async fn push(
     })
 }
 
+/// Pushes the image of a foreign runtime's sandboxes.
+pub(super) async fn pause(registry: SocketAddr, account: &Account) -> Result<(), PublishError> {
+    let (repository, tag) = super::containerd::PAUSE;
+    let login = Some((account.username.as_str(), account.password.as_str()));
+    let image = image::guest().cmd(["sleep", "infinity"]).build();
+    let pushed = image.push(registry, repository, tag, login).await;
+    pushed.map_err(|source| PublishError {
+        scenario: "the sandboxes".to_owned(),
+        registry,
+        source,
+    })
+}
+
 /// An image that runs. Its last layer is like no other scenario's, so that none is on the node already.
 fn good(scenario: &Scenario) -> Builder {
     image::guest()

@@ -8,9 +8,11 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use towline_explain::{Action, Diagnosis, Login, pod};
+use towline_explain::{Action, Diagnosis, Fix, Login, pod};
 use towline_lab::scenario::{Place, Published, Remedy, Scenario, Standing, Workload};
 
+use super::cache::{self, Cache};
+use super::kubectl::{self, Words, kubectl};
 use super::{Lab, LabError, Scene, nodes, objects, publish, way};
 use crate::Handle;
 
@@ -26,6 +28,7 @@ pub struct Staged<'a> {
     scenario: &'a Scenario,
     scene: Scene,
     host: Standing,
+    cache: Option<Cache>,
     workload: Value,
 }
 
@@ -55,7 +58,16 @@ impl<'a> Staged<'a> {
                 what: format!("put up the registry of {}", scenario.name),
                 source,
             })?;
+        let cached = scenario.image.starts_with(cache::NAME);
+        let cache = if cached {
+            let folder = lab.home(scenario).join("caches").join(&scenario.name);
+            Some(Cache::start(&folder, &host.authority()).await?)
+        } else {
+            None
+        };
+        let place = cache.as_ref().map(|cache| cache.address().to_string());
         let scene = Scene {
+            cache: place.unwrap_or_default(),
             namespace: scenario.name.clone(),
             object: OBJECT.to_owned(),
             registry,
@@ -71,6 +83,7 @@ impl<'a> Staged<'a> {
             scenario,
             scene,
             host,
+            cache,
             workload,
         };
         staged.namespace().await?;
@@ -279,7 +292,15 @@ impl<'a> Staged<'a> {
                 name: pod.name_any(),
             };
             // A pod that is replaced by the fix may be gone, and needs no attempt.
-            if action.apply(&self.kube(), None).await.is_ok() {
+            let asked = if kubectl().is_some() {
+                let config = self.node.kubeconfig();
+                kubectl::typed(&action.command(), &self.words(), config)
+                    .await
+                    .is_ok()
+            } else {
+                action.apply(&self.kube(), None).await.is_ok()
+            };
+            if asked {
                 done.push(format!("$ {}", action.command()));
             }
         }
@@ -288,8 +309,11 @@ impl<'a> Staged<'a> {
 
     /// Deletes its pods, so that the end of all is not long. The namespace stays: emptying one costs the controllers a walk over all
     /// that the API knows, while other scenarios wait for theirs. That a pod goes on until the end is no error.
-    pub async fn clear(self) {
+    pub async fn clear(mut self) {
         let background = DeleteParams::background();
+        if let Some(cache) = self.cache.take() {
+            cache.stop().await;
+        }
         if self.scenario.workload == Workload::Deployment {
             let deployments: Api<Deployment> = self.api();
             if let Err(error) = deployments.delete(&self.scene.object, &background).await {
@@ -324,6 +348,40 @@ impl<'a> Staged<'a> {
 
     async fn as_printed(&self, diagnosis: &Diagnosis) -> Result<Vec<String>, LabError> {
         let fix = diagnosis.fixes.first().ok_or(LabError::NoFix)?;
+        let words = self.words();
+        let mut done: Vec<String> = fix.commands.iter().map(|one| words.shown(one)).collect();
+        if kubectl().is_some() {
+            if fix.commands.is_empty() {
+                return Err(LabError::NoFix);
+            }
+            for command in &fix.commands {
+                kubectl::typed(command, &words, self.node.kubeconfig()).await?;
+            }
+        } else {
+            self.through_api(diagnosis, fix).await?;
+        }
+        let remade = fix.actions.iter().any(
+            |action| matches!(action, Action::ReferenceSecret { kind, .. } if kind == "serviceaccount"),
+        );
+        if remade && self.scenario.workload == Workload::Pod {
+            self.remake().await?;
+            let (namespace, name) = self.place();
+            done.push(format!("$ kubectl -n {namespace} delete pod {name}"));
+            done.push(format!("$ kubectl -n {namespace} apply -f {name}.yaml"));
+        }
+        Ok(done)
+    }
+
+    /// What the person knows and no answer can.
+    fn words(&self) -> Words<'_> {
+        Words {
+            account: self.lab.account(),
+            image: self.scene.image(self.scenario.right_image()),
+        }
+    }
+
+    /// The same requests as those of the printed commands.
+    async fn through_api(&self, diagnosis: &Diagnosis, fix: &Fix) -> Result<(), LabError> {
         let account = self.lab.account();
         let login = Login {
             username: account.username.clone(),
@@ -334,21 +392,10 @@ impl<'a> Staged<'a> {
         } else {
             fix.actions.clone()
         };
-        let mut done = Vec::new();
-        let mut remade = false;
         for action in &actions {
             action.apply(&self.kube(), Some(&login)).await?;
-            done.push(typed(&action.command(), account));
-            remade |=
-                matches!(action, Action::ReferenceSecret { kind, .. } if kind == "serviceaccount");
         }
-        if remade && self.scenario.workload == Workload::Pod {
-            self.remake().await?;
-            let (namespace, name) = self.place();
-            done.push(format!("$ kubectl -n {namespace} delete pod {name}"));
-            done.push(format!("$ kubectl -n {namespace} apply -f {name}.yaml"));
-        }
-        Ok(done)
+        Ok(())
     }
 
     /// The printed command in which the person fills in the image that was meant.
@@ -391,13 +438,6 @@ impl<'a> Staged<'a> {
         .await?;
         self.create(&self.workload).await
     }
-}
-
-/// A command as a person types it: the words that are theirs filled in, the password not shown.
-fn typed(command: &str, account: &super::Account) -> String {
-    let user = format!("={}", account.username);
-    let command = command.replace("=USER", &user).replace("=PASSWORD", "=***");
-    format!("$ {command}")
 }
 
 fn waiting_reason(pod: &Pod) -> Option<&str> {

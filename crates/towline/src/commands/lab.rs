@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use towline_cause::Confidence;
 use towline_lab::scenario::{self, Scenario};
-use towline_node::lab::Lab;
+use towline_node::lab::{self, Lab, Runtime};
 
 use crate::commands::up;
 use crate::exit::{BROKEN, OK, Usage};
@@ -50,12 +51,32 @@ struct RunArgs {
     /// Every scenario, many at once, as a table
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    /// The container runtime of the nodes. With containerd, which must be on PATH, the scenarios that need our own are left out
+    #[arg(long, value_enum, default_value_t, value_name = "RUNTIME")]
+    runtime: RuntimeName,
     /// Leave the scenarios unmended and the node up at the end, until Ctrl-C
     #[arg(long)]
     keep: bool,
     /// How to print the outcome
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+}
+
+/// A container runtime by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum RuntimeName {
+    #[default]
+    Towline,
+    Containerd,
+}
+
+impl From<RuntimeName> for Runtime {
+    fn from(name: RuntimeName) -> Self {
+        match name {
+            RuntimeName::Towline => Self::Towline,
+            RuntimeName::Containerd => Self::Containerd,
+        }
+    }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -70,8 +91,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
     up::need_root("lab run")?;
-    let chosen = chosen(&args)?;
-    let lab = Lab::new().await.context("prepare the lab")?;
+    let runtime = Runtime::from(args.runtime);
+    let chosen = chosen(&args, runtime)?;
+    if runtime == Runtime::Containerd {
+        let missing = lab::missing_for_containerd();
+        anyhow::ensure!(
+            missing.is_empty(),
+            "a node on containerd needs {}",
+            missing.join(", ")
+        );
+    }
+    let lab = Lab::new(runtime).await.context("prepare the lab")?;
     let started = Instant::now();
     let ended = tokio::select! {
         ended = all(&lab, &chosen, &args) => ended,
@@ -85,25 +115,46 @@ async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
         output::note(format!("did not stop in time: {left}"));
     }
     let trials = ended?;
-    show::outcome(&trials, args.output, started.elapsed())?;
+    show::outcome(&trials, runtime, args.output, started.elapsed())?;
     let well = trials.iter().all(|trial| trial.well(args.keep)) && left.is_empty();
     Ok(ExitCode::from(if well { OK } else { BROKEN }))
 }
 
-fn chosen(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
+fn chosen(args: &RunArgs, runtime: Runtime) -> anyhow::Result<Vec<Scenario>> {
     let all = scenario::all();
     if args.all {
-        return Ok(all);
+        let plays = |scenario: &Scenario| runtime.plays(scenario);
+        let mut chosen: Vec<Scenario> = all.into_iter().filter(plays).collect();
+        for scenario in &mut chosen {
+            expect(scenario, runtime);
+        }
+        return Ok(chosen);
     }
     let find = |name: &String| {
         let found = all.iter().find(|scenario| scenario.name == *name);
+        if found.is_some_and(|scenario| !runtime.plays(scenario)) {
+            return Err(anyhow::Error::new(Usage(format!(
+                "the scenario {name:?} needs our own runtime"
+            ))));
+        }
         found.cloned().ok_or_else(|| {
             anyhow::Error::new(Usage(format!(
                 "there is no scenario {name:?}; `towline lab list` lists them"
             )))
         })
     };
-    args.names.iter().map(find).collect()
+    let mut chosen = args.names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    for scenario in &mut chosen {
+        expect(scenario, runtime);
+    }
+    Ok(chosen)
+}
+
+/// Another runtime's words are read, and less sure than what our own names.
+fn expect(scenario: &mut Scenario, runtime: Runtime) {
+    if runtime != Runtime::Towline {
+        scenario.confidence = scenario.confidence.min(Confidence::Likely);
+    }
 }
 
 /// Runs the scenarios, side by side; a single one is told while it happens.

@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use towline_sys::testing::need_program;
+
+use crate::support::containerd::need_containerd;
 use crate::support::program::{text, towline};
 
-/// Causes that are shown, at least; all but some fifteen of them on a real node.
-const CAUSES: usize = 65;
+/// Causes that are shown, at least; all but some ten of them on a real node.
+const CAUSES: usize = 70;
+/// Causes that are proven, at least.
+const PROVEN: usize = 52;
 
 #[test]
 fn every_scenario_is_answered_right_and_mended() {
@@ -21,6 +26,10 @@ fn every_scenario_is_answered_right_and_mended() {
     let run: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
     assert_eq!(run["kind"], "LabRun");
+    assert_eq!(
+        run["appliedWith"] == "kubectl",
+        need_program("kubectl").is_some()
+    );
     let trials = run["trials"].as_array().unwrap();
     let failed: Vec<&Value> = trials
         .iter()
@@ -35,6 +44,56 @@ fn every_scenario_is_answered_right_and_mended() {
         .filter_map(|trial| trial["cause"].as_str())
         .collect();
     assert!(causes.len() >= CAUSES, "{} causes", causes.len());
+    let proven: BTreeSet<&str> = trials
+        .iter()
+        .filter(|trial| trial["confidence"] == "proven")
+        .filter_map(|trial| trial["cause"].as_str())
+        .collect();
+    assert!(proven.len() >= PROVEN, "{} are proven", proven.len());
+}
+
+/// A few of each group, where the words are another runtime's; `TOWLINE_LONG` has all of them played.
+#[test]
+fn scenarios_are_answered_right_on_containerd() {
+    if !need_containerd() {
+        return;
+    }
+    let few = [
+        "tag-typo",
+        "no-login",
+        "wrong-password",
+        "dns-no-name",
+        "connection-refused",
+        "unknown-authority",
+        "rate-limited",
+        "blob-gone",
+        "layer-changed",
+        "other-platform",
+        "mirror-fails",
+    ];
+    let chosen: &[&str] = if std::env::var_os("TOWLINE_LONG").is_some() {
+        &["--all"]
+    } else {
+        &few
+    };
+    let output = towline()
+        .args(["lab", "run", "--runtime", "containerd", "-o", "json"])
+        .args(chosen)
+        .output()
+        .unwrap();
+    let run: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    assert_eq!(run["runtime"], "containerd");
+    let trials = run["trials"].as_array().unwrap();
+    assert!(trials.len() >= few.len(), "{run:#}");
+    let failed: Vec<&Value> = trials
+        .iter()
+        .filter(|trial| {
+            trial["right"] != true || trial["fixed"] == false || trial["error"] != Value::Null
+        })
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 #[test]

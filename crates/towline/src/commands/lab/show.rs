@@ -1,13 +1,15 @@
 //! Scenarios in words: the list, one while it happens, the table of many.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
+use towline_cause::Confidence;
 use towline_explain::Diagnosis;
 use towline_lab::scenario::Scenario;
-use towline_node::lab::Staged;
+use towline_node::lab::{Runtime, Staged, kubectl};
 
 use super::trial::Trial;
 use crate::commands::why;
@@ -31,6 +33,10 @@ struct List<'a> {
 struct Outcome<'a> {
     api_version: &'static str,
     kind: &'static str,
+    /// What ran the pods.
+    runtime: &'static str,
+    /// What the printed fixes were applied with: `kubectl`, or the same requests where there is none.
+    applied_with: &'static str,
     seconds: f64,
     trials: &'a [Trial],
 }
@@ -152,12 +158,27 @@ pub(super) fn progress(trial: &Trial, number: usize, of: usize) -> String {
 }
 
 /// What came of all.
-pub(super) fn outcome(trials: &[Trial], format: Format, took: Duration) -> anyhow::Result<()> {
+pub(super) fn outcome(
+    trials: &[Trial],
+    runtime: Runtime,
+    format: Format,
+    took: Duration,
+) -> anyhow::Result<()> {
+    let applied_with = if kubectl().is_some() {
+        "kubectl"
+    } else {
+        "api"
+    };
     let seconds = (took.as_secs_f64() * 10.0).round() / 10.0;
     if format != Format::Text {
         let outcome = Outcome {
             api_version: API_VERSION,
             kind: "LabRun",
+            runtime: match runtime {
+                Runtime::Towline => "towline",
+                Runtime::Containerd => "containerd",
+            },
+            applied_with,
             seconds,
             trials,
         };
@@ -185,13 +206,17 @@ pub(super) fn outcome(trials: &[Trial], format: Format, took: Duration) -> anyho
         }
     }
     let right = trials.iter().filter(|trial| trial.right).count();
-    let mut causes: Vec<_> = trials.iter().filter_map(|trial| trial.expected).collect();
-    causes.sort();
-    causes.dedup();
-    output::line(format!(
-        "\n{right} of {} scenarios ({} causes) answered right, in {seconds:.0} s.",
-        trials.len(),
+    let causes = |of: &dyn Fn(&Trial) -> bool| {
+        let found = trials.iter().filter(|trial| of(trial));
+        let causes: BTreeSet<_> = found.filter_map(|trial| trial.expected).collect();
         causes.len()
+    };
+    let proven = |trial: &Trial| trial.right && trial.confidence == Some(Confidence::Proven);
+    output::line(format!(
+        "\n{right} of {} scenarios answered right, {} causes ({} of them proven), in {seconds:.0} s.",
+        trials.len(),
+        causes(&|_| true),
+        causes(&proven),
     ))?;
     Ok(())
 }
