@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) request: bool,
     pub(crate) status: Option<u16>,
     pub(crate) server_message: Option<String>,
+    /// The first link of what the server said: whatever it says there of disks and connections is of its own.
+    pub(crate) server_at: Option<usize>,
     /// It was asked whether there is a registry.
     pub(crate) ping: bool,
     /// A host was reached for that only keeps content.
@@ -183,6 +185,14 @@ impl Context {
             let status = status.or_else(|| inline_status(&link.plain));
             if let Some(status) = status {
                 self.status = Some(status);
+                let of_registry = |plain: &str| {
+                    plain.contains("unexpected status")
+                        || plain.contains("unexpected http status")
+                        || plain.contains("failed with status code")
+                };
+                if of_registry(chain.before(at)) || of_registry(&link.plain) {
+                    self.server_at = Some(at + 1);
+                }
                 let after: Vec<&str> = chain.links()[at + 1..]
                     .iter()
                     .map(|link| link.text.as_str())
@@ -238,6 +248,10 @@ impl Context {
         if self.storage_host || is_storage(host_of(self.authority())) {
             return true;
         }
+        if self.fetch && self.url.as_ref().is_some_and(|url| !url.mirror) && self.leaves_registry()
+        {
+            return true;
+        }
         let api = |url: &Url| url.path.starts_with("/v2/");
         (self.fetch
             || self
@@ -245,6 +259,19 @@ impl Context {
                 .as_ref()
                 .is_some_and(|url| url.path.contains("/blobs/")))
             && self.url.as_ref().is_some_and(|url| !api(url))
+    }
+
+    /// The last request went to another host than that which the image names.
+    fn leaves_registry(&self) -> bool {
+        let image = self.image.as_deref().unwrap_or_default();
+        let Some((registry, _)) = image.split_once('/') else {
+            return false;
+        };
+        let names_host = registry.contains(['.', ':']) || registry == "localhost";
+        names_host
+            && registry != "docker.io"
+            && !self.authority().is_empty()
+            && self.authority() != registry
     }
 
     /// The image names a digest.

@@ -131,9 +131,16 @@ fn asked(chain: &Chain, context: &Context) -> Option<Verdict> {
         containers::link,
         docker::link,
     ];
-    let found = (0..chain.len())
-        .rev()
-        .find_map(|at| speakers.into_iter().find_map(|ask| ask(chain, at, context)));
+    // What a server says of disks and connections is of its own: only those who know servers are asked about it.
+    let about_servers = [said::link, registry::link, containerd::link, docker::link];
+    let found = (0..chain.len()).rev().find_map(|at| {
+        if context.server_at.is_some_and(|server| at >= server) {
+            return about_servers
+                .into_iter()
+                .find_map(|ask| ask(chain, at, context));
+        }
+        speakers.into_iter().find_map(|ask| ask(chain, at, context))
+    });
     found.or_else(|| registry::status(context))
 }
 

@@ -104,6 +104,7 @@ pub(crate) fn no_manifest(chain: &Chain, context: &Context) -> Verdict {
             Cause::RepositoryNotFound,
             Cause::ImageMoved,
             Cause::ProxyCacheFailed,
+            Cause::NotARegistry,
         ],
     )
     .at(Step::Resolve)
@@ -227,6 +228,10 @@ pub(crate) fn status(context: &Context) -> Option<Verdict> {
         402 => stated(Cause::QuotaExceeded),
         407 => stated(Cause::ProxyAuthRequired),
         412 => stated(Cause::RegistryPolicyBlocked),
+        // An answer without a word may be a cache's whose upstream fails.
+        500..=599 if context.server_message.is_none() => {
+            likely(Cause::RegistryError, &[Cause::ProxyCacheFailed])
+        }
         500..=599 => stated(Cause::RegistryError),
         401 if context.anonymous => {
             let others = [

@@ -7,13 +7,13 @@ use crate::context::Context;
 use crate::verdict::{Verdict, likely, stated};
 
 /// One link.
-pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdict> {
+pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
     limits(chain, at)
         .or_else(|| caches(plain))
         .or_else(|| logins(plain))
         .or_else(|| permissions(plain))
-        .or_else(|| policies(plain))
+        .or_else(|| policies(plain, context))
         .or_else(|| moved(plain))
 }
 
@@ -123,7 +123,7 @@ fn permissions(plain: &str) -> Option<Verdict> {
 }
 
 /// Rules of whoever runs the registry.
-fn policies(plain: &str) -> Option<Verdict> {
+fn policies(plain: &str, context: &Context) -> Option<Verdict> {
     let begins = |words: &str| plain.starts_with(words);
     if begins("client with ip ") && plain.contains("is not allowed access")
         || plain.contains("us export control regulations")
@@ -141,9 +141,19 @@ fn policies(plain: &str) -> Option<Verdict> {
     {
         return Some(stated(Cause::SignatureRejected));
     }
-    (plain.contains("client sent an http request to an https server")
-        || plain.contains("the plain http request was sent to https port"))
-    .then(|| stated(Cause::HttpsRegistryOverHttp))
+    let tls_wanted = plain.contains("client sent an http request to an https server")
+        || plain.contains("the plain http request was sent to https port");
+    tls_wanted.then(|| {
+        if context.token {
+            // The registry sends its clients to its token service by the wrong scheme.
+            return likely(
+                Cause::RegistryMisconfigured,
+                &[Cause::HttpsRegistryOverHttp],
+            )
+            .at(Step::Authenticate);
+        }
+        stated(Cause::HttpsRegistryOverHttp)
+    })
 }
 
 /// Registries that say that they are over.

@@ -96,6 +96,7 @@ impl Runtime {
         let host = &scenario.host;
         self == Self::Towline
             || (scenario.place == Place::Node
+                && !scenario.ours_alone
                 && host.proxy.is_none()
                 && !matches!(host.told, Some(Told::Registries(_))))
     }

@@ -206,3 +206,47 @@ fn names_that_are_words_of_errors_decide_nothing_in_any_form() {
         }
     }
 }
+
+/// A registry whose own disk is full, or whose storage cannot be reached, tells so; the node's are another matter.
+#[test]
+fn what_a_server_says_of_itself_is_not_said_of_the_node() {
+    for words in [
+        "s3aws: Get: connection timed out",
+        "write /var/lib/registry/x: no space left on device",
+        "dial tcp 10.0.0.9:9000: connect: connection refused",
+        "open /data: too many open files",
+    ] {
+        let text = resolving(&format!(
+            "unexpected status from GET request to https://registry.example.com/v2/shop/web/manifests/v1: 500 Internal Server Error: unknown: {words}"
+        ));
+        assert_eq!(towline_dialect::read(&text).cause, RegistryError, "{text}");
+    }
+}
+
+/// The path stays the same where a registry sends its clients to another host.
+#[test]
+fn a_blob_that_is_fetched_elsewhere_is_fetched_elsewhere_whatever_the_path() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let fetch = |host: &str, query: &str| {
+        format!(
+            "failed to pull and unpack image \"{IMAGE}\": failed to copy: httpReadSeeker: failed open: failed to do request: Get \
+             \"https://{host}/v2/shop/web/blobs/{digest}{query}\": dial tcp: lookup {host} on 10.0.0.2:53: no such host"
+        )
+    };
+    for (host, query, cause) in [
+        ("storage.example.net", "", BlobHostUnreachable),
+        ("registry.example.com", "", DnsNameNotFound),
+        // A mirror is told which registry it stands for.
+        (
+            "mirror.example.net",
+            "?ns=registry.example.com",
+            DnsNameNotFound,
+        ),
+    ] {
+        assert_eq!(
+            towline_dialect::read(&fetch(host, query)).cause,
+            cause,
+            "{host}"
+        );
+    }
+}

@@ -17,7 +17,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Cause::NotAnImage,
             Step::Resolve,
             Published::Chart,
-        ),
+        )
+        .ours_alone(),
         content(
             "layers-not-described",
             "The image's configuration describes another number of layers.",
@@ -31,21 +32,24 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Cause::TooManyLayers,
             Step::Resolve,
             Published::ManyLayers,
-        ),
+        )
+        .ours_alone(),
         content(
             "encrypted",
             "The layers are encrypted and the node has no key.",
             Cause::EncryptedImage,
             Step::Unpack,
             Published::Encrypted,
-        ),
+        )
+        .ours_alone(),
         content(
             "odd-layer",
             "A layer is compressed in a way that the runtime does not know.",
             Cause::UnsupportedLayer,
             Step::Unpack,
             Published::OddLayer,
-        ),
+        )
+        .ours_alone(),
         content(
             "broken-layer",
             "A layer is not an archive.",

@@ -53,6 +53,9 @@ pub struct Scenario {
     /// Where the pull stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,
+    /// Other runtimes pull all the same, or fail later in another way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ours_alone: bool,
     /// How sure the answer must be at least.
     pub confidence: Confidence,
     /// What mends it.
@@ -199,6 +202,7 @@ impl Scenario {
             place: Place::Node,
             cause: Some(cause),
             step: Some(step),
+            ours_alone: false,
             confidence: Confidence::Proven,
             remedy: Remedy::Printed,
         }
@@ -238,6 +242,13 @@ impl Scenario {
 
     pub(crate) fn at_least(self, confidence: Confidence) -> Self {
         Self { confidence, ..self }
+    }
+
+    pub(crate) fn ours_alone(self) -> Self {
+        Self {
+            ours_alone: true,
+            ..self
+        }
     }
 
     pub(crate) fn at_step(self, step: Step) -> Self {

@@ -135,6 +135,7 @@ fn connections() -> Vec<Scenario> {
         )
         .host(Host::rules([Rule::on("*/manifests/*", Fault::Stall)]))
         .at_least(Confidence::Likely)
+        .ours_alone()
         .repaired("repair the registry's backend"),
     ]
 }
@@ -194,6 +195,7 @@ fn certificates() -> Vec<Scenario> {
             https: true,
             ..Host::tls(Tls::Certificate(Flaw::WrongName))
         })
+        .ours_alone()
         .repaired("issue the certificate for the address too"),
         tls(
             "intercepted",

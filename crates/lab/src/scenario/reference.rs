@@ -141,6 +141,7 @@ fn platforms() -> Vec<Scenario> {
             Cause::PlatformMismatch,
             Step::Platform,
         )
+        .ours_alone()
         .published(Published::OtherPlatformAlone)
         .repaired("publish the image for the node's platform under the same tag"),
     ]

@@ -85,6 +85,7 @@ fn files() -> Vec<Scenario> {
             Step::Reference,
             Told::Hosts("server = \"https://{name}\n".to_owned()),
         )
+        .ours_alone()
         .repaired("correct hosts.toml"),
         told(
             "hosts-toml-http",

@@ -17,7 +17,7 @@ use crate::exit::{BROKEN, OK, Usage};
 use crate::output::{self, Format};
 use trial::Trial;
 
-/// How many scenarios are under way at once.
+/// How many scenarios are under way at once; half as many where each pod takes several programs.
 const AT_ONCE: usize = 16;
 /// How long the nodes have to stop.
 const STOP: Duration = Duration::from_secs(120);
@@ -166,9 +166,13 @@ async fn all(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<V
         drop(played.kept);
         return Ok(vec![played.trial]);
     }
+    let at_once = match args.runtime {
+        RuntimeName::Towline => AT_ONCE,
+        RuntimeName::Containerd => AT_ONCE / 2,
+    };
     let mut running = futures::stream::iter(chosen)
         .map(|scenario| trial::quiet(lab, scenario, args.keep))
-        .buffer_unordered(AT_ONCE);
+        .buffer_unordered(at_once);
     let (mut trials, mut kept) = (Vec::new(), Vec::new());
     while let Some(played) = running.next().await {
         let trial = played.trial;
