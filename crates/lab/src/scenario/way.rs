@@ -35,9 +35,7 @@ fn caches() -> Vec<Scenario> {
             "The upstream of a pull-through cache limits how often the cache may pull.",
             Cause::RateLimited,
             Step::Resolve,
-            says(Fault::RateLimit {
-                retry_after: Some("1".to_owned()),
-            }),
+            says(Fault::RateLimit { retry_after: None }),
         ),
         cached(
             "cache-upstream-fails",

@@ -12,7 +12,7 @@ use towline_node::lab::{Lab, Staged};
 use super::show;
 
 /// How long a pod has to fail, and later to run. A pull that fails late runs into several timeouts first.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What came of a scenario.
 #[derive(Debug, Clone, Serialize)]
