@@ -155,6 +155,14 @@ impl Registry {
                 continue;
             }
             waited = Duration::ZERO;
+            // Where several share the storage, the writer collects.
+            if self
+                .shared
+                .as_ref()
+                .is_some_and(|shared| !shared.is_writer())
+            {
+                continue;
+            }
             let how = Collection {
                 dry_run: false,
                 grace: schedule.grace,

@@ -19,7 +19,10 @@ const KEY: &str = "towline";
 const SECRET: &str = "towline-secret";
 const ENDPOINT: &str = "TOWLINE_TEST_S3_ENDPOINT";
 const ROOT: &str = "TOWLINE_TEST_S3_ROOT";
-const LEASE: Duration = Duration::from_secs(2);
+/// Long enough that a writer on a slow machine is not taken for dead.
+const LEASE: Duration = Duration::from_secs(8);
+/// For the one that is put to sleep.
+const SHORT_LEASE: Duration = Duration::from_secs(2);
 
 /// An S3 server with one bucket.
 struct Server {
@@ -188,8 +191,15 @@ async fn one_writes_and_others_serve() {
     assert_eq!(send(to, "DELETE", &path, &[], "").await.status, 202);
     let top = format!("/v2/team/guest/manifests/{}", image.digest());
     assert_eq!(send(to, "DELETE", &top, &[], "").await.status, 202);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(get("/v2/team/guest/manifests/v1", &[]).await.status, 404);
+    // Readers learn of it in a moment.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while get("/v2/team/guest/manifests/v1", &[]).await.status != 404 {
+        assert!(
+            Instant::now() < deadline,
+            "the reader learns that it is gone"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(get(&path, &[]).await.status, 404);
     assert_eq!(server.objects(), before);
     let done = collect(root.path()).await;
@@ -270,7 +280,9 @@ async fn sleeper() {
         return;
     };
     let mut options = Options::new(root);
-    options.storage = Some(storage(&endpoint, Role::Writer));
+    let mut shared = storage(&endpoint, Role::Writer);
+    shared.lease = SHORT_LEASE;
+    options.storage = Some(shared);
     let service = Service::bind(options).await.unwrap();
     println!("listening {}", service.local_addr());
     service

@@ -8,6 +8,7 @@
 mod support;
 
 mod access;
+mod archive;
 mod command_line;
 mod containerd;
 mod follow;

@@ -11,6 +11,8 @@ use towline_sys::fs;
 
 /// The annotation that gives an image of a layout its name.
 const NAME: &str = "org.opencontainers.image.ref.name";
+/// The one that gives it in archives of docker's.
+const FULL_NAME: &str = "io.containerd.image.name";
 /// The largest index, in bytes.
 const INDEX_LIMIT: u64 = 16 << 20;
 
@@ -18,6 +20,26 @@ const INDEX_LIMIT: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Layout {
     root: PathBuf,
+}
+
+/// The image with this name in an index, or the only one.
+pub(super) fn pick(index: &Value, name: Option<&str>, place: &Path) -> anyhow::Result<Descriptor> {
+    let all = index["manifests"].as_array().map_or(&[][..], Vec::as_slice);
+    let fits = |one: &&Value| {
+        let annotations = &one["annotations"];
+        name.is_none_or(|name| annotations[NAME] == name || annotations[FULL_NAME] == name)
+    };
+    let found: Vec<&Value> = all.iter().filter(fits).collect();
+    match (found.as_slice(), name) {
+        ([one], _) => Ok(serde_json::from_value((*one).clone()).context("read index.json")?),
+        ([], Some(name)) => bail!("{} holds no image {name:?}", place.display()),
+        ([], None) => bail!("{} holds no image", place.display()),
+        _ => bail!(
+            "{} holds {} such images: say which with --name",
+            place.display(),
+            found.len()
+        ),
+    }
 }
 
 impl Layout {
@@ -60,20 +82,7 @@ impl Layout {
 
     /// The image with this name, or the only one.
     pub(super) fn find(&self, name: Option<&str>) -> anyhow::Result<Descriptor> {
-        let index = self.index()?;
-        let all = index["manifests"].as_array().map_or(&[][..], Vec::as_slice);
-        let fits = |one: &&Value| name.is_none_or(|name| one["annotations"][NAME] == name);
-        let found: Vec<&Value> = all.iter().filter(fits).collect();
-        match (found.as_slice(), name) {
-            ([one], _) => Ok(serde_json::from_value((*one).clone()).context("read index.json")?),
-            ([], Some(name)) => bail!("{} holds no image {name:?}", self.root.display()),
-            ([], None) => bail!("{} holds no image", self.root.display()),
-            _ => bail!(
-                "{} holds {} such images: say which with --name",
-                self.root.display(),
-                found.len()
-            ),
-        }
+        pick(&self.index()?, name, &self.root)
     }
 
     /// Lets a name mean this image.

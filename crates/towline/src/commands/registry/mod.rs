@@ -1,5 +1,7 @@
 //! `towline registry`: run one, or look after what one holds.
 
+mod archive;
+mod carry_archive;
 mod image;
 mod layout;
 mod list;

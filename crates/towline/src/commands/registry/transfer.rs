@@ -1,16 +1,20 @@
 //! `towline registry copy`, `export` and `import`: an image, every platform of it, from one place to another.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use towline_distribution::Repository;
 use towline_oci::{Descriptor, Digest, Document, media_type};
 
+use super::archive::{self, Archive};
+use super::carry_archive;
 use super::layout::Layout;
-use crate::exit::OK;
+use crate::exit::{OK, Usage};
 use crate::output;
 use crate::registry_client::RegistryArgs;
 
@@ -39,25 +43,30 @@ pub(super) struct CopyArgs {
     client: RegistryArgs,
 }
 
-/// Write an image with all its platforms into an OCI image layout
+/// Write an image with all its platforms into an OCI image layout, or for one platform into an archive that docker and podman load
 #[derive(clap::Args)]
 pub(super) struct ExportArgs {
     /// The image
     image: String,
-    /// The layout's directory; made if it is not there
-    layout: PathBuf,
+    /// The layout's directory, made if it is not there; or `docker-archive:FILE`
+    #[arg(value_name = "LAYOUT|docker-archive:FILE")]
+    layout: String,
     /// The image's name in it; its tag, unless said
     #[arg(long)]
     name: Option<String>,
+    /// The platform for an archive, such as `linux/arm64`; this machine's, unless said
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
     #[command(flatten)]
     client: RegistryArgs,
 }
 
-/// Push an image with all its platforms from an OCI image layout
+/// Push an image with all its platforms from an OCI image layout, or what an archive of docker, podman or skopeo holds
 #[derive(clap::Args)]
 pub(super) struct ImportArgs {
-    /// The layout's directory
-    layout: PathBuf,
+    /// The layout's directory, or the archive's file
+    #[arg(value_name = "LAYOUT|FILE")]
+    layout: String,
     /// Where it goes
     image: String,
     /// The image's name in the layout, if it holds several
@@ -68,26 +77,28 @@ pub(super) struct ImportArgs {
 }
 
 /// Where an image is, or goes.
-enum Place {
+pub(super) enum Place {
     Registry(Box<Repository>),
     Layout(Layout),
+    /// An archive that holds a layout; only read.
+    Archive(Arc<Archive>),
 }
 
 /// What was done.
 #[derive(Default)]
-struct Done {
-    manifests: u64,
-    blobs: u64,
-    bytes: u64,
-    there: u64,
+pub(super) struct Done {
+    pub(super) manifests: u64,
+    pub(super) blobs: u64,
+    pub(super) bytes: u64,
+    pub(super) there: u64,
 }
 
 /// A manifest as it was read, verified.
-struct Read {
-    digest: Digest,
-    media_type: String,
-    document: Document,
-    bytes: Bytes,
+pub(super) struct Read {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) document: Document,
+    pub(super) bytes: Bytes,
 }
 
 pub(super) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
@@ -117,10 +128,20 @@ pub(super) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let source = super::repository(&args.client, &args.image)?;
+    if let Some(file) = args.layout.strip_prefix(archive::PREFIX) {
+        let platform = args.platform.as_deref();
+        return carry_archive::export(&source, Path::new(file), platform).await;
+    }
+    let usage = |text: &str| anyhow::Error::new(Usage(text.to_owned()));
+    if args.platform.is_some() {
+        return Err(usage(
+            "an OCI image layout takes all platforms: --platform is for docker-archive:FILE",
+        ));
+    }
     let name = args.name.unwrap_or_else(|| source.reference().target());
     let (from, to) = (
         Place::Registry(Box::new(source)),
-        Place::Layout(Layout::create(&args.layout)?),
+        Place::Layout(Layout::create(Path::new(&args.layout))?),
     );
     let top = from.top().await?;
     let digest = top.digest.clone();
@@ -130,7 +151,16 @@ pub(super) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
-    let layout = Layout::open(&args.layout)?;
+    let prefixes = [archive::PREFIX, "oci-archive:", "oci:"];
+    let path = prefixes
+        .iter()
+        .find_map(|prefix| args.layout.strip_prefix(prefix));
+    let path = Path::new(path.unwrap_or(&args.layout));
+    if path.is_file() {
+        let target = super::repository(&args.client, &args.image)?;
+        return Box::pin(carry_archive::import(path, target, args.name)).await;
+    }
+    let layout = Layout::open(path)?;
     let top = layout.find(args.name.as_deref())?;
     let target = super::repository(&args.client, &args.image)?;
     let tag = target.reference().target();
@@ -143,7 +173,7 @@ pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Done {
-    fn tell(&self, digest: &Digest) -> anyhow::Result<ExitCode> {
+    pub(super) fn tell(&self, digest: &Digest) -> anyhow::Result<ExitCode> {
         output::line(digest)?;
         output::note(format!(
             "{} manifests, {} blobs with {} bytes carried, {} blobs were there",
@@ -154,18 +184,36 @@ impl Done {
 }
 
 impl Place {
+    /// A blob for reading; whoever takes it verifies it.
+    async fn open(&self, part: &Descriptor) -> anyhow::Result<Box<dyn AsyncRead + Send + Unpin>> {
+        Ok(match self {
+            Self::Registry(source) => Box::new(source.blob(part, 0).await?.into_reader()),
+            Self::Layout(layout) => Box::new(layout.open_blob(&part.digest).await?),
+            Self::Archive(archive) => {
+                let content = archive.open_part(&archive::place(&part.digest))?;
+                let length = content.limit();
+                Box::new(tokio::fs::File::from_std(content.into_inner()).take(length))
+            }
+        })
+    }
+
     async fn top(&self) -> anyhow::Result<Read> {
         match self {
             Self::Registry(repository) => Ok(repository.resolve().await?.into()),
             Self::Layout(layout) => self.manifest(&layout.find(None)?).await,
+            Self::Archive(_) => bail!("an archive is only read by name"),
         }
     }
 
-    async fn manifest(&self, descriptor: &Descriptor) -> anyhow::Result<Read> {
+    pub(super) async fn manifest(&self, descriptor: &Descriptor) -> anyhow::Result<Read> {
         match self {
             Self::Registry(repository) => Ok(repository.manifest(&descriptor.digest).await?.into()),
-            Self::Layout(layout) => {
-                let bytes = layout.read(&descriptor.digest)?;
+            Self::Layout(_) | Self::Archive(_) => {
+                let bytes = match self {
+                    Self::Layout(layout) => layout.read(&descriptor.digest)?,
+                    Self::Archive(archive) => archive::verified(archive, &descriptor.digest)?,
+                    Self::Registry(_) => Bytes::new(),
+                };
                 let document = Document::parse(&descriptor.media_type, &bytes)
                     .with_context(|| format!("read manifest {}", descriptor.digest))?;
                 Ok(Read {
@@ -178,7 +226,7 @@ impl Place {
         }
     }
 
-    async fn keep(&self, read: &Read, name: Option<&str>) -> anyhow::Result<()> {
+    pub(super) async fn keep(&self, read: &Read, name: Option<&str>) -> anyhow::Result<()> {
         match self {
             Self::Registry(repository) => {
                 let target = name.map_or_else(|| read.digest.to_string(), str::to_owned);
@@ -194,6 +242,7 @@ impl Place {
                     layout.set(name, descriptor)?;
                 }
             }
+            Self::Archive(_) => bail!("an archive is only read"),
         }
         Ok(())
     }
@@ -211,7 +260,7 @@ impl From<towline_distribution::Resolved> for Read {
 }
 
 /// Carries a manifest and all below it: what is named before what names it, so that the other side never holds a part.
-fn carry<'a>(
+pub(super) fn carry<'a>(
     from: &'a Place,
     to: &'a Place,
     read: Read,
@@ -259,29 +308,17 @@ async fn blob(from: &Place, to: &Place, part: &Descriptor, done: &mut Done) -> a
             target.has_blob(&part.digest).await? || mounted(from, target, part).await?
         }
         Place::Layout(layout) => layout.has(part),
+        Place::Archive(_) => false,
     };
     if there {
         done.there += 1;
         return Ok(());
     }
-    match (from, to) {
-        (Place::Registry(source), Place::Registry(target)) => {
-            let mut reader = source.blob(part, 0).await?.into_reader();
-            target.push_blob_from(part, &mut reader).await?;
-        }
-        (Place::Registry(source), Place::Layout(layout)) => {
-            let mut reader = source.blob(part, 0).await?.into_reader();
-            layout.write(part, &mut reader).await?;
-        }
-        (Place::Layout(layout), Place::Registry(target)) => {
-            let mut file = layout.open_blob(&part.digest).await?;
-            target.push_blob_from(part, &mut file).await?;
-        }
-        (Place::Layout(source), Place::Layout(layout)) => {
-            layout
-                .write(part, &mut source.open_blob(&part.digest).await?)
-                .await?;
-        }
+    let mut reader = from.open(part).await?;
+    match to {
+        Place::Registry(target) => target.push_blob_from(part, &mut reader).await?,
+        Place::Layout(layout) => layout.write(part, &mut reader).await?,
+        Place::Archive(_) => bail!("an archive is only read"),
     }
     done.blobs += 1;
     done.bytes += part.size;
