@@ -281,6 +281,25 @@ impl Cri {
             .images)
     }
 
+    /// A path on the file system of the images, where the runtime tells one.
+    pub(crate) async fn image_mount(&self) -> Result<Option<String>> {
+        let request = v1::ImageFsInfoRequest {};
+        let answer = within(TIMEOUT, self.images().image_fs_info(request)).await?;
+        let first = answer.image_filesystems.into_iter().next();
+        Ok(first.and_then(|fs| fs.fs_id).map(|id| id.mountpoint))
+    }
+
+    /// Removes an image with all its names.
+    pub(crate) async fn remove_image(&self, id: &str) -> Result<()> {
+        let image = v1::ImageSpec {
+            image: id.to_owned(),
+            ..v1::ImageSpec::default()
+        };
+        let request = v1::RemoveImageRequest { image: Some(image) };
+        within(TIMEOUT, self.images().remove_image(request)).await?;
+        Ok(())
+    }
+
     /// An image, if it is there.
     pub(crate) async fn image(&self, spec: v1::ImageSpec) -> Result<Option<v1::Image>> {
         let name = spec.image.clone();

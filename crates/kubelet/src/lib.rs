@@ -32,5 +32,5 @@ mod worker;
 mod workers;
 
 pub use clock::Clock;
-pub use options::{Error, Kube, Options, Runtime, Serving};
+pub use options::{Error, ImageGc, Kube, Options, Runtime, Serving};
 pub use service::{Handle, Service};

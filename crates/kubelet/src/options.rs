@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use towline_keyring::Secret;
 
@@ -47,6 +48,28 @@ pub struct Serving {
     pub client_ca: Option<Vec<u8>>,
 }
 
+/// When images that no container uses are removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageGc {
+    /// Per cent of the images' file system from which on they are; 100 for never.
+    pub high_percent: u8,
+    /// Per cent at which it is enough.
+    pub low_percent: u8,
+    /// What is here for less than this stays.
+    pub min_age: Duration,
+}
+
+impl Default for ImageGc {
+    /// Kubernetes' 85 and 80 per cent, two minutes.
+    fn default() -> Self {
+        Self {
+            high_percent: 85,
+            low_percent: 80,
+            min_age: Duration::from_secs(120),
+        }
+    }
+}
+
 /// What the node agent is told.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -79,6 +102,8 @@ pub struct Options {
     pub registry_pull_qps: f64,
     /// Starts of pulls in one moment.
     pub registry_burst: u32,
+    /// When unused images are removed.
+    pub image_gc: ImageGc,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// Servers of the cluster's DNS; pods get the host's where there are none.
@@ -116,6 +141,7 @@ impl Options {
             max_parallel_image_pulls: Some(1),
             registry_pull_qps: 5.0,
             registry_burst: 10,
+            image_gc: ImageGc::default(),
             max_pods: 110,
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),

@@ -14,6 +14,7 @@ use crate::agent::{Agent, Settings, Troubles};
 use crate::cri::Cri;
 use crate::events::recorder;
 use crate::images::Images;
+use crate::images::collect::Collector;
 use crate::images::puller::Puller;
 use crate::metrics::Metrics;
 use crate::node::{self, Capacity, Identity, Registration};
@@ -114,6 +115,7 @@ struct Parts {
     writer: recorder::Writer,
     changed: (mpsc::Sender<String>, mpsc::Receiver<String>),
     changes: mpsc::Receiver<crate::objects::Changed>,
+    image_gc: crate::ImageGc,
 }
 
 impl Parts {
@@ -191,6 +193,7 @@ impl Parts {
             writer,
             changed,
             changes,
+            image_gc: options.image_gc.clone(),
         }
     }
 
@@ -241,6 +244,15 @@ impl Parts {
             critical("kubelet-housekeeping"),
             Box::pin(async move { w.keep_house(stop).await }),
         );
+        let collect = Collector {
+            cri: agent.cri.clone(),
+            clock: agent.clock,
+            recorder: agent.recorder.clone(),
+            node: identity.name.clone(),
+            rules: self.image_gc,
+        };
+        let collect = collect.run(work.clone());
+        spawn(WORK, critical("kubelet-image-gc"), Box::pin(collect));
         let (a, stop) = (Arc::clone(&agent), tell.clone());
         spawn(
             TELL,

@@ -42,6 +42,8 @@ pub struct Options {
     pub registry_pull_qps: f64,
     /// Starts of pulls in one moment.
     pub registry_burst: u32,
+    /// When images that no container uses are removed.
+    pub image_gc: towline_kubelet::ImageGc,
     /// The program, and its first arguments, that is a pod's shim.
     pub shim: Vec<OsString>,
     /// The runtime of this node, where it is not our own.
@@ -81,6 +83,7 @@ impl Options {
             max_parallel_image_pulls: Some(1),
             registry_pull_qps: 5.0,
             registry_burst: 10,
+            image_gc: towline_kubelet::ImageGc::default(),
             shim: vec![program.into_os_string(), OsString::from("shim")],
             foreign: None,
             kubernetes_exact: false,

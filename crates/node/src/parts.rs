@@ -212,6 +212,7 @@ pub(crate) async fn kubelet(
     kubelet.max_parallel_image_pulls = options.max_parallel_image_pulls;
     kubelet.registry_pull_qps = options.registry_pull_qps;
     kubelet.registry_burst = options.registry_burst;
+    kubelet.image_gc = options.image_gc.clone();
     kubelet.kubernetes_exact = options.kubernetes_exact;
     towline_kubelet::Service::start(kubelet)
         .await

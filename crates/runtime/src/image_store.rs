@@ -108,6 +108,30 @@ impl ImageStore {
         self.0.holds().into_iter().map(|(owner, _)| owner).collect()
     }
 
+    /// The store itself.
+    pub(crate) fn images(&self) -> &Images {
+        &self.0
+    }
+
+    /// Removes now and then what no image uses and that is not fresh, until told to stop.
+    pub(crate) async fn tidy(self, every: std::time::Duration, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+            match self.0.gc().await {
+                Ok(collected) if collected.bytes > 0 => {
+                    tracing::info!(?collected, "what no image uses is removed");
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    tracing::warn!(error = %failure.chain(), "the image store is not tidied");
+                }
+            }
+        }
+    }
+
     /// Bytes and inodes on disk.
     pub(crate) async fn usage(&self) -> Result<(u64, u64), Status> {
         let usage = self.0.usage().await;

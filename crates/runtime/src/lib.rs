@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod container;
+pub mod control;
 mod convert;
 mod core;
 mod fault;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use tonic::transport::Server;
 use towline_cause::Failure;
 use towline_cri::MAX_MESSAGE;
@@ -17,7 +18,6 @@ use towline_sys::format::{FormatError, FormatVersion};
 use towline_sys::fs::{self, FsError};
 use towline_sys::task::{self, Kind, Outcome, Supervisor};
 
-use crate::Options;
 use crate::core::Core;
 use crate::image_service::Images;
 use crate::image_store::ImageStore;
@@ -28,7 +28,12 @@ use crate::recover;
 use crate::runtime_service::Runtime;
 use crate::sandbox;
 use crate::server::Socket;
+use crate::{Options, control};
 
+/// How often the image store is rid of what no image uses.
+const TIDY: Duration = Duration::from_secs(3600);
+/// Questions about images that are answered at the same time.
+const ASKED_AT_ONCE: usize = 8;
 /// The form of the state directory.
 const STATE: FormatVersion = FormatVersion::new("towline-runtime-state", 1);
 
@@ -75,6 +80,7 @@ impl Service {
             fs::create_dir_all_mode(dir, 0o700)?;
         }
         let socket = Socket::bind(&options.socket).await?;
+        let control = Socket::bind(&control::socket_beside(&options.socket)).await?;
         let images = open_images(&options, layout.images()).await?;
         let network = match &options.network {
             Some(network) => Some(PodNetwork::start(network, &options.state_dir).await?),
@@ -94,6 +100,7 @@ impl Service {
         }
         let metrics = Arc::new(Metrics::default());
         serve(&core, &metrics, &options, socket);
+        serve_store(&core, control);
         Ok(Handle(Arc::new(Inner {
             core,
             metrics,
@@ -128,6 +135,34 @@ fn serve(core: &Arc<Core>, metrics: &Arc<Metrics>, options: &Options, socket: So
         .add_service(runtime)
         .serve_with_incoming_shutdown(socket.connections(), token.cancelled_owned());
     core.supervisor.spawn("cri", Kind::Critical, server);
+}
+
+/// Answers who looks after the image store, and tidies it.
+fn serve_store(core: &Arc<Core>, socket: Socket) {
+    let images = core.images.clone();
+    let stop = core.supervisor.token();
+    let answers = async move {
+        let each = |connection| async {
+            // Who goes away without an answer is nobody's trouble.
+            let answered = match connection {
+                Ok(stream) => control::serve(stream, images.images()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "a question about images was not answered");
+            }
+        };
+        let connections = socket.connections();
+        let all = connections.for_each_concurrent(ASKED_AT_ONCE, each);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = all => {}
+        }
+    };
+    core.supervisor
+        .spawn("images-control", Kind::Critical, answers);
+    let tidy = core.images.clone().tidy(TIDY, core.supervisor.token());
+    core.supervisor.spawn("tidy", Kind::Background, tidy);
 }
 
 /// How others ask and stop the runtime. Clones are the same; the last one gives the image store up, so that it can be

@@ -103,7 +103,7 @@ pub(crate) fn compare(
         damage.push(Damage::File {
             layer: layer.clone(),
             path,
-            problem,
+            problem: problem.into(),
         });
     };
     loop {

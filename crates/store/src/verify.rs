@@ -1,10 +1,12 @@
 //! Looking for damage, and making records again from what is on disk.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Read as _;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use towline_oci::{Digest, Document, ImageConfig, MAX_DOCUMENT_BYTES, Manifest, media_type};
 use towline_sys::fs::{self, At as _};
 
@@ -14,7 +16,7 @@ use crate::state::Inner;
 use crate::{ImageRecord, StoreError, listing};
 
 /// Something in the store that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Damage {
     /// A blob's bytes have another digest.
@@ -33,7 +35,7 @@ pub enum Damage {
         /// Its path in the layer.
         path: String,
         /// What is wrong.
-        problem: &'static str,
+        problem: Cow<'static, str>,
     },
     /// An image needs something that is not here.
     Image {
@@ -59,7 +61,8 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Compares every blob with its digest, the files of every layer with its list of checksums, and every record with what it needs.
+/// Compares every blob with its digest, the files of every layer with its list of checksums, and every record with what it needs. Images
+/// that come and go meanwhile are no damage.
 pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
     let mut damage = Vec::new();
     let blobs = digests_in(&store.layout.blobs())?;
@@ -84,7 +87,10 @@ pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
             damage.push(Damage::Layer(digest.clone()));
             continue;
         }
-        listing::compare(&dir, digest, &mut damage)?;
+        match listing::compare(&dir, digest, &mut damage) {
+            Err(_) if !store.state().layers.contains_key(digest) => {}
+            other => other?,
+        }
     }
     for image in images {
         let needs = image.diff_ids.iter().map(|digest| (digest, &layers));
@@ -96,7 +102,23 @@ pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
             });
         }
     }
-    Ok(damage)
+    if damage.is_empty() {
+        return Ok(damage);
+    }
+    forget_what_moved(store, damage)
+}
+
+/// Leaves out what looks damaged for another reason: it was removed, or came, while the store was read.
+fn forget_what_moved(store: &Inner, damage: Vec<Damage>) -> Result<Vec<Damage>, StoreError> {
+    let blobs: HashSet<Digest> = digests_in(&store.layout.blobs())?.into_iter().collect();
+    let state = store.state();
+    let here = |digest: &Digest| blobs.contains(digest) || state.layers.contains_key(digest);
+    let still = |damage: &Damage| match damage {
+        Damage::Blob { digest, .. } => blobs.contains(digest),
+        Damage::Layer(layer) | Damage::File { layer, .. } => state.layers.contains_key(layer),
+        Damage::Image { id, missing } => state.images.contains_key(id) && !here(missing),
+    };
+    Ok(damage.into_iter().filter(still).collect())
 }
 
 /// What a blob hashes to; `None` where it went meanwhile.

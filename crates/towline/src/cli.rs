@@ -115,7 +115,7 @@ impl Command {
             #[cfg(feature = "node")]
             Self::Images(args) => Box::pin(commands::images::run(args)).await,
             #[cfg(feature = "node")]
-            Self::Inspect(args) => commands::inspect::run(&args),
+            Self::Inspect(args) => Box::pin(commands::inspect::run(args)).await,
             #[cfg(feature = "node")]
             Self::Rm(args) => Box::pin(commands::rm::run(args)).await,
             #[cfg(feature = "node")]

@@ -7,6 +7,8 @@ mod cli;
 mod cluster;
 mod commands;
 mod exit;
+#[cfg(feature = "node")]
+mod image_gc;
 mod manifests;
 mod output;
 #[cfg(feature = "node")]

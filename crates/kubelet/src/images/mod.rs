@@ -4,6 +4,7 @@
 //! goes into [`records`].
 
 pub(crate) mod cause;
+pub(crate) mod collect;
 pub(crate) mod puller;
 pub(crate) mod records;
 

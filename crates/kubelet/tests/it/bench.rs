@@ -17,6 +17,10 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start(exact: bool) -> Self {
+        Self::start_with(|options| options.kubernetes_exact = exact).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let root = tempfile::tempdir().unwrap();
         let clock = Clock::follow_tokio("2026-11-22T13:47:00Z".parse().unwrap());
         let (api, cri) = (FakeApi::new(), FakeCri::new(clock));
@@ -26,8 +30,8 @@ impl Bench {
             "node1",
             root.path(),
         );
-        options.kubernetes_exact = exact;
         options.clock = clock;
+        change(&mut options);
         let handle = Service::start(options).await.unwrap();
         Self {
             api,

@@ -40,6 +40,13 @@ pub(crate) struct State {
     pub(crate) pulls: Vec<Pull>,
     pub(crate) sandboxes: BTreeMap<String, v1::PodSandboxStatus>,
     pub(crate) containers: BTreeMap<String, (String, v1::ContainerStatus)>,
+    /// What a list of images answers.
+    pub(crate) images: Vec<v1::Image>,
+    /// Ids of images that were to be removed; each of `stuck` is refused.
+    pub(crate) removed: Vec<String>,
+    pub(crate) stuck: Vec<String>,
+    /// A path on the images' file system.
+    pub(crate) image_mount: Option<String>,
     turns: HashMap<String, usize>,
     ids: u64,
 }
@@ -308,7 +315,28 @@ streams {
 service! {
 impl ImageService {
     async fn list_images(&self, _: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesResponse> {
-        Ok(Response::new(v1::ListImagesResponse::default()))
+        let images = self.state.lock().unwrap().images.clone();
+        Ok(Response::new(v1::ListImagesResponse { images }))
+    }
+
+    async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Answer<v1::RemoveImageResponse> {
+        let id = request.into_inner().image.unwrap().image;
+        let mut state = self.state.lock().unwrap();
+        state.removed.push(id.clone());
+        if state.stuck.contains(&id) {
+            return Err(Status::unknown(format!("{id} is stuck")));
+        }
+        state.images.retain(|image| image.id != id);
+        Ok(Response::new(v1::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(&self, _: Request<v1::ImageFsInfoRequest>) -> Answer<v1::ImageFsInfoResponse> {
+        let mount = self.state.lock().unwrap().image_mount.clone();
+        let usage = mount.map(|mountpoint| v1::FilesystemUsage {
+            fs_id: Some(v1::FilesystemIdentifier { mountpoint }),
+            ..Default::default()
+        });
+        Ok(Response::new(v1::ImageFsInfoResponse { image_filesystems: usage.into_iter().collect(), ..Default::default() }))
     }
 
     async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Answer<v1::ImageStatusResponse> {
@@ -347,8 +375,6 @@ impl ImageService {
     }
 }
 stubs {
-    remove_image(RemoveImageRequest) -> RemoveImageResponse;
-    image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
 }
 streams {
     StreamImagesStream stream_images(StreamImagesRequest) -> StreamImagesResponse;

@@ -8,6 +8,7 @@
 
 mod api;
 mod bench;
+mod collect;
 mod cri;
 mod goldens;
 mod lifecycle;

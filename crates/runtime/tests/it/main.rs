@@ -1,6 +1,7 @@
 //! The runtime over its socket: real images, real shims, real containers. Needs root.
 #![expect(clippy::unwrap_used, reason = "a failed test is what a panic is for")]
 
+mod control;
 mod crictl;
 mod fixture;
 mod pods;

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::exit::{BROKEN, OK, hinted};
+use towline_runtime::control::{Answer, Question};
+
+use super::store;
+use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 
-/// Show what images of a data directory are: names, sizes, layers, how they start
+/// Show what images of a data directory are: names, sizes, layers, how they start; through its node while that runs
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Name, id, or the beginning of an id
@@ -20,52 +23,21 @@ pub(crate) struct Args {
     output: Format,
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Shown {
-    id: String,
-    tags: Vec<String>,
-    digests: Vec<String>,
-    manifest: String,
-    size: u64,
-    unpacked_size: u64,
-    pinned: bool,
-    layers: Vec<String>,
-    directories: Vec<PathBuf>,
-    config: towline_oci::ImageConfig,
-}
-
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if let Some(facts) = towline_node::Facts::read(&args.data_dir) {
-        return Err(hinted(
-            format!("the node {} owns these images", facts.node),
-            format!(
-                "ask it: crictl --image-endpoint unix://{} inspecti IMAGE",
-                facts.cri.display()
-            ),
-        ));
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let question = Question::Inspect(args.images.clone());
+    let Answer::Inspected(answers) = store::ask(&args.data_dir, question).await? else {
+        return Err(store::unexpected());
+    };
+    let all = answers.iter().all(Option::is_some);
+    for (name, _) in args
+        .images
+        .iter()
+        .zip(&answers)
+        .filter(|(_, found)| found.is_none())
+    {
+        output::note(format!("there is no image {name:?} here"));
     }
-    let images = super::images::open(&args.data_dir)?;
-    let mut found = Vec::new();
-    for name in &args.images {
-        let Some(image) = images.get(name) else {
-            output::note(format!("there is no image {name:?} here"));
-            continue;
-        };
-        found.push(Shown {
-            id: image.id.to_string(),
-            manifest: image.manifest.to_string(),
-            size: image.size,
-            unpacked_size: image.unpacked_size,
-            pinned: image.pinned,
-            layers: image.diff_ids.iter().map(ToString::to_string).collect(),
-            directories: images.lower_dirs(&image),
-            tags: image.repo_tags,
-            digests: image.repo_digests,
-            config: image.config,
-        });
-    }
-    let all = found.len() == args.images.len();
+    let found: Vec<_> = answers.into_iter().flatten().collect();
     if !found.is_empty() {
         output::document(args.output, &found)?;
     }

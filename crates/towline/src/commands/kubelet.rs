@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use towline_kubelet::{Kube, Options, Runtime, Service, Serving};
 
 use crate::exit::OK;
+use crate::image_gc::ImageGcArgs;
 use crate::output;
 
 /// Run the node agent alone: on any Kubernetes API server, over any CRI runtime (ours, containerd, CRI-O)
@@ -51,6 +52,8 @@ pub(crate) struct Args {
     /// The group in the cgroup tree below which pods go
     #[arg(long, value_name = "PATH", default_value = "/")]
     cgroup_root: String,
+    #[command(flatten)]
+    image_gc: ImageGcArgs,
     /// Add nothing to what Kubernetes itself does: no annotation, no condition, no early attempts
     #[arg(long)]
     kubernetes_exact: bool,
@@ -69,6 +72,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     options.node_ip = args.node_ip;
     options.cgroup_root = args.cgroup_root;
     options.kubernetes_exact = args.kubernetes_exact;
+    options.image_gc = args.image_gc.rules()?;
     options.max_parallel_image_pulls = Some(args.max_parallel_image_pulls).filter(|most| *most > 0);
     options.serving = serving(
         args.client_ca_file.as_deref(),

@@ -37,6 +37,8 @@ pub(crate) mod scheduler;
 #[cfg(feature = "node")]
 pub(crate) mod shim;
 #[cfg(feature = "node")]
+pub(crate) mod store;
+#[cfg(feature = "node")]
 pub(crate) mod up;
 #[cfg(feature = "node")]
 pub(crate) mod verify;

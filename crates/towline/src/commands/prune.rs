@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use towline_runtime::control::{Answer, Question};
+
+use super::store;
 use crate::exit::OK;
 use crate::output;
 
-/// Remove layers and downloads that nothing uses any more; with --all images too
+/// Remove layers and downloads that nothing uses any more; with --all images too; through the node while that runs
 ///
 /// What is younger than two minutes stays: a pull may be about to use it. Interrupted downloads stay for a day.
 #[derive(clap::Args)]
@@ -20,29 +23,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    super::images::refuse_while_node_runs(
-        &args.data_dir,
-        "it collects what it does not need; `towline rm IMAGE` removes one image",
-    )?;
-    let images = super::images::open(&args.data_dir)?;
-    let before = images.usage().await?.bytes();
-    let mut removed = 0_u64;
-    if args.all {
-        let held: Vec<_> = images.holds().into_iter().map(|(_, id)| id).collect();
-        for image in images.list() {
-            if !image.pinned && !held.contains(&image.id) {
-                images.remove(&image.id.to_string()).await?;
-                removed += 1;
-            }
-        }
-    }
-    let collected = images.gc().await?;
-    let freed = before.saturating_sub(images.usage().await?.bytes());
+    let question = Question::Prune(args.all);
+    let Answer::Pruned(pruned) = store::ask(&args.data_dir, question).await? else {
+        return Err(store::unexpected());
+    };
     output::line(format!(
-        "{removed} images, {} other layers, {} other blobs: {} freed",
-        collected.layers,
-        collected.blobs,
-        output::size(freed)
+        "{} images, {} other layers, {} other blobs: {} freed",
+        pruned.images,
+        pruned.layers,
+        pruned.blobs,
+        output::size(pruned.bytes)
     ))?;
     Ok(ExitCode::from(OK))
 }

@@ -60,7 +60,7 @@ pub(crate) struct Args {
 
 mod plan;
 mod progress;
-mod through_node;
+pub(crate) mod through_node;
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use towline_cri::v1;
+use towline_runtime::control::{Answer, Question};
 
+use super::store;
 use crate::exit::{BROKEN, OK};
 use crate::output;
 
@@ -21,30 +21,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let question = Question::Remove(args.images.clone());
+    let Answer::Removed(removed) = store::ask(&args.data_dir, question).await? else {
+        return Err(store::unexpected());
+    };
     let mut missing = false;
-    if let Some(facts) = towline_node::Facts::read(&args.data_dir) {
-        let mut client = super::images::client(&facts).await?;
-        for name in &args.images {
-            let image = v1::ImageSpec {
-                image: name.clone(),
-                ..v1::ImageSpec::default()
-            };
-            let status = v1::ImageStatusRequest {
-                image: Some(image.clone()),
-                verbose: false,
-            };
-            let here = client.image_status(status).await.context("ask the node")?;
-            let here = here.into_inner().image.is_some();
-            let request = v1::RemoveImageRequest { image: Some(image) };
-            let removed = client.remove_image(request).await;
-            removed.with_context(|| format!("remove {name}"))?;
-            missing |= told(name, here)?;
-        }
-    } else {
-        let images = super::images::open(&args.data_dir)?;
-        for name in &args.images {
-            missing |= told(name, images.remove(name).await?)?;
-        }
+    for (name, removed) in args.images.iter().zip(removed) {
+        missing |= told(name, removed)?;
     }
     Ok(ExitCode::from(if missing { BROKEN } else { OK }))
 }

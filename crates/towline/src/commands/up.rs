@@ -18,6 +18,7 @@ use towline_node::{Handle, Options, Service};
 
 use crate::commands::apply;
 use crate::exit::{BROKEN, OK, hinted};
+use crate::image_gc::ImageGcArgs;
 use crate::output::{self, BOLD, styled};
 use crate::pods_view::{self, Row};
 use crate::registry_client::MirrorArgs;
@@ -61,6 +62,8 @@ pub(crate) struct Args {
     ca: Vec<PathBuf>,
     #[command(flatten)]
     mirrors: MirrorArgs,
+    #[command(flatten)]
+    image_gc: ImageGcArgs,
     /// Add nothing to what Kubernetes itself writes: no annotation, no condition
     #[arg(long)]
     kubernetes_exact: bool,
@@ -74,6 +77,7 @@ impl Args {
         options.kubelet_listen = self.kubelet_listen;
         options.resolver.clone_from(&self.resolver);
         options.endpoints = self.mirrors.sources()?;
+        options.image_gc = self.image_gc.rules()?;
         options.kubernetes_exact = self.kubernetes_exact;
         options.kubeconfig.clone_from(&self.kubeconfig);
         if let Some(name) = &self.node_name {

@@ -3,15 +3,20 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use towline_images::{Damage, Image, Images, PullRequest};
+use anyhow::Context as _;
+use towline_cri::v1;
+use towline_images::{Damage, PullRequest};
 use towline_keyring::Credential;
+use towline_node::Facts;
 use towline_oci::{Platform, Reference};
+use towline_runtime::control::{Answer, Inspected, Question};
 
+use super::store;
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
 
-/// Compare everything in the image store with its digests and checksums; with --repair fetch again what is damaged
+/// Compare everything in the image store with its digests and checksums; with --repair fetch again what is damaged; through the node while that runs
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Fetch again what is damaged or missing, from the registry that the image came from
@@ -30,31 +35,24 @@ pub(crate) struct Args {
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Verified {
-    images: usize,
+    images: u64,
     damage: Vec<Damage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_after_repair: Option<Vec<Damage>>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    super::images::refuse_while_node_runs(
-        &args.data_dir,
-        "stop it first: what a container runs on cannot be replaced",
-    )?;
-    let client = args.registry.client()?;
-    let images = super::pull::open(&args.data_dir, client, Platform::host())?;
-    let damage = images.verify().await?;
+    let (count, damage) = verify(&args).await?;
     if args.output == Format::Text {
         for each in &damage {
             output::line(each)?;
         }
     }
     let left = if args.repair && !damage.is_empty() {
-        Some(repair(&args, &images, &damage).await?)
+        Some(repair(&args, &damage).await?)
     } else {
         None
     };
-    let count = images.list().len();
     let bad = left.as_ref().unwrap_or(&damage).len();
     if args.output == Format::Text {
         let repaired = if left.is_some() {
@@ -79,48 +77,107 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if bad == 0 { OK } else { BROKEN }))
 }
 
-/// Takes away what is damaged, pulls each image that misses something, and gives what is damaged then.
-async fn repair(args: &Args, images: &Images, damage: &[Damage]) -> anyhow::Result<Vec<Damage>> {
-    for each in damage {
-        if !images.discard(each).await? {
-            output::note(format!("{each}: a container holds it, so that it stays"));
-        }
+async fn verify(args: &Args) -> anyhow::Result<(u64, Vec<Damage>)> {
+    match store::ask(&args.data_dir, Question::Verify).await? {
+        Answer::Verified { images, damage } => Ok((images, damage)),
+        _ => Err(store::unexpected()),
     }
-    let missing = images.verify().await?;
-    for image in images.list() {
-        let misses =
-            |damage: &Damage| matches!(damage, Damage::Image { id, .. } if *id == image.id);
-        if missing.iter().any(misses) {
-            pull_again(args, images, &image).await?;
-        }
-    }
-    Ok(images.verify().await?)
 }
 
-async fn pull_again(args: &Args, images: &Images, image: &Image) -> anyhow::Result<()> {
-    if image.repo_digests.is_empty() {
+/// Takes away what is damaged, pulls each image that misses something, and gives what is damaged then.
+async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<Vec<Damage>> {
+    let question = Question::Discard(damage.to_vec());
+    let Answer::Discarded(gone) = store::ask(&args.data_dir, question).await? else {
+        return Err(store::unexpected());
+    };
+    for (each, _) in damage.iter().zip(gone).filter(|(_, gone)| !gone) {
+        output::note(format!("{each}: a container holds it, so that it stays"));
+    }
+    let (_, missing) = verify(args).await?;
+    let mut ids: Vec<String> = missing
+        .iter()
+        .filter_map(|damage| match damage {
+            Damage::Image { id, .. } => Some(id.to_string()),
+            _ => None,
+        })
+        .collect();
+    ids.dedup();
+    let question = Question::Inspect(ids);
+    let Answer::Inspected(images) = store::ask(&args.data_dir, question).await? else {
+        return Err(store::unexpected());
+    };
+    for image in images.into_iter().flatten() {
+        pull_again(args, &image).await?;
+    }
+    Ok(verify(args).await?.1)
+}
+
+async fn pull_again(args: &Args, image: &Inspected) -> anyhow::Result<()> {
+    if image.digests.is_empty() {
         output::note(format!(
             "image {}: nothing says where it came from",
             image.id
         ));
     }
-    for name in &image.repo_digests {
+    for name in &image.digests {
         let Ok(reference) = Reference::parse(name) else {
             continue;
         };
-        let candidate = args.registry.candidates(name)?.into_iter().next();
-        let credential = candidate.map_or(Credential::Anonymous, |candidate| candidate.credential);
-        let mut request = PullRequest::new(reference, credential);
-        request.platform = Some(image.config.platform.clone());
-        match images.pull(request).await {
-            Ok(_) => {
+        let pulled = match Facts::read(&args.data_dir) {
+            Some(facts) => through_node(args, &facts, name).await?,
+            None => directly(args, reference, image).await?,
+        };
+        match pulled {
+            Ok(()) => {
                 output::note(format!("{name} fetched again"));
                 return Ok(());
             }
-            Err(failure) => {
-                output::note(format!("{name}: {} ({})", failure.chain(), failure.cause()));
-            }
+            Err(why) => output::note(format!("{name}: {why}")),
         }
     }
     Ok(())
+}
+
+/// Pulls into a store that no node uses; or says why it failed.
+async fn directly(
+    args: &Args,
+    reference: Reference,
+    image: &Inspected,
+) -> anyhow::Result<Result<(), String>> {
+    let client = args.registry.client()?;
+    let images = super::pull::open(&args.data_dir, client, Platform::host())?;
+    let candidate = args.registry.candidates(&reference.to_string())?;
+    let candidate = candidate.into_iter().next();
+    let credential = candidate.map_or(Credential::Anonymous, |candidate| candidate.credential);
+    let mut request = PullRequest::new(reference, credential);
+    request.platform = Some(image.config.platform.clone());
+    let pulled = images.pull(request).await;
+    Ok(pulled
+        .map(drop)
+        .map_err(|failure| format!("{} ({})", failure.chain(), failure.cause())))
+}
+
+/// Has the node pull it, with what the node was told of mirrors and authorities; or says why it failed.
+async fn through_node(
+    args: &Args,
+    facts: &Facts,
+    name: &str,
+) -> anyhow::Result<Result<(), String>> {
+    let endpoint = format!("unix://{}", facts.cri.display());
+    let channel = towline_cri::client::connect(&endpoint)
+        .await
+        .context("reach the node's runtime")?;
+    let mut client = v1::image_service_client::ImageServiceClient::new(channel);
+    let request = v1::PullImageRequest {
+        image: Some(v1::ImageSpec {
+            image: name.to_owned(),
+            ..v1::ImageSpec::default()
+        }),
+        auth: super::pull::through_node::auth(&args.registry, name)?,
+        sandbox_config: None,
+    };
+    let pulled = client.pull_image(request).await;
+    Ok(pulled
+        .map(drop)
+        .map_err(|status| status.message().to_owned()))
 }

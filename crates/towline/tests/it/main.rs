@@ -19,4 +19,5 @@ mod many;
 mod node;
 mod pulls;
 mod registry;
+mod store;
 mod why;

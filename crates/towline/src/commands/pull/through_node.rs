@@ -57,7 +57,7 @@ pub(super) async fn pull(facts: &Facts, args: &Args, name: &str) -> anyhow::Resu
     };
     let request = v1::PullImageRequest {
         image: Some(spec.clone()),
-        auth: auth(args, name)?,
+        auth: auth(&args.registry, name)?,
         sandbox_config: None,
     };
     let started = Instant::now();
@@ -104,8 +104,12 @@ pub(super) async fn pull(facts: &Facts, args: &Args, name: &str) -> anyhow::Resu
     Ok(pulled)
 }
 
-fn auth(args: &Args, name: &str) -> anyhow::Result<Option<v1::AuthConfig>> {
-    let candidate = args.registry.candidates(name)?.into_iter().next();
+/// The login for an image as the node's runtime takes it.
+pub(crate) fn auth(
+    registry: &crate::registry_client::RegistryArgs,
+    name: &str,
+) -> anyhow::Result<Option<v1::AuthConfig>> {
+    let candidate = registry.candidates(name)?.into_iter().next();
     Ok(candidate.and_then(|candidate| match candidate.credential {
         Credential::Basic { username, password } => Some(v1::AuthConfig {
             username,

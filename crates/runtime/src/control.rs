@@ -1,0 +1,332 @@
+//! The image store as people look after it: lists, sizes, removal, verification. The same answers whether this process owns the store or
+//! asks the runtime that does, over a socket beside its CRI socket that root and the runtime's own user may use.
+//!
+//! One connection is one question, a line of JSON, and one answer, a line of JSON.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use towline_cause::{Cause, Failure};
+use towline_images::{Damage, Image, Images};
+use towline_oci::ImageConfig;
+
+/// The most bytes of a question.
+const MOST_QUESTION: u64 = 1 << 20;
+/// The most bytes of an answer: some ten thousand images.
+const MOST_ANSWER: u64 = 64 << 20;
+/// How long a question may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is asked of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Question {
+    /// Every image.
+    Images,
+    /// What the store takes on the disk.
+    Usage,
+    /// What these images are; by name, id, or the beginning of an id.
+    Inspect(Vec<String>),
+    /// Remove these images with all their names.
+    Remove(Vec<String>),
+    /// Remove what nothing uses; with `true` also every image that no container holds and that is not pinned.
+    Prune(bool),
+    /// Compare everything with its digests and checksums.
+    Verify,
+    /// Take away what is damaged, unless a container holds it.
+    Discard(Vec<Damage>),
+}
+
+/// What the store answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// Every image.
+    Images(Vec<Listed>),
+    /// One row for each kind of thing.
+    Usage(Vec<Taken>),
+    /// As asked for, in order; `None` where there is no such image.
+    Inspected(Vec<Option<Inspected>>),
+    /// As asked for, in order: whether there was such an image.
+    Removed(Vec<bool>),
+    /// What went.
+    Pruned(Pruned),
+    /// What is damaged.
+    Verified {
+        /// How many images there are.
+        images: u64,
+        /// What is wrong.
+        damage: Vec<Damage>,
+    },
+    /// As given, in order: whether it is gone.
+    Discarded(Vec<bool>),
+}
+
+/// An image in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Digest of its config.
+    pub id: String,
+    /// Names with tags.
+    pub tags: Vec<String>,
+    /// Names with digests.
+    pub digests: Vec<String>,
+    /// Bytes as the registry stores them.
+    pub size: u64,
+}
+
+/// What one kind of thing takes on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Taken {
+    /// The kind.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// An image with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspected {
+    /// Digest of its config.
+    pub id: String,
+    /// Names with tags.
+    pub tags: Vec<String>,
+    /// Names with digests.
+    pub digests: Vec<String>,
+    /// Digest of the manifest that was unpacked.
+    pub manifest: String,
+    /// Bytes as the registry stores them.
+    pub size: u64,
+    /// Bytes of the unpacked layers.
+    pub unpacked_size: u64,
+    /// Never removed by itself.
+    pub pinned: bool,
+    /// Digests of the unpacked layers, lowest first.
+    pub layers: Vec<String>,
+    /// Their directories, the top one first.
+    pub directories: Vec<PathBuf>,
+    /// How it starts.
+    pub config: ImageConfig,
+}
+
+/// What a removal of unused things came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    /// Images.
+    pub images: u64,
+    /// Layers besides those of the images.
+    pub layers: u64,
+    /// Blobs besides those of the images.
+    pub blobs: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The runtime cannot be reached.
+    #[error("ask the node at {}", path.display())]
+    Connect {
+        /// Its socket.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// What came is not an answer to this.
+    #[error("the node does not answer this: it may be of another version")]
+    Answer,
+    /// The store refused.
+    #[error("{words} ({cause})")]
+    Store {
+        /// What it says.
+        words: String,
+        /// Its cause.
+        cause: Cause,
+    },
+}
+
+impl From<Failure> for ControlError {
+    fn from(failure: Failure) -> Self {
+        Self::Store {
+            words: failure.chain(),
+            cause: failure.cause(),
+        }
+    }
+}
+
+/// An answer as it goes over the socket.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Reply {
+    Answer(Answer),
+    Refused { words: String, cause: Cause },
+}
+
+/// The socket for questions beside a runtime's CRI socket.
+pub fn socket_beside(cri: &Path) -> PathBuf {
+    cri.with_extension("images.sock")
+}
+
+/// Asks the runtime that owns the store.
+pub async fn ask(socket: &Path, question: &Question) -> Result<Answer, ControlError> {
+    let connect = |source| ControlError::Connect {
+        path: socket.to_owned(),
+        source,
+    };
+    let mut stream = UnixStream::connect(socket).await.map_err(connect)?;
+    send(&mut stream, question).await.map_err(connect)?;
+    match receive(&mut stream, MOST_ANSWER).await.map_err(connect)? {
+        Some(Reply::Answer(answer)) => Ok(answer),
+        Some(Reply::Refused { words, cause }) => Err(ControlError::Store { words, cause }),
+        None => Err(ControlError::Answer),
+    }
+}
+
+/// Answers one connection.
+pub(crate) async fn serve(mut stream: UnixStream, images: &Images) -> io::Result<()> {
+    let question = tokio::time::timeout(PATIENCE, receive(&mut stream, MOST_QUESTION)).await??;
+    // Whoever asks what this version does not know gets no answer, and says so.
+    let Some(question) = question else {
+        return Ok(());
+    };
+    let reply = match answer(images, question).await {
+        Ok(answer) => Reply::Answer(answer),
+        Err(failure) => Reply::Refused {
+            words: failure.chain(),
+            cause: failure.cause(),
+        },
+    };
+    send(&mut stream, &reply).await
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+    stream.write_all(&serde_json::to_vec(message)?).await?;
+    stream.shutdown().await
+}
+
+/// Reads to the end; `None` for what is too long or not understood.
+async fn receive<T: serde::de::DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    most: u64,
+) -> io::Result<Option<T>> {
+    let mut bytes = Vec::new();
+    let read = stream.take(most + 1).read_to_end(&mut bytes).await?;
+    if read as u64 > most {
+        return Ok(None);
+    }
+    Ok(serde_json::from_slice(&bytes).ok())
+}
+
+/// Answers for a store that this process owns.
+pub async fn answer(images: &Images, question: Question) -> Result<Answer, Failure> {
+    Ok(match question {
+        Question::Images => Answer::Images(images.list().into_iter().map(listed).collect()),
+        Question::Usage => Answer::Usage(usage(images).await?),
+        Question::Inspect(names) => Answer::Inspected(
+            names
+                .iter()
+                .map(|name| images.get(name).map(|image| inspected(images, image)))
+                .collect(),
+        ),
+        Question::Remove(names) => {
+            let mut removed = Vec::new();
+            for name in &names {
+                removed.push(images.remove(name).await?);
+            }
+            Answer::Removed(removed)
+        }
+        Question::Prune(all) => Answer::Pruned(prune(images, all).await?),
+        Question::Verify => Answer::Verified {
+            damage: images.verify().await?,
+            images: images.list().len() as u64,
+        },
+        Question::Discard(damage) => {
+            let mut gone = Vec::new();
+            for each in &damage {
+                gone.push(images.discard(each).await?);
+            }
+            Answer::Discarded(gone)
+        }
+    })
+}
+
+fn listed(image: Image) -> Listed {
+    Listed {
+        id: image.id.to_string(),
+        tags: image.repo_tags,
+        digests: image.repo_digests,
+        size: image.size,
+    }
+}
+
+fn inspected(images: &Images, image: Image) -> Inspected {
+    Inspected {
+        id: image.id.to_string(),
+        manifest: image.manifest.to_string(),
+        size: image.size,
+        unpacked_size: image.unpacked_size,
+        pinned: image.pinned,
+        layers: image.diff_ids.iter().map(ToString::to_string).collect(),
+        directories: images.lower_dirs(&image),
+        tags: image.repo_tags,
+        digests: image.repo_digests,
+        config: image.config,
+    }
+}
+
+fn unused(images: &Images) -> Vec<Image> {
+    let held: Vec<_> = images.holds().into_iter().map(|(_, id)| id).collect();
+    let mut list = images.list();
+    list.retain(|image| !image.pinned && !held.contains(&image.id));
+    list
+}
+
+async fn usage(images: &Images) -> Result<Vec<Taken>, Failure> {
+    let usage = images.usage().await?;
+    let row = |what: &str, count, bytes| Taken {
+        what: what.to_owned(),
+        count,
+        bytes,
+    };
+    let of = |what: &str, list: Vec<Image>| {
+        let bytes = list.iter().map(|image| image.unpacked_size).sum();
+        row(what, list.len() as u64, bytes)
+    };
+    Ok(vec![
+        of("images", images.list()),
+        of("images no container holds", unused(images)),
+        row("layers", usage.layer_count, usage.layers),
+        row("files, directories, links", usage.inodes, usage.layers),
+        row("manifests and configs", usage.blob_count, usage.blobs),
+        row("interrupted downloads", usage.spool_count, usage.spool),
+    ])
+}
+
+async fn prune(images: &Images, all: bool) -> Result<Pruned, Failure> {
+    let before = images.usage().await?.bytes();
+    let mut pruned = Pruned::default();
+    if all {
+        for image in unused(images) {
+            images.remove(&image.id.to_string()).await?;
+            pruned.images += 1;
+        }
+    }
+    let collected = images.gc().await?;
+    pruned.layers = collected.layers;
+    pruned.blobs = collected.blobs;
+    pruned.bytes = before.saturating_sub(images.usage().await?.bytes());
+    Ok(pruned)
+}
