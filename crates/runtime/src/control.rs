@@ -175,9 +175,9 @@ enum Reply {
     Refused { words: String, cause: Cause },
 }
 
-/// The socket for questions beside a runtime's CRI socket.
+/// The socket for questions beside a runtime's CRI socket: `cri.img` beside `cri.sock`, so that it is never too long where that one is not.
 pub fn socket_beside(cri: &Path) -> PathBuf {
-    cri.with_extension("images.sock")
+    cri.with_extension("img")
 }
 
 /// Asks the runtime that owns the store.
