@@ -21,6 +21,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             place: Place::BrokenNode,
+            // As above: it cannot be written while the layer is downloaded, or while it is unpacked.
+            step: None,
             ..Scenario::new(
                 "disk-read-only",
                 "The disk of the node had an error, and the kernel made it read-only.",
