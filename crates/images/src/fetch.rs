@@ -57,8 +57,9 @@ impl Settling {
         }
         let store = store.clone();
         let work = task::blocking("settle", move || {
+            // The store forgets the layers that it could not write: the pull ends with that.
             if let Err(error) = store.settle() {
-                tracing::warn!(%error, "layers are not durable yet");
+                tracing::warn!(%error, "layers cannot be made durable");
             }
         });
         *running = Some(task::spawn("settle", work));

@@ -237,7 +237,7 @@ mod tests {
         let limited_together = [20 * MIB, 20 * MIB, 21 * MIB, 40 * MIB];
         assert_eq!(run(&limited_together, total, free), [2, 2, 2, 2]);
         assert_eq!(
-            run(&[50 * MIB, 49 * MIB], 100 * MIB, free),
+            run(&[50 * MIB, 49 * MIB], 99 * MIB, free),
             [1, 1],
             "nearly done"
         );

@@ -45,21 +45,28 @@ pub(crate) enum Pass {
     Stale,
 }
 
+/// A layer of at least so many compressed bytes is written to the disk while it comes, each time that so many more were unpacked: the sync at
+/// its end then has little left to do.
+const FLUSH: u64 = 32 << 20;
+
 type Unpacked = Result<(StagedLayer, Extracted, Digest), UnpackError>;
 
 /// The threads that make files of the bytes.
 struct Unpacker<'scope> {
-    decompress: ScopedJoinHandle<'scope, Result<Digest, UnpackError>>,
+    decompress: ScopedJoinHandle<'scope, Result<(), UnpackError>>,
+    digest: ScopedJoinHandle<'scope, Digest>,
     extract: ScopedJoinHandle<'scope, Result<(StagedLayer, Extracted), UnpackError>>,
 }
 
 impl Unpacker<'_> {
     fn join(self) -> Unpacked {
         let extracted = joined(self.extract);
-        let digest = joined(self.decompress);
+        let decompressed = joined(self.decompress);
+        let digest = joined(self.digest);
         // What stopped the decompressor is told by the other, who was given it or caused it.
         let (staged, extracted) = extracted?;
-        Ok((staged, extracted, digest?))
+        decompressed?;
+        Ok((staged, extracted, digest))
     }
 }
 
@@ -107,6 +114,7 @@ impl Job {
                 pipe: Some(sender),
                 unpacker: Some(unpacker),
                 unpacked: None,
+                flusher: self.start_flusher(scope)?,
             };
             let (queue, queued) = sync_channel(WAITING);
             let spool = &spool;
@@ -175,12 +183,15 @@ impl Job {
         receiver: Receiver<Bytes>,
         staged: StagedLayer,
     ) -> Result<Unpacker<'scope>, Failure> {
-        let (source, mut blocks) = pipe();
+        let (source, mut blocks, copies) = pipe();
         let listing = staged
             .listing()
             .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
         let decompress = start(scope, "decompress", move || {
             self.decompress(receiver, source)
+        })?;
+        let digest = start(scope, "digest", move || {
+            copies.digest(self.diff_id.verifier())
         })?;
         let extract = start(scope, "unpack", move || {
             let extracted = extract(
@@ -194,11 +205,29 @@ impl Job {
         })?;
         Ok(Unpacker {
             decompress,
+            digest,
             extract,
         })
     }
 
-    fn decompress(&self, receiver: Receiver<Bytes>, source: Source) -> Result<Digest, UnpackError> {
+    fn start_flusher<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Option<Flusher<'scope>>, Failure> {
+        if self.descriptor.size < 2 * FLUSH {
+            return Ok(None);
+        }
+        let (begin, begun) = sync_channel(0);
+        let thread = start(scope, "flush", move || {
+            while begun.recv().is_ok() {
+                self.store.flush()?;
+            }
+            Ok(())
+        })?;
+        Ok(Some(Flusher { begin, thread }))
+    }
+
+    fn decompress(&self, receiver: Receiver<Bytes>, source: Source) -> Result<(), UnpackError> {
         let taken = Arc::new(AtomicU64::new(0));
         let pipe = Pipe {
             receiver,
@@ -206,7 +235,7 @@ impl Job {
             taken: Arc::clone(&taken),
             left: self.descriptor.size,
         };
-        match decompress(pipe, taken, &self.diff_id, &self.ceilings) {
+        match decompress(pipe, taken, &self.ceilings) {
             Ok(bytes) => source.run(bytes),
             Err(error) => Err(source.fail(error)),
         }
@@ -271,6 +300,13 @@ struct Hashing<'scope, 'job> {
     pipe: Option<SyncSender<Bytes>>,
     unpacker: Option<Unpacker<'scope>>,
     unpacked: Option<Unpacked>,
+    flusher: Option<Flusher<'scope>>,
+}
+
+/// The thread that writes to the disk what was unpacked so far.
+struct Flusher<'scope> {
+    begin: SyncSender<()>,
+    thread: ScopedJoinHandle<'scope, Result<(), StoreError>>,
 }
 
 impl Hashing<'_, '_> {
@@ -329,7 +365,16 @@ impl Hashing<'_, '_> {
 
     fn take(&mut self, piece: Bytes) -> Result<(), Failure> {
         self.verifier.update(&piece);
+        let before = self.len / FLUSH;
         self.len += piece.len() as u64;
+        // Near the end the sync of the whole layer is near.
+        if self.len / FLUSH > before
+            && self.job.descriptor.size - self.len > FLUSH / 2
+            && let Some(flusher) = &self.flusher
+        {
+            // One that runs is enough.
+            flusher.begin.try_send(()).ok();
+        }
         let Some(pipe) = &self.pipe else {
             return Ok(());
         };
@@ -359,6 +404,11 @@ impl Hashing<'_, '_> {
             Some(unpacked) => unpacked,
             None => self.join(),
         };
+        if let Some(Flusher { begin, thread }) = self.flusher.take() {
+            drop(begin);
+            joined(thread)
+                .map_err(|error| self.job.failed(error, Step::Commit, "cannot be written"))?;
+        }
         if !whole {
             return Ok(None);
         }

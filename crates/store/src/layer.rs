@@ -39,14 +39,18 @@ pub struct StagedLayer {
     diff_id: Digest,
     staged: PathBuf,
     committed: bool,
+    /// [`crate::state::State::failed_syncs`] as the layer began.
+    failed_syncs: u64,
 }
 
 impl StagedLayer {
     pub(crate) fn new(store: Arc<Inner>, diff_id: &Digest) -> Result<Self, StoreError> {
         let staged = store.layout.fresh("layer");
         fs::create_dir_all_mode(&staged, 0o700)?;
+        let failed_syncs = store.state().failed_syncs;
         let layer = Self {
             store,
+            failed_syncs,
             diff_id: diff_id.clone(),
             staged,
             committed: false,
@@ -84,6 +88,10 @@ impl StagedLayer {
         std::fs::write(&path, &text).at("write", &path)?;
         let sealed = self.store.layout.sealed(&self.diff_id);
         let mut state = self.store.state();
+        if state.failed_syncs != self.failed_syncs {
+            let lost = std::io::Error::from(rustix::io::Errno::IO);
+            return Err(fs::FsError::new("sync", &self.staged, lost).into());
+        }
         if state.has_layer(&self.diff_id) {
             return Ok(());
         }
@@ -117,7 +125,7 @@ pub(crate) fn settle(store: &Inner) -> Result<(), StoreError> {
     if batch.is_empty() {
         return Ok(());
     }
-    store.syncer.sync(|| fs::sync_fs(store.layout.root()))?;
+    flush(store)?;
     let mut state = store.state();
     let mut dirs = BTreeSet::new();
     for diff_id in &batch {
@@ -139,6 +147,23 @@ pub(crate) fn settle(store: &Inner) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Writes everything to the disk. The kernel tells only once that it could not: then nothing that was written before counts any more, neither
+/// the layers that are sealed nor those on their way in.
+pub(crate) fn flush(store: &Inner) -> Result<(), StoreError> {
+    let Err(error) = store.syncer.sync(|| fs::sync_fs(store.layout.root())) else {
+        return Ok(());
+    };
+    let mut state = store.state();
+    state.failed_syncs += 1;
+    let lost = std::mem::take(&mut state.sealed);
+    drop(state);
+    for sealed in lost.into_values() {
+        // The next start removes what cannot be removed now.
+        remove_tree(&sealed.path).ok();
+    }
+    Err(error.into())
 }
 
 impl Drop for StagedLayer {

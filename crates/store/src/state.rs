@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) layers: HashMap<Digest, LayerInfo>,
     /// Whole layers that are not durable yet and so have no name.
     pub(crate) sealed: HashMap<Digest, Sealed>,
+    /// How often the disk could not take what was written.
+    pub(crate) failed_syncs: u64,
     /// Layers and blobs that pulls in flight keep, with how many do.
     pub(crate) held: HashMap<Digest, usize>,
     /// What containers keep.

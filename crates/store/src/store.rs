@@ -213,6 +213,11 @@ impl Store {
         layer::settle(&self.inner)
     }
 
+    /// Begins early with what [`Store::settle`] has to write; returns when what was written before this call is on the disk.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        layer::flush(&self.inner)
+    }
+
     /// Bytes of files of the layers that are sealed and not durable.
     pub fn unsettled(&self) -> u64 {
         let state = self.inner.state();

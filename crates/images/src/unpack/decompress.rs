@@ -1,19 +1,16 @@
-//! Compressed bytes read as what they hold, hashed and bounded on the way.
+//! Compressed bytes read as what they hold, bounded on the way.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
-use towline_oci::{Digest, Verifier};
-
 use super::error::UnpackError;
+use super::gzip::Gzip;
 use crate::Ceilings;
 
-/// The uncompressed bytes: hashed for the diffID, and bounded in number and in proportion to the compressed ones.
+/// The uncompressed bytes, bounded in number and in proportion to the compressed ones.
 pub(crate) struct Decompressed<R> {
     inner: Decoder<R>,
-    verifier: Verifier,
     out: u64,
     taken: Arc<AtomicU64>,
     layer_bytes: u64,
@@ -23,7 +20,7 @@ pub(crate) struct Decompressed<R> {
 
 enum Decoder<R> {
     Plain(R),
-    Gzip(Box<MultiGzDecoder<R>>),
+    Gzip(Box<Gzip<R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
 }
 
@@ -32,12 +29,11 @@ enum Decoder<R> {
 pub(crate) fn decompress<R: BufRead>(
     mut input: R,
     taken: Arc<AtomicU64>,
-    diff_id: &Digest,
     ceilings: &Ceilings,
 ) -> Result<Decompressed<R>, UnpackError> {
     let start = input.fill_buf().map_err(UnpackError::from_read)?;
     let inner = match start {
-        [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(MultiGzDecoder::new(input))),
+        [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(Gzip::new(input))),
         // A frame, or a frame to skip.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let mut decoder =
@@ -51,7 +47,6 @@ pub(crate) fn decompress<R: BufRead>(
     };
     Ok(Decompressed {
         inner,
-        verifier: diff_id.verifier(),
         out: 0,
         taken,
         layer_bytes: ceilings.layer_bytes,
@@ -61,11 +56,6 @@ pub(crate) fn decompress<R: BufRead>(
 }
 
 impl<R> Decompressed<R> {
-    /// The digest of all bytes read.
-    pub(crate) fn digest(self) -> Digest {
-        self.verifier.finish()
-    }
-
     fn check(&self) -> Result<(), UnpackError> {
         if self.out > self.layer_bytes {
             return Err(UnpackError::Ceiling {
@@ -93,7 +83,6 @@ impl<R: BufRead> Read for Decompressed<R> {
         }?;
         self.out += read as u64;
         self.check()?;
-        self.verifier.update(&buffer[..read]);
         Ok(read)
     }
 }

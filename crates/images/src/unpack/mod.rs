@@ -8,6 +8,7 @@ mod attributes;
 mod decompress;
 mod error;
 mod extract;
+mod gzip;
 mod name;
 mod number;
 mod pax;
