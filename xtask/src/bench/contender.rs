@@ -15,16 +15,18 @@ pub(crate) enum Contender {
     Podman,
     Skopeo,
     Crane,
+    Bound,
 }
 
 impl Contender {
     /// Everybody, in the order of the table.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Towline,
         Self::Containerd,
         Self::Podman,
         Self::Skopeo,
         Self::Crane,
+        Self::Bound,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Contender {
             Self::Podman => "podman",
             Self::Skopeo => "skopeo",
             Self::Crane => "crane",
+            Self::Bound => "bound",
         }
     }
 
@@ -45,7 +48,7 @@ impl Contender {
     /// Whether its programs are on this machine.
     pub(crate) fn is_here(self) -> bool {
         let programs: &[&str] = match self {
-            Self::Towline => &[],
+            Self::Towline | Self::Bound => &[],
             Self::Containerd => &["containerd", "crictl"],
             Self::Podman => &["podman"],
             Self::Skopeo => &["skopeo"],
@@ -60,16 +63,26 @@ impl Contender {
         image: &str,
         disk: &Path,
         work: &Path,
-        towline: &Path,
+        (towline, layout): (&Path, &Path),
     ) -> anyhow::Result<Cost> {
         let log = work.join(format!("{}.log", self.name()));
         let mut command = match self {
             Self::Towline => {
                 let mut command = Command::new(towline);
-                command.arg("pull").arg("--data-dir").arg(disk).arg(image);
+                command.arg("pull").arg("--data-dir").arg(disk);
+                if !is_loopback(image) {
+                    command.arg("--plain-http");
+                }
+                command.arg(image);
                 command
             }
             Self::Containerd => return containerd(image, disk, work, &log),
+            Self::Bound => {
+                let own = std::env::current_exe().context("find this program")?;
+                let mut command = Command::new(own);
+                command.args(["bench", "bound"]).arg(layout).arg(disk);
+                command
+            }
             Self::Podman => {
                 let mut command = Command::new("podman");
                 command.arg("--root").arg(disk.join("root"));
@@ -104,9 +117,23 @@ impl Contender {
 /// A daemon as shipped, new for every run, asked by crictl as a kubelet would. The daemon's start is not counted.
 fn containerd(image: &str, disk: &Path, work: &Path, log: &Path) -> anyhow::Result<Cost> {
     let (socket, config) = (work.join("containerd.sock"), work.join("containerd.toml"));
+    let hosts = work.join("certs.d");
+    let mut plain = String::new();
+    if !is_loopback(image) {
+        // As shipped it speaks TLS to whatever is not on loopback.
+        let host = image.split('/').next().unwrap_or_default();
+        let dir = hosts.join(host);
+        std::fs::create_dir_all(&dir)?;
+        let text = format!("server = \"http://{host}\"\n");
+        std::fs::write(dir.join("hosts.toml"), text)?;
+        plain = format!(
+            "[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '{}'\n",
+            hosts.display()
+        );
+    }
     let text = format!(
         "version = 3\nroot = '{}'\nstate = '{}'\n[grpc]\naddress = '{}'\n\
-         [plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n",
+         [plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n{plain}",
         disk.join("root").display(),
         disk.join("state").display(),
         socket.display()
@@ -139,6 +166,10 @@ fn containerd(image: &str, disk: &Path, work: &Path, log: &Path) -> anyhow::Resu
     cost.cpu += process::cpu(daemon.id())? - before;
     cost.peak += process::high_water(daemon.id()).unwrap_or_default();
     Ok(cost)
+}
+
+fn is_loopback(image: &str) -> bool {
+    image.starts_with("127.")
 }
 
 fn in_path(name: &str) -> bool {

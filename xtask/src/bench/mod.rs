@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: Towline beside its peers, in the same run and on the same machine.
 
+mod bound;
 mod contender;
+mod link;
 mod process;
 mod pull;
 mod registry;
@@ -21,6 +23,8 @@ pub(crate) enum Bench {
     Why(why::Args),
     /// The registry under load, beside docker-registry
     Registry(serve::Args),
+    #[command(hide = true)]
+    Bound(bound::Args),
 }
 
 impl Bench {
@@ -30,6 +34,7 @@ impl Bench {
             Self::Pull(args) => pull::run(args, root),
             Self::Why(args) => why::run(args, root),
             Self::Registry(args) => serve::run(args, root),
+            Self::Bound(args) => bound::run(args),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

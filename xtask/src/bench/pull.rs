@@ -6,10 +6,11 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use super::contender::Contender;
+use super::link::{self, Link, Shaped};
 use super::registry::Registry;
 use super::scratch::{Scratch, cool};
 use super::table::{self, Run};
-use super::{process, say};
+use super::{bound, process, say};
 
 /// Cold pulls, each into a new file system, the contenders alternating
 #[derive(clap::Args)]
@@ -29,6 +30,12 @@ pub(crate) struct Args {
     /// Folder for the disk, the registry and logs; needs 10 GiB
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     scratch: PathBuf,
+    /// Put a link between the contenders and the registry, as 50ms,200mbit or 5ms,1gbit
+    #[arg(long, value_name = "RTT,RATE")]
+    link: Option<Link>,
+    /// The program that makes the link [default: the shared tools' `shape_link.py`]
+    #[arg(long, value_name = "FILE")]
+    shaper: Option<PathBuf>,
     /// The program to measure
     #[arg(long, value_name = "FILE", default_value = "target/release/towline")]
     towline: PathBuf,
@@ -47,18 +54,33 @@ pub(crate) fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     }
     let images = images(args)?;
     let contenders = contenders(args)?;
-    let registry = Registry::start(&work, &args.images, &images)?;
+    let mut registry = Registry::start(&work, &args.images, &images)?;
+    let mut shaped = None;
+    if let Some(link) = args.link {
+        let shaper = args.shaper.clone().map_or_else(link::shaper, Ok)?;
+        let made = Shaped::start(link, &shaper, &work)?;
+        registry = registry.behind(&made.namespace, &work)?;
+        shaped = Some(made);
+    }
     let mut runs = Vec::new();
     for round in 1..=args.rounds {
         for image in &images {
             for contender in &contenders {
-                let run = one(*contender, image, &registry, &work, &towline)?;
+                let layout = args.images.join(image);
+                let mut run = one(*contender, image, &registry, &work, (&towline, &layout))?;
+                run.wire = args.link.and_then(|link| {
+                    let layers = bound::layers(&layout).ok()?;
+                    Some(link.wire(layers.iter().map(|(_, size)| size).sum()))
+                });
                 say(&format!("{round}/{} {image} {}", args.rounds, run.line()));
                 runs.push(run);
             }
         }
     }
     super::result(&table::markdown(&runs));
+    // The registry is in the link's namespace.
+    drop(registry);
+    drop(shaped);
     Ok(())
 }
 
@@ -67,15 +89,18 @@ fn one(
     image: &str,
     registry: &Registry,
     work: &Path,
-    towline: &Path,
+    (towline, layout): (&Path, &Path),
 ) -> anyhow::Result<Run> {
     let disk = Scratch::new(work)?;
     cool(&registry.blobs)?;
+    if contender == Contender::Bound {
+        super::scratch::read_all(layout)?;
+    }
     let empty = disk.used()?;
     let reference = format!("{}/{image}:v1", registry.address);
     let (busy, served) = (process::busy()?, process::cpu(registry.daemon.id())?);
     let cost = contender
-        .pull(&reference, disk.path(), work, towline)
+        .pull(&reference, disk.path(), work, (towline, layout))
         .with_context(|| format!("{} pulls {image}", contender.name()))?;
     let others = process::busy()? - busy - cost.cpu;
     let served = process::cpu(registry.daemon.id())? - served;
@@ -88,6 +113,7 @@ fn one(
         synced: cost.wall + returned.elapsed().as_secs_f64(),
         others: (others - served).max(0.0),
         disk: disk.used()?.saturating_sub(empty),
+        wire: None,
     })
 }
 

@@ -22,18 +22,7 @@ impl Registry {
         let root = dir.join("registry");
         std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
         let address = free_address()?;
-        let config = dir.join("registry.json");
-        let text = serde_json::json!({
-            "version": "0.1",
-            "log": {"level": "error", "accesslog": {"disabled": true}},
-            "storage": {"filesystem": {"rootdirectory": root}},
-            "http": {"addr": address.to_string()},
-        });
-        std::fs::write(&config, text.to_string())?;
-        let mut daemon = Daemon::start(
-            Command::new("docker-registry").arg("serve").arg(&config),
-            &dir.join("registry.log"),
-        )?;
+        let mut daemon = serve(dir, &root, address, None)?;
         daemon.until(|| TcpStream::connect(address).is_ok())?;
         for name in names {
             let pushed = root.join("docker/registry/v2/repositories").join(name);
@@ -54,6 +43,46 @@ impl Registry {
             blobs: root,
         })
     }
+
+    /// The same registry in a network namespace.
+    pub(crate) fn behind(self, namespace: &str, dir: &Path) -> anyhow::Result<Self> {
+        let Self { daemon, blobs, .. } = self;
+        drop(daemon);
+        let address = SocketAddr::new(super::link::REGISTRY.parse()?, 5000);
+        let mut daemon = serve(dir, &blobs, address, Some(namespace))?;
+        let wait = std::time::Duration::from_secs(1);
+        daemon.until(|| TcpStream::connect_timeout(&address, wait).is_ok())?;
+        Ok(Self {
+            address,
+            daemon,
+            blobs,
+        })
+    }
+}
+
+fn serve(
+    dir: &Path,
+    root: &Path,
+    address: SocketAddr,
+    namespace: Option<&str>,
+) -> anyhow::Result<Daemon> {
+    let config = dir.join("registry.json");
+    let text = serde_json::json!({
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": true}},
+        "storage": {"filesystem": {"rootdirectory": root}},
+        "http": {"addr": address.to_string()},
+    });
+    std::fs::write(&config, text.to_string())?;
+    let mut command = match namespace {
+        None => Command::new("docker-registry"),
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace, "docker-registry"]);
+            command
+        }
+    };
+    Daemon::start(command.arg("serve").arg(&config), &dir.join("registry.log"))
 }
 
 /// An address of loopback that nobody listens at.

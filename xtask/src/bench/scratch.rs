@@ -74,7 +74,8 @@ pub(crate) fn cool(served: &Path) -> anyhow::Result<()> {
     read_all(served)
 }
 
-fn read_all(dir: &Path) -> anyhow::Result<()> {
+/// Brings every file below a directory into the page cache.
+pub(crate) fn read_all(dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

@@ -18,6 +18,8 @@ pub(crate) struct Run {
     pub(crate) others: f64,
     /// Bytes on the disk.
     pub(crate) disk: u64,
+    /// Seconds that the layers take at the rate of the link, if there is one.
+    pub(crate) wire: Option<f64>,
 }
 
 impl Run {
@@ -37,8 +39,8 @@ impl Run {
 
 /// Medians of each contender with each image.
 pub(crate) fn markdown(runs: &[Run]) -> String {
-    let mut text = "| image | contender | wall s (min to max) | with sync s | CPU s | peak MiB | disk MiB | wall / best unpacking peer | with sync | CPU | other CPU s |\n\
-                    | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    let mut text = "| image | contender | wall s (min to max) | with sync s | CPU s | peak MiB | disk MiB | wall / best unpacking peer | with sync | CPU | wall / bound | other CPU s |\n\
+                    | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     let images: BTreeSet<&str> = runs.iter().map(|run| run.image.as_str()).collect();
     for image in images {
@@ -51,6 +53,10 @@ pub(crate) fn markdown(runs: &[Run]) -> String {
             let peers = peers.filter(|peer| peer.unpacks() && *peer != Contender::Towline);
             peers.filter_map(|peer| of(peer, value)).reduce(f64::min)
         };
+        // Over a link the wire is the bound, else this machine is.
+        let wire = runs.iter().find(|run| run.image == image);
+        let wire = wire.and_then(|run| run.wire);
+        let bound = wire.or_else(|| of(Contender::Bound, |run| run.synced));
         for contender in Contender::ALL {
             let Some(wall) = of(contender, wall) else {
                 continue;
@@ -64,7 +70,7 @@ pub(crate) fn markdown(runs: &[Run]) -> String {
             // Writing to a String does not fail.
             writeln!(
                 text,
-                "| {image} | {} | {wall:.2} ({low:.2} to {high:.2}) | {:.2} | {:.2} | {:.0} | {:.0} | {} | {} | {} | {:.2} |",
+                "| {image} | {} | {wall:.2} ({low:.2} to {high:.2}) | {:.2} | {:.2} | {:.0} | {:.0} | {} | {} | {} | {} | {:.2} |",
                 contender.name(),
                 number(|run| run.synced),
                 number(|run| run.cost.cpu),
@@ -73,6 +79,7 @@ pub(crate) fn markdown(runs: &[Run]) -> String {
                 ratio(self::wall),
                 ratio(|run| run.synced),
                 ratio(|run| run.cost.cpu),
+                bound.map_or_else(|| "-".to_owned(), |bound| format!("{:.2}", wall / bound)),
                 number(|run| run.others),
             )
             .ok();
@@ -126,6 +133,7 @@ mod tests {
             synced: wall + 1.0,
             others: 0.0,
             disk: 1 << 20,
+            wire: None,
         }
     }
 
@@ -138,11 +146,12 @@ mod tests {
             run(Contender::Containerd, 4.0),
             run(Contender::Podman, 8.0),
             run(Contender::Skopeo, 0.1),
+            run(Contender::Bound, 0.6),
         ];
         let table = markdown(&runs);
         assert!(
             table.contains(
-                "| a | towline | 2.00 (1.00 to 9.00) | 3.00 | 2.00 | 64 | 1 | 0.50 | 0.60 | 0.50 |"
+                "| a | towline | 2.00 (1.00 to 9.00) | 3.00 | 2.00 | 64 | 1 | 0.50 | 0.60 | 0.50 | 1.25 |"
             ),
             "{table}"
         );
