@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
 /// The same bytes, and nothing but the work that they need
@@ -21,6 +21,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        bail!("what is not optimised bounds nothing: cargo run --release -p xtask -- bench pull");
+    }
     let mut layers = layers(&args.layout)?;
     layers.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
     let waiting = Mutex::new(VecDeque::from(layers).into_iter().enumerate());

@@ -47,6 +47,9 @@ impl Contender {
 
     /// Whether its programs are on this machine.
     pub(crate) fn is_here(self) -> bool {
+        if self == Self::Bound && cfg!(debug_assertions) {
+            return false;
+        }
         let programs: &[&str] = match self {
             Self::Towline | Self::Bound => &[],
             Self::Containerd => &["containerd", "crictl"],

@@ -13,8 +13,9 @@ use crate::crash::pull_in_a_child;
 use crate::relay::Relay;
 use crate::support::{Registry, assert_clean, noise, spooled};
 
-/// What may be on its way between registry and spool when the process dies.
-const ON_THE_WAY: u64 = 4 << 20;
+/// What may be on its way between registry and spool when the process dies: in the sockets of four connections. The next attempt asks for all
+/// that the spool lacks and nothing else.
+const ON_THE_WAY: u64 = 4 * (4 << 20);
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
