@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -18,6 +19,14 @@ use crate::pki::{Authority, KUBELET_CLIENT, PkiError};
 const ERROR_BODY: usize = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a kubelet is asked.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Bytes,
+}
 
 /// Calls kubelets.
 #[derive(Clone)]
@@ -57,16 +66,24 @@ impl KubeletClient {
         Ok(Self { tls: Arc::new(tls) })
     }
 
-    /// `GET` of a path on the kubelet at `host:port`; the body streams until it ends, the client leaves or `stopping`.
-    pub(crate) async fn get(
+    /// A call to the kubelet at `host:port`, and its answer whatever its status; the body streams until it ends, the client leaves
+    /// or `stopping`.
+    pub(crate) async fn call(
         &self,
         host: &str,
         port: u16,
-        path: &str,
+        call: Call,
         stopping: CancellationToken,
     ) -> Result<Response<Body>, ApiError> {
-        let failed =
-            |why: String| ApiError::internal(format!("Get \"https://{host}:{port}{path}\": {why}"));
+        let (method, path) = (call.method, call.path);
+        let word = if method == Method::POST {
+            "Post"
+        } else {
+            "Get"
+        };
+        let failed = |why: String| {
+            ApiError::internal(format!("{word} \"https://{host}:{port}{path}\": {why}"))
+        };
         let tcp = tokio::time::timeout(CONNECT, TcpStream::connect((host, port)))
             .await
             .map_err(|_| failed("dial: i/o timeout".to_owned()))?
@@ -89,17 +106,31 @@ impl KubeletClient {
                 () = stopping.cancelled() => {}
             }
         });
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(path.as_str())
             .header(http::header::HOST, format!("{host}:{port}"))
-            .body(Body::empty())
+            .body(Body::from(call.body))
             .map_err(|error| failed(error.to_string()))?;
         let answer = tokio::time::timeout(ANSWER, sender.send_request(request))
             .await
             .map_err(|_| failed("timeout awaiting response headers".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;
+        Ok(answer.map(Body::new))
+    }
+
+    /// The same, where anything but 200 is an error.
+    pub(crate) async fn get(
+        &self,
+        host: &str,
+        port: u16,
+        call: Call,
+        stopping: CancellationToken,
+    ) -> Result<Response<Body>, ApiError> {
+        let answer = self.call(host, port, call, stopping).await?;
         let status = answer.status();
         if status == StatusCode::OK {
-            return Ok(answer.map(Body::new));
+            return Ok(answer);
         }
         let body = Limited::new(answer.into_body(), ERROR_BODY).collect().await;
         let text = body

@@ -104,6 +104,8 @@ pub(crate) struct Target {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
+    /// What follows `proxy`: a path of whoever is behind it.
+    pub(crate) path: Option<String>,
 }
 
 /// Where a path leads.
@@ -162,6 +164,13 @@ impl Route {
         namespace: Option<String>,
         rest: &[&str],
     ) -> ApiResult<Self> {
+        if let ["nodes", name, "proxy", path @ ..] = rest {
+            let mut target = Self::resource(group, version, namespace, &["nodes", name, "proxy"])?;
+            if let Self::Resource(target) = &mut target {
+                target.path = Some(behind_proxy(path)?);
+            }
+            return Ok(target);
+        }
         let (plural, name, subresource) = match rest {
             [plural] => (*plural, None, None),
             [plural, name] => (*plural, Some(*name), None),
@@ -189,6 +198,7 @@ impl Route {
             namespace,
             name: name.map(str::to_owned),
             subresource: subresource.map(str::to_owned),
+            path: None,
         }))
     }
 
@@ -235,6 +245,23 @@ impl Route {
                 }
             }
         }
+    }
+}
+
+/// A path to pass on. What it holds was decoded, so only what needs no encoding is taken.
+fn behind_proxy(segments: &[&str]) -> ApiResult<String> {
+    let plain = |segment: &&str| {
+        !matches!(*segment, "." | "..")
+            && segment
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
+    };
+    if segments.iter().all(plain) {
+        Ok(format!("/{}", segments.join("/")))
+    } else {
+        Err(ApiError::bad_request(
+            "a path behind a proxy may hold letters, digits and -_.~ only",
+        ))
     }
 }
 

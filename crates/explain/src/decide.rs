@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub secrets: &'a [SecretFact],
     /// A secret of the namespace that the pod does not name and that the registry accepts.
     pub spare_secret: Option<&'a str>,
+    /// Every login that is offered has ended, by its own word.
+    pub logins_expired: bool,
     /// The pull as it was replayed.
     pub proof: Option<&'a Proof>,
     /// Where the image is instead.
@@ -103,6 +105,9 @@ fn weigh(facts: &Facts<'_>) -> Verdict {
         return Verdict::proven(Cause::AlwaysPullsLocalImage, Step::Policy);
     }
     if let Some(verdict) = login(facts) {
+        return verdict;
+    }
+    if let Some(verdict) = expired(facts) {
         return verdict;
     }
     match (facts.node, facts.proof) {
@@ -178,6 +183,28 @@ fn login(facts: &Facts<'_>) -> Option<Verdict> {
         step: Some(step),
         confidence,
         alternatives,
+    })
+}
+
+/// A login that is refused and has ended was right once: that it ended is why.
+fn expired(facts: &Facts<'_>) -> Option<Verdict> {
+    let refused = |cause: Cause| {
+        matches!(
+            cause,
+            Cause::WrongCredentials | Cause::ExpiredCredentials | Cause::NoCredentials
+        )
+    };
+    if !facts.logins_expired {
+        return None;
+    }
+    if let Some(failed) = facts.proof.and_then(|proof| proof.failure.as_ref()) {
+        let cause = Cause::ExpiredCredentials;
+        return refused(failed.cause).then(|| Verdict::proven(cause, Step::Authenticate));
+    }
+    let node = facts.node.filter(|node| refused(node.cause))?;
+    Some(Verdict {
+        confidence: node.confidence.min(Confidence::Stated),
+        ..Verdict::proven(Cause::ExpiredCredentials, Step::Authenticate)
     })
 }
 
@@ -383,6 +410,7 @@ mod tests {
             node,
             secrets,
             spare_secret: None,
+            logins_expired: false,
             proof,
             elsewhere: None,
             on_node_already: false,
@@ -419,6 +447,26 @@ mod tests {
                 (verdict.cause, verdict.confidence),
                 (Some(want), Confidence::Proven)
             );
+        }
+    }
+
+    #[test]
+    fn a_refused_login_that_has_ended_is_expired() {
+        for (seen, expired, want) in [
+            (Cause::WrongCredentials, true, Cause::ExpiredCredentials),
+            (Cause::WrongCredentials, false, Cause::WrongCredentials),
+            (Cause::TagNotFound, true, Cause::TagNotFound),
+        ] {
+            let mut proof = proof(Some(seen), false);
+            proof.failure.as_mut().unwrap().alternatives = vec![Cause::InsufficientPermission];
+            let facts = Facts {
+                logins_expired: expired,
+                ..facts(None, Some(&proof), &[])
+            };
+            let verdict = decide(&facts);
+            assert_eq!(verdict.cause, Some(want));
+            let proven = want == Cause::ExpiredCredentials;
+            assert_eq!(verdict.confidence == Confidence::Proven, proven);
         }
     }
 

@@ -38,6 +38,12 @@ pub struct Diagnosis {
     pub evidence: Vec<Evidence>,
     /// The pull as it was replayed, step by step.
     pub steps: Vec<StepSeen>,
+    /// The pull as it goes from each place that it was replayed from, where that is more than one; the first is the one that `steps` shows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<Sight>,
+    /// What would decide what is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decided_by: Vec<Decider>,
     /// What the kubelet does next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -66,6 +72,8 @@ impl Diagnosis {
             alternatives: Vec::new(),
             evidence: Vec::new(),
             steps: Vec::new(),
+            seen: Vec::new(),
+            decided_by: Vec::new(),
             retry: None,
             fixes: Vec::new(),
             unread: Vec::new(),
@@ -102,6 +110,57 @@ pub struct Evidence {
     pub seen_by: String,
 }
 
+/// How a pull goes from one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sight {
+    /// `node worker-1`, `this machine`.
+    pub seen_from: String,
+    /// By which client.
+    pub seen_by: String,
+    /// Whether it goes through from there.
+    pub pulls: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// At which step it stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// What it says there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What the reference means there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Sight {
+    /// `pulls`, or where it stops.
+    pub fn outcome(&self) -> String {
+        match (&self.step, &self.cause) {
+            (Some(step), Some(cause)) => format!("stops at {step} ({cause})"),
+            _ => "pulls".to_owned(),
+        }
+    }
+
+    /// Whether it goes as it does from the other place: the same outcome, and the same image.
+    pub fn agrees(&self, other: &Self) -> bool {
+        (self.pulls, self.cause, self.step, &self.digest)
+            == (other.pulls, other.cause, other.step, &other.digest)
+    }
+}
+
+/// What would decide what an answer leaves open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decider {
+    /// What it decides, in one sentence.
+    pub description: String,
+    /// The command that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
 /// How a replayed step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -124,6 +183,12 @@ pub struct StepSeen {
     pub outcome: StepOutcome,
     /// What was seen, a line each.
     pub facts: Vec<String>,
+    /// From where it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_from: Option<String>,
+    /// By which client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_by: Option<String>,
 }
 
 /// Attempts so far and the next one.

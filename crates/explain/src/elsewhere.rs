@@ -3,21 +3,10 @@
 use towline_cause::Cause;
 use towline_oci::Reference;
 
-/// Names that were given up by who published there, and where the images are now. A place is a registry and the beginning of a
-/// repository.
-const MOVED: &[(Place, Place)] = &[
-    // Frozen in April 2023: kubernetes.io/blog/2023/02/06/k8s-gcr-io-freeze-announcement.
-    (("k8s.gcr.io", ""), ("registry.k8s.io", "")),
-    (("gcr.io", "google_containers/"), ("registry.k8s.io", "")),
-    (("gcr.io", "google-containers/"), ("registry.k8s.io", "")),
-    // Taken off Docker Hub in August and September 2025: github.com/bitnami/charts/issues/35164.
-    (("docker.io", "bitnami/"), ("docker.io", "bitnamilegacy/")),
-];
+use crate::retired;
 
 /// The most places that are looked at.
 const MOST: usize = 4;
-
-type Place = (&'static str, &'static str);
 
 /// An image that is there, in the place of one that is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +31,9 @@ pub(crate) fn may_be(cause: Cause) -> bool {
 
 /// Where to look for an image; `logins` are the entries of the pod's secrets.
 pub(crate) fn guesses(image: &Reference, written: &str, logins: &[String]) -> Vec<Elsewhere> {
-    let moved = MOVED.iter().filter_map(|((registry, old), (to, new))| {
-        let rest = image.repository().strip_prefix(old)?;
-        (image.registry() == *registry).then(|| Elsewhere {
-            cause: Cause::ImageMoved,
-            image: format!("{to}/{new}{rest}{}", target(image)),
-        })
+    let moved = retired::successor(image).map(|image| Elsewhere {
+        cause: Cause::ImageMoved,
+        image,
     });
     let hosts = logins.iter().filter_map(|entry| host(entry));
     let prefixed = hosts
@@ -57,19 +43,13 @@ pub(crate) fn guesses(image: &Reference, written: &str, logins: &[String]) -> Ve
             image: format!("{host}/{written}"),
         });
     let mut all: Vec<Elsewhere> = Vec::new();
-    for guess in moved.chain(prefixed) {
+    for guess in moved.into_iter().chain(prefixed) {
         if !all.contains(&guess) {
             all.push(guess);
         }
     }
     all.truncate(MOST);
     all
-}
-
-fn target(image: &Reference) -> String {
-    let tag = image.tag().map(|tag| format!(":{tag}"));
-    let digest = image.digest().map(|digest| format!("@{digest}"));
-    tag.unwrap_or_default() + &digest.unwrap_or_default()
 }
 
 /// The registry that a login is for; none where it is Docker Hub, or stands for many.

@@ -3,19 +3,25 @@
 use towline_keyring::Candidate;
 use towline_oci::{Platform, Reference};
 
-use crate::decide::{self, Facts};
+use crate::decide::{self, Facts, Verdict};
+use crate::decider;
+use crate::eye::Eye;
 use crate::fixes::{self, Ground};
 use crate::prober::{Budget, Prober};
-use crate::proof;
+use crate::proof::{self, Proof};
+use crate::retired;
 use crate::scrub::scrub;
-use crate::{Diagnosis, Evidence, Target};
+use crate::views;
+use crate::{Diagnosis, Evidence, Fix, Target};
 
-/// Replays the pull of an image with these credentials (none: anonymously) and says why it would not work.
+/// Replays the pull of an image with these credentials (none: anonymously) and says why it would not work. With an eye on a node the
+/// pull is replayed there too, without any login, and what that shows decides.
 pub async fn explain(
     registry: &towline_distribution::Client,
     image: &str,
     platform: Platform,
     candidates: Vec<Candidate>,
+    eye: Option<&Eye>,
 ) -> Diagnosis {
     let target = Target::image(image);
     let parsed = Reference::parse(image);
@@ -27,16 +33,26 @@ pub async fn explain(
                 .await;
             asked
                 .ok()
-                .map(|asked| proof::of_asked(&asked, &candidates, true))
+                .map(|asked| proof::of_asked(&asked, &candidates, ("this machine", true)))
         }
         Err(_) => None,
     };
+    let mut unread = Vec::new();
+    let looked = match (eye, &parsed) {
+        (Some(eye), Ok(_)) => {
+            let looked = views::look_at_image(eye, image, &platform).await;
+            looked.map_err(|why| unread.push(why)).ok()
+        }
+        _ => None,
+    };
+    let (proof, seen, differ) = views::together(looked, proof);
     let verdict = decide::decide(&Facts {
         bad_reference: parsed.as_ref().err(),
         waiting_reason: None,
         node: None,
         secrets: &[],
         spare_secret: None,
+        logins_expired: false,
         elsewhere: None,
         on_node_already: false,
         proof: proof.as_ref(),
@@ -45,32 +61,56 @@ pub async fn explain(
     let summary = match (&parsed, failure) {
         (Err(error), _) => error.to_string(),
         (Ok(_), Some(failed)) => failed.detail.clone(),
-        (Ok(_), None) => format!("{image} can be pulled from here"),
+        (Ok(_), None) => {
+            let from = seen.first().map_or("here", |sight| &sight.seen_from);
+            format!("{image} can be pulled from {from}")
+        }
     };
-    let ground = Ground {
-        target: &target,
-        image: parsed.as_ref().ok(),
-        secrets: &[],
-        spare_secret: None,
-        elsewhere: None,
-        account_names_it: false,
-        service_account: "default",
-        proof: proof.as_ref(),
-    };
+    let fixes = fixes_of(&target, parsed.as_ref().ok(), &verdict, proof.as_ref());
+    let image = parsed.as_ref().ok();
+    let retired = image.and_then(|image| retired::evidence(image, verdict.cause));
+    let decided_by = decider::of(&verdict, &target, proof.as_ref(), &unread);
+    let (seen_from, seen_by) = proof.as_ref().map_or_else(
+        || ("this machine".to_owned(), proof::SEEN_BY.to_owned()),
+        |proof| proof.seen.clone(),
+    );
+    let evidence = [Evidence {
+        fact: summary.clone(),
+        seen_from,
+        seen_by,
+    }];
     scrub(Diagnosis {
         pulls: verdict.cause.is_none(),
-        fixes: fixes::fixes(&ground, &verdict),
+        fixes,
         cause: verdict.cause,
         step: verdict.step,
         confidence: verdict.confidence,
-        evidence: vec![Evidence {
-            fact: summary.clone(),
-            seen_from: "this machine".into(),
-            seen_by: "towline probe".into(),
-        }],
+        evidence: evidence.into_iter().chain(differ).chain(retired).collect(),
+        decided_by,
+        seen,
+        unread,
         summary,
         alternatives: verdict.alternatives,
         steps: proof.map(|proof| proof.steps).unwrap_or_default(),
         ..Diagnosis::about(target)
     })
+}
+
+fn fixes_of(
+    target: &Target,
+    image: Option<&Reference>,
+    verdict: &Verdict,
+    proof: Option<&Proof>,
+) -> Vec<Fix> {
+    let ground = Ground {
+        target,
+        image,
+        secrets: &[],
+        spare_secret: None,
+        elsewhere: None,
+        account_names_it: false,
+        service_account: "default",
+        proof,
+    };
+    fixes::fixes(&ground, verdict)
 }

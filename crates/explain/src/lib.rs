@@ -8,9 +8,12 @@
 
 mod action;
 pub mod decide;
+mod decider;
 mod diagnosis;
 mod elsewhere;
 mod evidence;
+mod expiry;
+pub mod eye;
 pub mod fixes;
 mod fold;
 pub mod image;
@@ -19,16 +22,19 @@ pub mod pod;
 pub mod preview;
 mod prober;
 pub mod proof;
+mod retired;
 pub mod scan;
 mod scrub;
 pub mod secrets;
 mod target;
 pub mod text;
+mod views;
 mod world;
 
 pub use action::{Action, ApplyError, Login};
 pub use diagnosis::{
-    API_VERSION, Affected, Diagnosis, Evidence, Fix, KIND, Retry, StepOutcome, StepSeen,
+    API_VERSION, Affected, Decider, Diagnosis, Evidence, Fix, KIND, Retry, Sight, StepOutcome,
+    StepSeen,
 };
 pub use elsewhere::Elsewhere;
 pub use evidence::Unread;

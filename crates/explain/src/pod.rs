@@ -5,10 +5,13 @@ mod desk;
 mod view;
 mod words;
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, Client};
 
 use crate::Diagnosis;
+use crate::eye::Eye;
 use crate::prober::Budget;
 pub(crate) use desk::Desk;
 pub(crate) use view::View;
@@ -26,6 +29,8 @@ pub struct Context {
     pub boot_id: Option<String>,
     /// How hard registries may be asked.
     pub budget: Budget,
+    /// Pulls are replayed on this node too; what that shows decides for its pods.
+    pub eye: Option<Arc<Eye>>,
 }
 
 impl std::fmt::Debug for Context {

@@ -2,10 +2,10 @@
 
 use towline_cause::{Cause, CauseName, Step};
 use towline_keyring::Candidate;
-use towline_probe::{Outcome, StepReport};
+use towline_probe::{Outcome, Report, StepReport};
 
 use crate::prober::Asked;
-use crate::{StepOutcome, StepSeen};
+use crate::{Sight, StepOutcome, StepSeen};
 
 /// What a replay showed.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,29 @@ pub struct Proof {
     pub platforms: Vec<String>,
     /// Whether the replay ran on the node that fails, or on the same machine.
     pub on_node: bool,
+    /// What the reference means.
+    pub digest: Option<String>,
+    /// From where it was seen, and by which client.
+    pub seen: (String, String),
+}
+
+/// The client that replays.
+pub(crate) const SEEN_BY: &str = "towline probe";
+
+impl Proof {
+    /// How the pull goes from there, in short.
+    pub fn sight(&self) -> Sight {
+        let failed = self.failure.as_ref();
+        Sight {
+            seen_from: self.seen.0.clone(),
+            seen_by: self.seen.1.clone(),
+            pulls: failed.is_none(),
+            cause: failed.map(|failed| failed.cause),
+            step: failed.map(|failed| failed.step),
+            detail: failed.map(|failed| failed.detail.clone()),
+            digest: self.digest.clone(),
+        }
+    }
 }
 
 /// Why a replay stopped.
@@ -41,17 +64,30 @@ pub struct ProofFailure {
 
 /// Puts the report of a replay into the words of a diagnosis, for whoever offers `candidates`: the replay may have been made for
 /// another pod that offers the same logins from secrets of its own.
-pub(crate) fn of_asked(asked: &Asked, candidates: &[Candidate], on_node: bool) -> Proof {
-    let report = &asked.report;
-    let mut steps: Vec<StepSeen> = report.steps.iter().map(step_seen).collect();
+pub(crate) fn of_asked(
+    asked: &Asked,
+    candidates: &[Candidate],
+    (from, on_node): (&str, bool),
+) -> Proof {
+    let mut proof = of_report(&asked.report, (from, SEEN_BY), on_node);
     for (theirs, own) in asked.candidates.iter().zip(candidates) {
         if theirs.origin != own.origin {
             let (theirs, own) = (theirs.origin.to_string(), own.origin.to_string());
-            for fact in steps.iter_mut().flat_map(|step| &mut step.facts) {
+            for fact in proof.steps.iter_mut().flat_map(|step| &mut step.facts) {
                 *fact = fact.replace(&theirs, &own);
             }
         }
     }
+    proof
+}
+
+/// Puts a report into the words of a diagnosis.
+pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool) -> Proof {
+    let seen = |step: &StepReport| StepSeen {
+        seen_from: Some(from.to_owned()),
+        seen_by: Some(by.to_owned()),
+        ..step_seen(step)
+    };
     Proof {
         failure: report.failure.as_ref().map(|failed| ProofFailure {
             cause: failed.cause(),
@@ -60,11 +96,13 @@ pub(crate) fn of_asked(asked: &Asked, candidates: &[Candidate], on_node: bool) -
             detail: failed.detail.clone(),
             endpoint: failed.endpoint.clone(),
         }),
-        steps,
+        steps: report.steps.iter().map(seen).collect(),
         tags_near: report.tags_near.clone(),
         tag_alike: report.tag_alike.clone(),
         platforms: report.platforms.iter().map(ToString::to_string).collect(),
         on_node,
+        digest: report.digest.as_ref().map(ToString::to_string),
+        seen: (from.to_owned(), by.to_owned()),
     }
 }
 
@@ -77,5 +115,7 @@ fn step_seen(step: &StepReport) -> StepSeen {
             Outcome::Skipped => StepOutcome::Skipped,
         },
         facts: vec![step.text.clone()],
+        seen_from: None,
+        seen_by: None,
     }
 }

@@ -21,8 +21,17 @@ pub(crate) fn scrub(mut diagnosis: Diagnosis) -> Diagnosis {
     clean(&mut diagnosis.summary);
     let facts = diagnosis.evidence.iter_mut().map(|one| &mut one.fact);
     let steps = diagnosis.steps.iter_mut().flat_map(|step| &mut step.facts);
+    let sights = diagnosis
+        .seen
+        .iter_mut()
+        .filter_map(|one| one.detail.as_mut());
+    let deciders = diagnosis.decided_by.iter_mut();
+    let deciders =
+        deciders.flat_map(|one| std::iter::once(&mut one.description).chain(one.command.as_mut()));
     facts
         .chain(steps)
+        .chain(sights)
+        .chain(deciders)
         .chain(&mut diagnosis.unread)
         .for_each(clean);
     for fix in &mut diagnosis.fixes {

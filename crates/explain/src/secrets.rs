@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use towline_keyring::{Key, Keys, Mismatch, Source, explain_mismatch, secret};
 use towline_oci::Reference;
@@ -78,6 +79,14 @@ fn parts(object: &Secret) -> (String, BTreeMap<String, Vec<u8>>) {
         .flatten()
         .map(|(key, value)| (key.clone(), value.0.clone()));
     (object.type_.clone().unwrap_or_default(), data.collect())
+}
+
+/// When a secret was last written, as far as its metadata tells.
+pub(crate) fn written(object: &Secret) -> Option<Timestamp> {
+    let fields = object.metadata.managed_fields.iter().flatten();
+    let changes = fields.filter_map(|one| one.time.as_ref().map(|time| time.0));
+    let made = object.metadata.creation_timestamp.as_ref();
+    changes.chain(made.map(|time| time.0)).max()
 }
 
 /// Where the login of a secret is from.

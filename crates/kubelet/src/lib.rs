@@ -19,6 +19,7 @@ mod objects;
 mod options;
 mod pleg;
 mod probes;
+mod replay;
 mod server;
 mod service;
 mod sources;
@@ -33,4 +34,5 @@ mod workers;
 
 pub use clock::Clock;
 pub use options::{Error, ImageGc, Kube, Options, Runtime, Serving};
+pub use replay::{Replay, Wanted};
 pub use service::{Handle, Service};

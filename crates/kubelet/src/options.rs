@@ -8,6 +8,7 @@ use std::time::Duration;
 use towline_keyring::Secret;
 
 use crate::clock::Clock;
+use crate::replay::Replay;
 
 /// How the API server is reached.
 #[derive(Clone)]
@@ -116,6 +117,8 @@ pub struct Options {
     pub cgroup_root: String,
     /// The time of day.
     pub clock: Clock,
+    /// What replays pulls as the node's runtime makes them, for callers of the endpoint; `None` where nobody can.
+    pub replay: Option<Replay>,
 }
 
 impl Options {
@@ -148,6 +151,7 @@ impl Options {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             cgroup_root: "/".to_owned(),
             clock: Clock::system(),
+            replay: None,
         }
     }
 }

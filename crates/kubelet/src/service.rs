@@ -76,7 +76,8 @@ impl Service {
             options.node_ip.to_string(),
             "localhost".to_owned(),
         ];
-        let server = Server::bind(options.listen, &options.serving, &names).await?;
+        let replay = options.replay.clone();
+        let server = Server::bind(options.listen, &options.serving, &names, replay).await?;
         let address = server.address();
         let supervisor = Supervisor::new();
         let parts = Parts::build(

@@ -7,6 +7,7 @@ mod facts;
 pub mod lab;
 mod options;
 mod parts;
+pub mod replay;
 mod service;
 mod temp;
 

@@ -214,6 +214,7 @@ pub(crate) async fn kubelet(
     kubelet.registry_burst = options.registry_burst;
     kubelet.image_gc = options.image_gc.clone();
     kubelet.kubernetes_exact = options.kubernetes_exact;
+    kubelet.replay = crate::replay::with(options.client()).ok();
     towline_kubelet::Service::start(kubelet)
         .await
         .map_err(|error| Error::component("kubelet")(error.into()))

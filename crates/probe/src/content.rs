@@ -172,14 +172,19 @@ pub(crate) async fn fetch(probe: &mut Probe<'_>, repository: &Repository, manife
         return;
     }
     let mut seen = BTreeSet::new();
-    let blobs: Vec<&Descriptor> = std::iter::once(&manifest.config)
+    // Owned, so that whoever spawns a replay need not prove that it borrows well.
+    let blobs: Vec<Descriptor> = std::iter::once(&manifest.config)
         .chain(&manifest.layers)
         .filter(|blob| seen.insert(blob.digest.clone()))
         .take(probe.request.most_blobs)
+        .cloned()
         .collect();
     let asked = blobs.len();
-    let answers: Vec<(&Descriptor, Result<BlobHead, Failure>)> = stream::iter(blobs)
-        .map(|blob| async move { (blob, repository.head_blob(&blob.digest).await) })
+    let answers: Vec<(Descriptor, Result<BlobHead, Failure>)> = stream::iter(blobs)
+        .map(|blob| async move {
+            let answer = repository.head_blob(&blob.digest).await;
+            (blob, answer)
+        })
         .buffered(AT_ONCE)
         .collect()
         .await;

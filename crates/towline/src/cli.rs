@@ -49,6 +49,8 @@ pub(crate) enum Command {
     #[cfg(feature = "node")]
     Lab(commands::lab::Args),
     Why(commands::why::Args),
+    #[command(hide = true)]
+    ReplayHere(commands::replay_here::Args),
     Causes(commands::causes::Args),
     Check(commands::check::Args),
     Endpoints(commands::endpoints::Args),
@@ -106,6 +108,7 @@ impl Command {
             Self::Demo(args) => Box::pin(commands::demo::run(args)).await,
             #[cfg(feature = "node")]
             Self::Lab(args) => Box::pin(commands::lab::run(args)).await,
+            Self::ReplayHere(args) => Box::pin(commands::replay_here::run(args)).await,
             Self::Why(args) => Box::pin(commands::why::run(args)).await,
             Self::Causes(args) => commands::causes::run(&args),
             Self::Endpoints(args) => commands::endpoints::run(&args),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Context, list};
 use crate::error::{ApiError, ApiResult};
 use crate::kinds::Kind;
+use crate::kubelet_client::Call;
 
 const FORWARDED: &[&str] = &[
     "follow",
@@ -45,10 +46,15 @@ pub(super) async fn serve(context: Context) -> ApiResult<Response> {
         context.name()
     );
     let stopping = context.app.stopping.child_token();
+    let request = Call {
+        method: http::Method::GET,
+        path: path.trim_end_matches('?').to_owned(),
+        body: bytes::Bytes::new(),
+    };
     let answer = context
         .app
         .kubelets
-        .get(&host, port, path.trim_end_matches('?'), stopping)
+        .get(&host, port, request, stopping)
         .await?;
     Ok(text(answer.into_body()))
 }
@@ -109,7 +115,7 @@ fn container(context: &Context, pod: &Value) -> ApiResult<String> {
 }
 
 /// Where a node's kubelet listens.
-fn address(node: &Value) -> Option<(String, u16)> {
+pub(super) fn address(node: &Value) -> Option<(String, u16)> {
     let addresses = node["status"]["addresses"].as_array()?;
     let of = |wanted: &str| {
         addresses

@@ -5,6 +5,7 @@ mod delete;
 mod discovery;
 mod list;
 mod logs;
+mod node_proxy;
 mod openapi;
 mod patch;
 mod reply;
@@ -109,7 +110,7 @@ async fn handle(
     if !authorize::allowed(&app.store, &caller, &ask) {
         return Err(ask.forbidden(&caller));
     }
-    let long = ask.verb == "watch" || ask.subresource == "log";
+    let long = ask.verb == "watch" || matches!(ask.subresource.as_str(), "log" | "proxy");
     let _permit = if long {
         None
     } else {

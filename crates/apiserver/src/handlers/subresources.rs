@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::write::{self, Part};
-use super::{Context, decode, delete, list, logs, patch, reply, scale, token_request};
+use super::{Context, decode, delete, list, logs, node_proxy, patch, reply, scale, token_request};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult};
@@ -28,6 +28,7 @@ pub(super) async fn serve(context: Context, method: &Method) -> ApiResult<Respon
         ("pods", "binding", "POST") => bind(&context).await,
         ("pods", "eviction", "POST") => evict(&context).await,
         ("pods", "log", "GET") => logs::serve(context).await,
+        ("nodes", "proxy", "GET" | "POST") => node_proxy::serve(context, method).await,
         ("serviceaccounts", "token", "POST") => token_request::serve(&context),
         ("pods", "exec" | "attach" | "portforward" | "proxy", _) => Err(ApiError::new(
             501,
@@ -143,6 +144,7 @@ pub(super) async fn bind_by_body(
             namespace: namespace.map(str::to_owned),
             name: Some(name),
             subresource: Some("binding".to_owned()),
+            path: None,
         },
         query: query.clone(),
         headers: headers.clone(),

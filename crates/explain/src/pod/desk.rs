@@ -1,5 +1,8 @@
 //! One pod's diagnoses: what its view says, weighed with the replay of its pulls.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use towline_cause::{Cause, Confidence};
 use towline_keyring::{Candidate, Keyring};
 use towline_oci::{Platform, Reference};
@@ -8,14 +11,19 @@ use super::container::{self, Container};
 use super::words;
 use super::{Context, View};
 use crate::decide::{self, Facts, NodeView};
+use crate::decider;
 use crate::elsewhere::{self, Elsewhere};
+use crate::expiry::Ends;
+use crate::eye::{Eye, Wanted};
 use crate::fixes::{self, Ground};
 use crate::prober::{NotAsked, Prober};
 use crate::proof::{self, Proof};
+use crate::retired;
 use crate::scrub::scrub;
 use crate::secrets::{self, SecretFact, SecretState};
+use crate::views;
 use crate::world::World;
-use crate::{Diagnosis, Evidence, Target, Unread};
+use crate::{Diagnosis, Evidence, Sight, Target, Unread};
 
 /// The most secrets that a pod does not name and that are tried all the same: each costs the registry a replay.
 const MAX_SPARE: usize = 5;
@@ -27,6 +35,7 @@ pub(crate) struct Desk {
     pub(crate) prober: Prober,
     seen_from: String,
     boot_id: Option<String>,
+    eye: Option<Arc<Eye>>,
 }
 
 impl Desk {
@@ -36,6 +45,7 @@ impl Desk {
             prober: Prober::new(context.registry.clone(), context.budget),
             seen_from: context.seen_from.clone(),
             boot_id: context.boot_id.clone(),
+            eye: context.eye.clone(),
         }
     }
 
@@ -55,67 +65,48 @@ impl Desk {
     async fn one(&self, view: &View, container: &Container<'_>) -> Diagnosis {
         let target = target(view, container);
         let parsed = Reference::parse(container.image);
-        let image = parsed.as_ref().ok();
-        let node = container::node_view(view, container);
-        let facts = image
-            .map(|image| secret_facts(view, image))
-            .unwrap_or_default();
-        let mut unread: Vec<String> = view.unread.iter().map(Unread::to_string).collect();
-        let proof = match image {
-            Some(image) if container.may_pull() => self.replay(view, image, &facts).await,
-            _ => Err(NotAsked::new()),
-        };
-        unread.extend(proof.as_ref().err().filter(|why| !why.is_empty()).cloned());
-        let proof = proof.ok();
-        let spare = match image {
-            Some(image) => {
-                let asked = (&facts[..], proof.as_ref(), node.as_ref());
-                self.spare_secret(view, image, asked, &mut unread).await
-            }
-            None => None,
-        };
-        let spare_name = spare.as_ref().map(|spare| spare.name.as_str());
-        let seen = (&facts[..], proof.as_ref(), node.as_ref());
-        let elsewhere = self.elsewhere(view, (image, container.image), seen).await;
+        let (image, bad) = (parsed.as_ref().ok(), parsed.as_ref().err());
+        let found = self.gather(view, container, image).await;
+        let proof = found.proof.as_ref();
+        let spare = found.spare.as_ref();
+        let spare_name = spare.map(|spare| spare.name.as_str());
         let verdict = decide::decide(&Facts {
-            elsewhere: elsewhere.as_ref(),
+            elsewhere: found.elsewhere.as_ref(),
             on_node_already: container.always_pulls() && image.is_some_and(|image| view.has(image)),
-            bad_reference: parsed.as_ref().err(),
+            bad_reference: bad,
             waiting_reason: container.waiting_reason(),
-            node: node.as_ref(),
-            secrets: &facts,
+            node: found.node.as_ref(),
+            secrets: &found.facts,
             spare_secret: spare_name,
-            proof: proof.as_ref(),
+            logins_expired: found.ends.all_over(),
+            proof,
         });
         let ground = Ground {
             target: &target,
             image,
-            secrets: &facts,
+            secrets: &found.facts,
             spare_secret: spare_name,
-            elsewhere: elsewhere.as_ref(),
-            account_names_it: spare.as_ref().is_some_and(|spare| spare.account_names_it),
+            elsewhere: found.elsewhere.as_ref(),
+            account_names_it: spare.is_some_and(|spare| spare.account_names_it),
             service_account: view.service_account(),
-            proof: proof.as_ref(),
+            proof,
         };
         let fixes = fixes::fixes(&ground, &verdict);
-        let mut evidence = view.evidence(container, node.as_ref());
-        let bad = parsed.as_ref().err();
+        let mut evidence = view.evidence(container, found.node.as_ref());
         evidence.splice(0..0, bad.map(words::reference_evidence));
-        evidence.extend(words::secret_evidence(&facts, spare_name));
-        evidence.extend(elsewhere.as_ref().map(words::elsewhere_evidence));
-        evidence.extend(words::proof_evidence(&self.seen_from, proof.as_ref()));
-        let decided = words::secret_summary(&verdict, &facts, spare_name)
-            .or_else(|| words::elsewhere_summary(&verdict, elsewhere.as_ref()));
-        let summary = decided.unwrap_or_else(|| {
-            words::summary(
-                &verdict,
-                container.image,
-                bad,
-                proof.as_ref(),
-                node.as_ref(),
-            )
-        });
+        evidence.extend(words::secret_evidence(&found.facts, spare_name));
+        evidence.extend(found.elsewhere.as_ref().map(words::elsewhere_evidence));
+        evidence.extend(proof.map(words::proof_evidence));
+        evidence.extend(found.differ.clone());
+        evidence.extend(found.ends.evidence());
+        evidence.extend(image.and_then(|image| retired::evidence(image, verdict.cause)));
+        let decided = words::secret_summary(&verdict, &found.facts, spare_name)
+            .or_else(|| words::elsewhere_summary(&verdict, found.elsewhere.as_ref()));
+        let node = found.node.as_ref();
+        let summary =
+            decided.unwrap_or_else(|| words::summary(&verdict, container.image, bad, proof, node));
         Diagnosis {
+            decided_by: decider::of(&verdict, &target, proof, &found.unread),
             pulls: verdict.cause.is_none(),
             cause: verdict.cause,
             step: verdict.step,
@@ -123,11 +114,56 @@ impl Desk {
             summary,
             alternatives: verdict.alternatives,
             evidence,
-            steps: proof.map(|proof| proof.steps).unwrap_or_default(),
+            steps: found.proof.map(|proof| proof.steps).unwrap_or_default(),
+            seen: found.sights,
             retry: container::retry(view, container, verdict.cause),
             fixes,
-            unread,
+            unread: found.unread,
             ..Diagnosis::about(target)
+        }
+    }
+
+    /// Everything that is asked about one container's image.
+    async fn gather(
+        &self,
+        view: &View,
+        container: &Container<'_>,
+        image: Option<&Reference>,
+    ) -> Found {
+        let node = container::node_view(view, container);
+        let facts = image
+            .map(|image| secret_facts(view, image))
+            .unwrap_or_default();
+        let mut unread: Vec<String> = view.unread.iter().map(Unread::to_string).collect();
+        let (mut here, mut looked) = (None, None);
+        if let Some(image) = image.filter(|_| container.may_pull()) {
+            let (from_here, from_there) = futures::join!(
+                self.replay(view, image, &facts),
+                self.look(view, container.image, image, &facts)
+            );
+            here = from_here.map_err(|why| unread.push(why)).ok();
+            looked = from_there.and_then(|proof| proof.map_err(|why| unread.push(why)).ok());
+        }
+        let (proof, sights, differ) = views::together(looked, here);
+        let mut spare = None;
+        if let Some(image) = image {
+            let asked = (&facts[..], proof.as_ref(), node.as_ref());
+            spare = self.spare_secret(view, image, asked, &mut unread).await;
+        }
+        let seen = (&facts[..], proof.as_ref(), node.as_ref());
+        let elsewhere = self.elsewhere(view, (image, container.image), seen).await;
+        Found {
+            ends: image
+                .map(|image| ends(view, image, &facts))
+                .unwrap_or_default(),
+            node,
+            facts,
+            proof,
+            sights,
+            differ,
+            spare,
+            elsewhere,
+            unread,
         }
     }
 
@@ -144,7 +180,46 @@ impl Desk {
             .prober
             .replay(image, &platform, candidates.clone())
             .await?;
-        Ok(proof::of_asked(&asked, &candidates, on_node))
+        let from = (self.seen_from.as_str(), on_node);
+        Ok(proof::of_asked(&asked, &candidates, from))
+    }
+
+    /// The pull as it goes on the node that is looked from; `None` where nobody asked for that.
+    async fn look(
+        &self,
+        view: &View,
+        written: &str,
+        image: &Reference,
+        facts: &[SecretFact],
+    ) -> Option<Result<Proof, String>> {
+        let eye = self.eye.as_ref()?;
+        let bound = view.node_name();
+        if bound != Some(eye.node()) {
+            let where_ =
+                bound.map_or_else(|| "no node".to_owned(), |bound| format!("node {bound}"));
+            return Some(Err(format!(
+                "pod {}/{} is on {where_}: the view from node {} says nothing of it",
+                view.namespace,
+                view.name,
+                eye.node()
+            )));
+        }
+        let there = |fact: &&SecretFact| matches!(fact.state, SecretState::Matches(_));
+        let candidates = candidates(&view.namespace, image, facts);
+        let platform = view.node.platform.clone().unwrap_or_else(Platform::host);
+        let wanted = Wanted {
+            namespace: &view.namespace,
+            pod: (view.kind == "Pod").then_some(view.name.as_str()),
+            image: written,
+            secrets: facts
+                .iter()
+                .filter(there)
+                .map(|fact| fact.name.clone())
+                .collect(),
+            platform: &platform,
+            credentials: candidates.into_iter().map(|one| one.credential).collect(),
+        };
+        Some(views::look(eye, wanted).await)
     }
 
     /// Looks for the image where a person may have meant it to be, with the logins of the pod.
@@ -234,6 +309,19 @@ impl Desk {
     }
 }
 
+/// What is known of one container's image.
+struct Found {
+    node: Option<NodeView>,
+    facts: Vec<SecretFact>,
+    ends: Ends,
+    proof: Option<Proof>,
+    sights: Vec<Sight>,
+    differ: Option<Evidence>,
+    spare: Option<Spare>,
+    elsewhere: Option<Elsewhere>,
+    unread: Vec<String>,
+}
+
 /// A secret that the pod does not name and that would do.
 struct Spare {
     name: String,
@@ -285,6 +373,16 @@ fn secret_facts(view: &View, image: &Reference) -> Vec<SecretFact> {
         },
     });
     judged.collect()
+}
+
+/// When the logins of a pod's secrets end.
+fn ends(view: &View, image: &Reference, facts: &[SecretFact]) -> Ends {
+    let candidates = candidates(&view.namespace, image, facts);
+    Ends::of(&candidates, image.registry(), Timestamp::now(), |name| {
+        let (_, found) = view.secrets.iter().find(|(known, _)| known == name)?;
+        let secret = found.as_ref().ok()?.as_ref()?;
+        secrets::written(secret)
+    })
 }
 
 /// The credentials that the kubelet would try, in its order.

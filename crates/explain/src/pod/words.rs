@@ -129,8 +129,7 @@ pub(super) fn secret_line(fact: &SecretFact) -> String {
     }
 }
 
-pub(super) fn proof_evidence(seen_from: &str, proof: Option<&Proof>) -> Option<Evidence> {
-    let proof = proof?;
+pub(super) fn proof_evidence(proof: &Proof) -> Evidence {
     let fact = match &proof.failure {
         Some(failed) => format!(
             "the replayed pull stops at {}: {}",
@@ -138,9 +137,10 @@ pub(super) fn proof_evidence(seen_from: &str, proof: Option<&Proof>) -> Option<E
         ),
         None => "the replayed pull goes through with the pod's credentials".to_owned(),
     };
-    Some(Evidence {
+    let (seen_from, seen_by) = proof.seen.clone();
+    Evidence {
         fact,
-        seen_from: seen_from.to_owned(),
-        seen_by: "towline probe".into(),
-    })
+        seen_from,
+        seen_by,
+    }
 }

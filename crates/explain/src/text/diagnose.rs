@@ -6,10 +6,11 @@ use towline_oci::Reference;
 
 use super::seen::{Container, MAX_PODS, Pod, Said, Seen, is_pull_reason};
 use crate::decide::Verdict;
+use crate::decider;
 use crate::fixes::{self, Ground};
 use crate::scrub::scrub;
 use crate::secrets::{SecretFact, SecretState};
-use crate::{Diagnosis, Evidence, Fix, Retry, Target};
+use crate::{Decider, Diagnosis, Evidence, Fix, Retry, Target};
 
 /// Most diagnoses of one paste.
 const MAX_DIAGNOSES: usize = 500;
@@ -315,6 +316,8 @@ fn one(case: Case<'_>) -> Diagnosis {
     };
     let parsed = Reference::parse(&image);
     let fixes = fixes(&target, pod, parsed.as_ref().ok(), &verdict, &missing);
+    let open = verdict.cause.is_some();
+    let decided_by = deciding(&target, &verdict).filter(|_| open);
     let evidence = evidence(pod, &statements, &verdict);
     let attempts = statements
         .iter()
@@ -341,6 +344,7 @@ fn one(case: Case<'_>) -> Diagnosis {
         evidence,
         retry: retry.filter(|_| verdict.cause != Some(Cause::Unknown)),
         fixes,
+        decided_by: decided_by.into_iter().collect(),
         unread,
         ..Diagnosis::about(target)
     })
@@ -485,7 +489,7 @@ fn quote(text: &str) -> String {
     line
 }
 
-/// The cause's fixes for what could be seen, and the command that decides what the text leaves open.
+/// The cause's fixes for what could be seen.
 fn fixes(
     target: &Target,
     pod: &Pod,
@@ -533,24 +537,14 @@ fn fixes(
         fix.certain = false;
         fix.confirm = fix.confirm.take().filter(|_| is_pod);
     }
-    fixes.extend(deciding(target, verdict));
     fixes
 }
 
 /// The command that asks where the text could only be read.
-fn deciding(target: &Target, verdict: &Verdict) -> Option<Fix> {
-    let command = if target.kind == "Pod" {
-        let namespace = target
-            .namespace
-            .as_deref()
-            .map(|namespace| format!(" -n {namespace}"))
-            .unwrap_or_default();
-        format!("towline why pod/{}{namespace}", target.name)
-    } else if Reference::parse(&target.image).is_ok() {
-        format!("towline why {}", target.image)
-    } else {
+fn deciding(target: &Target, verdict: &Verdict) -> Option<Decider> {
+    if target.kind != "Pod" && Reference::parse(&target.image).is_err() {
         return None;
-    };
+    }
     let mut open: Vec<&str> = verdict
         .alternatives
         .iter()
@@ -567,13 +561,9 @@ fn deciding(target: &Target, verdict: &Verdict) -> Option<Fix> {
     } else {
         "Ask the registry, which proves it".to_owned()
     };
-    Some(Fix {
+    Some(Decider {
         description,
-        commands: vec![command],
-        who: Vec::new(),
-        certain: false,
-        actions: Vec::new(),
-        confirm: None,
+        command: Some(decider::why(target)),
     })
 }
 

@@ -52,12 +52,14 @@ fn a_description_gives_the_cause_and_the_command_for_its_workload() {
         .flat_map(|fix| &fix.commands)
         .map(String::as_str)
         .collect();
+    let decides = one.decided_by.iter().map(|one| one.command.as_deref());
+    assert_eq!(
+        decides.collect::<Vec<_>>(),
+        [Some("towline why pod/web-6d4b5c7f9-x2x4z -n shop")]
+    );
     assert_eq!(
         commands,
-        [
-            "kubectl -n shop set image deployment/web app=IMAGE",
-            "towline why pod/web-6d4b5c7f9-x2x4z -n shop"
-        ]
+        ["kubectl -n shop set image deployment/web app=IMAGE",]
     );
 }
 

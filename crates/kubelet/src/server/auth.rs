@@ -39,6 +39,17 @@ pub(super) struct Authorizer {
     pub(super) node: String,
 }
 
+/// The verb of a request's method, as a kubelet asks about it.
+pub(super) fn verb(method: &http::Method) -> &'static str {
+    match *method {
+        http::Method::POST => "create",
+        http::Method::PUT => "update",
+        http::Method::PATCH => "patch",
+        http::Method::DELETE => "delete",
+        _ => "get",
+    }
+}
+
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -50,12 +61,12 @@ pub(super) enum Access {
 }
 
 impl Authorizer {
-    /// Whether the caller may use a sub-resource of the node (`log`, `proxy`, `metrics`).
+    /// Whether the caller may use a sub-resource of the node (`log`, `proxy`, `metrics`) by this verb.
     pub(super) async fn check(
         &self,
         certified: Certified,
         token: Option<&str>,
-        subresource: &str,
+        (verb, subresource): (&str, &str),
     ) -> Access {
         let user = match certified.0 {
             Some(user) => Some(user),
@@ -71,7 +82,7 @@ impl Authorizer {
                 uid: user.uid,
                 extra: user.extra,
                 resource_attributes: Some(ResourceAttributes {
-                    verb: Some("get".to_owned()),
+                    verb: Some(verb.to_owned()),
                     version: Some("v1".to_owned()),
                     resource: Some("nodes".to_owned()),
                     subresource: Some(subresource.to_owned()),

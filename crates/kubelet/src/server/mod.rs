@@ -3,6 +3,7 @@
 mod auth;
 pub(crate) mod cri_log;
 mod logs;
+pub(crate) mod replay;
 mod tls;
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -35,12 +36,14 @@ pub(crate) struct Server {
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     address: SocketAddr,
+    replays: replay::Replays,
 }
 
 #[derive(Clone)]
 struct Shared {
     agent: Arc<Agent>,
     workers: Arc<Workers>,
+    replays: Arc<replay::Replays>,
 }
 
 impl Server {
@@ -49,6 +52,7 @@ impl Server {
         listen: SocketAddr,
         serving: &Serving,
         names: &[String],
+        replay: Option<crate::replay::Replay>,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Bind {
             address: listen,
@@ -60,6 +64,7 @@ impl Server {
             listener,
             tls: tls::config(serving, names)?,
             address,
+            replays: replay::Replays::new(replay),
         })
     }
 
@@ -80,7 +85,12 @@ impl Server {
             client,
             node: agent.settings.node_name.clone(),
         };
-        let router = router(Shared { agent, workers }, authorizer);
+        let shared = Shared {
+            agent,
+            workers,
+            replays: Arc::new(self.replays),
+        };
+        let router = router(shared, authorizer);
         let acceptor = tokio_rustls::TlsAcceptor::from(self.tls);
         loop {
             let accepted = tokio::select! {
@@ -141,6 +151,7 @@ fn router(shared: Shared, authorizer: Authorizer) -> Router {
         )
         .route("/pods", get(pods))
         .route("/metrics", get(metrics))
+        .route(replay::PATH, post(replay::serve))
         .layer(middleware::from_fn_with_state(authorizer, authorize))
         .route("/healthz", get(async || "ok"))
         .with_state(shared)
@@ -167,11 +178,13 @@ async fn authorize(State(authorizer): State<Authorizer>, request: Request, next:
     let token = value
         .and_then(|v| v.strip_prefix("Bearer "))
         .map(str::to_owned);
+    let verb = auth::verb(request.method());
     let mut access = authorizer
-        .check(certified.clone(), token.as_deref(), subresource)
+        .check(certified.clone(), token.as_deref(), (verb, subresource))
         .await;
     if access == Access::Forbidden && subresource != "proxy" {
-        access = authorizer.check(certified, token.as_deref(), "proxy").await;
+        let proxy = (verb, "proxy");
+        access = authorizer.check(certified, token.as_deref(), proxy).await;
     }
     match access {
         Access::Allowed => next.run(request).await,

@@ -129,7 +129,8 @@ fn wrong(text: String) -> Outcome {
     Outcome::Wrong { text, until: None }
 }
 
-async fn pull_secrets(agent: &Agent, pod: &Pod) -> PullSecrets {
+/// The pull secrets that the pod names, as its pulls get them.
+pub(crate) async fn pull_secrets(agent: &Agent, pod: &Pod) -> PullSecrets {
     let mut secrets = PullSecrets::default();
     for name in credentials::names(pod) {
         match agent

@@ -268,6 +268,7 @@ impl<'a> Staged<'a> {
             seen_from: "this machine".to_owned(),
             boot_id: crate::boot_id(),
             budget: towline_explain::Budget::default(),
+            eye: None,
         };
         let answers = pod::explain(&context, &self.scene.namespace, &found.name_any()).await?;
         answers.into_iter().next().ok_or(LabError::NoFix)

@@ -262,6 +262,7 @@ async fn explain<'a>(
         seen_from: "this machine".to_owned(),
         boot_id: why::boot_id(),
         budget: towline_explain::Budget::default(),
+        eye: None,
     };
     let pods = pods(handle).await?;
     let mut diagnoses = Vec::new();

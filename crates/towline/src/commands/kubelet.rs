@@ -11,6 +11,7 @@ use towline_kubelet::{Kube, Options, Runtime, Service, Serving};
 use crate::exit::OK;
 use crate::image_gc::ImageGcArgs;
 use crate::output;
+use crate::registry_client::MirrorArgs;
 
 /// Run the node agent alone: on any Kubernetes API server, over any CRI runtime (ours, containerd, CRI-O)
 #[derive(clap::Args)]
@@ -54,6 +55,12 @@ pub(crate) struct Args {
     cgroup_root: String,
     #[command(flatten)]
     image_gc: ImageGcArgs,
+    /// Trust this certificate authority too (PEM) when a pull is replayed here for `why --from-node`; repeatable
+    #[arg(long, value_name = "FILE")]
+    ca: Vec<PathBuf>,
+    /// Mirrors that the runtime follows, for replays
+    #[command(flatten)]
+    mirrors: MirrorArgs,
     /// Add nothing to what Kubernetes itself does: no annotation, no condition, no early attempts
     #[arg(long)]
     kubernetes_exact: bool,
@@ -74,6 +81,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     options.kubernetes_exact = args.kubernetes_exact;
     options.image_gc = args.image_gc.rules()?;
     options.max_parallel_image_pulls = Some(args.max_parallel_image_pulls).filter(|most| *most > 0);
+    options.replay = Some(replay(&args.mirrors, &args.ca)?);
     options.serving = serving(
         args.client_ca_file.as_deref(),
         args.tls_cert_file
@@ -89,6 +97,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     handle.shutdown(Duration::from_secs(5)).await;
     ended?;
     Ok(ExitCode::from(OK))
+}
+
+/// What replays pulls as the runtime makes them: it is the runtime's configuration that is named here.
+fn replay(
+    mirrors: &MirrorArgs,
+    authorities: &[PathBuf],
+) -> anyhow::Result<towline_kubelet::Replay> {
+    let mut client = towline_distribution::Options {
+        endpoints: mirrors.sources()?,
+        ..towline_distribution::Options::default()
+    };
+    for file in authorities {
+        let pem = std::fs::read(file)
+            .with_context(|| format!("read the certificate authority {}", file.display()))?;
+        client.extra_ca_pem.push(pem);
+    }
+    towline_node::replay::with(client).context("make the registry client")
 }
 
 /// The endpoint's own certificate with its key, and the authority of those who call it.

@@ -28,6 +28,7 @@ pub(crate) mod prune;
 #[cfg(feature = "node")]
 pub(crate) mod pull;
 pub(crate) mod registry;
+pub(crate) mod replay_here;
 #[cfg(feature = "node")]
 pub(crate) mod rm;
 #[cfg(feature = "node")]

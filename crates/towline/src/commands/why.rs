@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use towline_explain::eye::Eye;
 use towline_explain::pod::{Context, ExplainError};
 use towline_explain::{Budget, Diagnosis, image, scan};
 use towline_oci::Platform;
@@ -14,6 +16,7 @@ use crate::registry_client::RegistryArgs;
 
 mod answer;
 mod fix;
+mod from_node;
 mod markdown;
 mod message;
 mod target;
@@ -56,9 +59,15 @@ pub(crate) struct Args {
     /// Show a change that is certain as a diff, make it after a yes, and follow the pods until they run
     #[arg(long)]
     fix: bool,
-    /// With --fix: do not ask
-    #[arg(short, long, requires = "fix")]
+    /// With --fix and --with-pod: do not ask
+    #[arg(short, long)]
     yes: bool,
+    /// Replay the pull on this node too, by Towline's kubelet there; where the two views differ, the node's decides
+    #[arg(long, value_name = "NODE", conflicts_with = "message")]
+    from_node: Option<String>,
+    /// With --from-node: by a short-lived pod of this image, which holds towline, where another kubelet runs
+    #[arg(long, value_name = "IMAGE", requires = "from_node", conflicts_with_all = ["watch", "fix"])]
+    with_pod: Option<String>,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
@@ -79,6 +88,10 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
         answer.print(args.output)?;
         return Ok(ExitCode::from(answer.code()));
     }
+    if args.yes && !args.fix && args.with_pod.is_none() {
+        let words = "--yes answers what --fix and --with-pod ask";
+        return Err(Usage(words.to_owned()).into());
+    }
     let given = args.cluster.namespace.as_deref();
     // The namespace is that of the context, which is not read for images.
     let asked = target::read(
@@ -87,18 +100,12 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
         given.is_some(),
         args.all_namespaces,
     )?;
-    let answer = match asked {
+    match asked {
         Asked::Images(_) if args.watch || args.fix => {
             let words = "--watch and --fix are for objects of a cluster, not for images";
-            return Err(Usage(words.to_owned()).into());
+            Err(Usage(words.to_owned()).into())
         }
-        Asked::Images(images) => {
-            let mut diagnoses = Vec::new();
-            for image in &images {
-                diagnoses.push(of_image(args, image).await?);
-            }
-            Answer::of(&images.join(", "), diagnoses)
-        }
+        Asked::Images(images) => of_images(args, &images).await,
         Asked::Cluster(_) => {
             let cluster = args.cluster.connect().await?;
             let all = args.all_namespaces;
@@ -106,10 +113,30 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
             let Asked::Cluster(asks) = asked else {
                 return Err(Usage("name objects of the cluster".to_owned()).into());
             };
-            let context = context(args, cluster)?;
-            return objects(args, &context, &asks).await;
+            let eye = from_node::eye(args, &cluster, &asks).await?;
+            let context = context(args, cluster, eye.clone())?;
+            let work = Box::pin(objects(args, &context, &asks));
+            from_node::cleaned_up(eye.filter(|_| args.with_pod.is_some()), work).await
         }
+    }
+}
+
+async fn of_images(args: &Args, images: &[String]) -> anyhow::Result<ExitCode> {
+    let eye = if args.from_node.is_some() {
+        let cluster = args.cluster.connect().await?;
+        from_node::eye(args, &cluster, &[]).await?
+    } else {
+        None
     };
+    let work = async {
+        let mut diagnoses = Vec::new();
+        for image in images {
+            diagnoses.push(of_image(args, image, eye.as_deref()).await?);
+        }
+        Ok(Answer::of(&images.join(", "), diagnoses))
+    };
+    let made = eye.clone().filter(|_| args.with_pod.is_some());
+    let answer = from_node::cleaned_up(made, Box::pin(work)).await?;
     answer.print(args.output)?;
     Ok(ExitCode::from(answer.code()))
 }
@@ -136,7 +163,7 @@ async fn objects(args: &Args, context: &Context, asks: &[scan::Ask]) -> anyhow::
     Ok(ExitCode::from(answer.code()))
 }
 
-fn context(args: &Args, cluster: Cluster) -> anyhow::Result<Context> {
+fn context(args: &Args, cluster: Cluster, eye: Option<Arc<Eye>>) -> anyhow::Result<Context> {
     let registry = args.registry.clone().beside(&cluster.kubeconfig).client()?;
     Ok(Context {
         kube: cluster.client,
@@ -147,6 +174,7 @@ fn context(args: &Args, cluster: Cluster) -> anyhow::Result<Context> {
             requests_per_registry: args.budget,
             ..Budget::default()
         },
+        eye,
     })
 }
 
@@ -175,7 +203,7 @@ fn is_forbidden(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
-async fn of_image(args: &Args, reference: &str) -> anyhow::Result<Diagnosis> {
+async fn of_image(args: &Args, reference: &str, eye: Option<&Eye>) -> anyhow::Result<Diagnosis> {
     let platform = match &args.platform {
         Some(text) => Platform::parse(text)
             .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
@@ -185,7 +213,7 @@ async fn of_image(args: &Args, reference: &str) -> anyhow::Result<Diagnosis> {
     let args = args.registry.clone().beside(local);
     let client = args.client()?;
     let candidates = args.candidates(reference).context("read the logins")?;
-    Ok(image::explain(&client, reference, platform, candidates).await)
+    Ok(image::explain(&client, reference, platform, candidates, eye).await)
 }
 
 /// The boot id of this machine: a node that reports the same one is this machine.

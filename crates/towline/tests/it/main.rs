@@ -13,6 +13,7 @@ mod command_line;
 mod containerd;
 mod follow;
 mod foreign;
+mod from_node;
 mod lab;
 mod leaks;
 mod many;

@@ -44,6 +44,12 @@ fn one(diagnosis: &Diagnosis) -> std::io::Result<()> {
         row("nodes", &codes(&affected.nodes))?;
         row("workloads", &codes(&affected.workloads))?;
     }
+    for sight in &diagnosis.seen {
+        row(
+            &format!("from {}", plain(&sight.seen_from)),
+            &sight.outcome(),
+        )?;
+    }
     if let Some(retry) = &diagnosis.retry {
         row("attempts", &attempts(retry))?;
     }
@@ -51,6 +57,12 @@ fn one(diagnosis: &Diagnosis) -> std::io::Result<()> {
     steps(diagnosis)?;
     evidence(diagnosis)?;
     diagnosis.fixes.iter().try_for_each(fix)?;
+    for decider in &diagnosis.decided_by {
+        line(format!("**To decide**: {}\n", plain(&decider.description)))?;
+        if let Some(command) = &decider.command {
+            line(format!("```sh\n{command}\n```\n"))?;
+        }
+    }
     for unread in &diagnosis.unread {
         line(format!("> Note: {}\n", plain(unread)))?;
     }

@@ -82,7 +82,9 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
             styled(GOOD, "pulls:"),
             wrapped(&diagnosis.summary, WIDTH, 4)
         ))?;
-        return steps(diagnosis);
+        seen(diagnosis)?;
+        steps(diagnosis)?;
+        return notes(diagnosis);
     }
     let cause = diagnosis.cause.unwrap_or(towline_cause::Cause::Unknown);
     let step = diagnosis
@@ -110,6 +112,7 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
             wrapped(&names.join(", "), WIDTH, 13)
         ))?;
     }
+    seen(diagnosis)?;
     steps(diagnosis)?;
     evidence(diagnosis)?;
     if let Some(retry) = &diagnosis.retry {
@@ -121,14 +124,38 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
     for (number, fix) in diagnosis.fixes.iter().enumerate() {
         print_fix(number, fix)?;
     }
+    for decider in &diagnosis.decided_by {
+        let words = wrapped(&decider.description, WIDTH, 13);
+        line(format!("  to decide  {words}"))?;
+        if let Some(command) = &decider.command {
+            line(format!("             {}", styled(BOLD, command)))?;
+        }
+    }
+    notes(diagnosis)
+}
+
+fn notes(diagnosis: &Diagnosis) -> std::io::Result<()> {
     for unread in &diagnosis.unread {
         line(format!("  note       {}", wrapped(unread, WIDTH, 13)))?;
     }
     Ok(())
 }
 
+/// How the pull goes from each place, where that is more than one.
+fn seen(diagnosis: &Diagnosis) -> std::io::Result<()> {
+    for (number, sight) in diagnosis.seen.iter().enumerate() {
+        let label = if number == 0 { "seen from" } else { "" };
+        let text = format!("{}: {}", sight.seen_from, sight.outcome());
+        line(format!("  {label:<10} {}", wrapped(&text, WIDTH, 13)))?;
+    }
+    Ok(())
+}
+
 fn images(diagnosis: &Diagnosis) -> std::io::Result<()> {
-    line(format!("  image      {}", diagnosis.target.image))?;
+    // An image that no pod names is the title already.
+    if title(diagnosis) != format!("image {}", diagnosis.target.image) {
+        line(format!("  image      {}", diagnosis.target.image))?;
+    }
     let images = diagnosis
         .affected
         .as_ref()
