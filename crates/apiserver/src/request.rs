@@ -164,7 +164,9 @@ impl Route {
         namespace: Option<String>,
         rest: &[&str],
     ) -> ApiResult<Self> {
-        if let ["nodes", name, "proxy", path @ ..] = rest {
+        if let ["nodes", name, "proxy", path @ ..] = rest
+            && !path.is_empty()
+        {
             let mut target = Self::resource(group, version, namespace, &["nodes", name, "proxy"])?;
             if let Self::Resource(target) = &mut target {
                 target.path = Some(behind_proxy(path)?);

@@ -2,6 +2,8 @@
 
 mod kubelet;
 mod pod;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

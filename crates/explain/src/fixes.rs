@@ -553,6 +553,25 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_of_owner_has_its_change() {
+        let proof = Proof {
+            tags_near: vec!["v1.0".into()],
+            ..Proof::default()
+        };
+        for (owner, first, goes) in [
+            (None, "set image pod/web-1 ", false),
+            (Some("DaemonSet"), "set image daemonset/web ", false),
+            (Some("StatefulSet"), "set image statefulset/web ", true),
+            (Some("ReplicaSet"), "set image replicaset/web ", true),
+            (Some("CronJob"), "set image cronjob/web ", false),
+        ] {
+            let told = commands(&target(owner), Cause::TagNotFound, &[], &proof);
+            assert!(told[0].contains(first), "{owner:?}: {told:?}");
+            assert_eq!(told.len() == 2, goes, "{owner:?}: {told:?}");
+        }
+    }
+
+    #[test]
     fn a_pod_that_its_set_would_keep_goes_too() {
         let proof = Proof {
             tags_near: vec!["v1.0".into()],

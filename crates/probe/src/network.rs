@@ -1,6 +1,8 @@
 //! From the name to an open connection.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use towline_cause::Step;
 use towline_distribution::Fact;
@@ -20,12 +22,20 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
         Err(_) => None,
     };
     let facts = probe.new_facts();
+    let other = match &reached {
+        Ok(_) => other_family(&facts).await,
+        Err(_) => None,
+    };
     for step in [Step::Dns, Step::Connect, Step::Tls] {
         let failed = reached.as_ref().err().map(towline_cause::Failure::step);
         if failed.is_some_and(|failed| step > failed) {
             break;
         }
-        if let Some((text, values)) = of(step, &facts) {
+        if let Some((mut text, mut values)) = of(step, &facts) {
+            if let Some((family, said)) = other.as_ref().filter(|_| step == Step::Connect) {
+                text = format!("{text}; {family}: {said}");
+                values.insert((*family).to_owned(), said.clone());
+            }
             let outcome = if failed == Some(step) {
                 Outcome::Failed
             } else {
@@ -57,6 +67,45 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
         // What `/v2/` says otherwise is kept among the facts: the manifest decides.
         _ => true,
     }
+}
+
+/// How long the family that the pull does not use may take to connect.
+const OTHER: Duration = Duration::from_secs(2);
+
+/// Whether the registry can be reached by the family of addresses that the connection did not use, where it has both: a node may use
+/// the other one. `None` where there is but one, or a proxy stands in front.
+async fn other_family(facts: &[Fact]) -> Option<(&'static str, String)> {
+    let proxied = facts.iter().any(|fact| matches!(fact, Fact::Proxy { .. }));
+    let used = facts.iter().rev().find_map(|fact| match fact {
+        Fact::Connect {
+            address,
+            error: None,
+            ..
+        } => address.parse::<SocketAddr>().ok(),
+        _ => None,
+    })?;
+    let (ipv4, ipv6) = facts.iter().rev().find_map(|fact| match fact {
+        Fact::Dns { ipv4, ipv6, .. } => Some((ipv4, ipv6)),
+        _ => None,
+    })?;
+    let (family, address) = if used.is_ipv4() {
+        ("IPv6", ipv6.first()?)
+    } else {
+        ("IPv4", ipv4.first()?)
+    };
+    // The address that was used must be one of the name's: a mirror has another name.
+    let known = ipv4.iter().chain(ipv6).any(|one| *one == used.ip());
+    if proxied || !known {
+        return None;
+    }
+    let address = SocketAddr::new(*address, used.port());
+    let tried = tokio::time::timeout(OTHER, tokio::net::TcpStream::connect(address)).await;
+    let said = match tried {
+        Ok(Ok(_)) => format!("{address} takes connections too"),
+        Ok(Err(error)) => format!("{address}: {error}"),
+        Err(_) => format!("{address}: no answer within {} s", OTHER.as_secs()),
+    };
+    Some((family, said))
 }
 
 fn of(step: Step, facts: &[Fact]) -> Option<(String, BTreeMap<String, String>)> {
@@ -179,4 +228,40 @@ fn tls(fact: &Fact) -> Option<(String, BTreeMap<String, String>)> {
         ),
     };
     Some((text, facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    fn facts(ipv6: &[IpAddr], port: u16) -> Vec<Fact> {
+        vec![
+            Fact::Dns {
+                host: "r.test".to_owned(),
+                asked: Vec::new(),
+                ipv4: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+                ipv6: ipv6.to_vec(),
+                error: None,
+                micros: 1,
+            },
+            Fact::Connect {
+                endpoint: "https://r.test".to_owned(),
+                address: format!("127.0.0.1:{port}"),
+                error: None,
+                micros: 1,
+            },
+        ]
+    }
+
+    #[tokio::test]
+    async fn the_family_that_was_not_used_is_tried_apart() {
+        let only_ipv4 = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = only_ipv4.local_addr().unwrap().port();
+        let both = [IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let (family, said) = other_family(&facts(&both, port)).await.unwrap();
+        assert_eq!(family, "IPv6");
+        assert!(said.starts_with(&format!("[::1]:{port}: ")), "{said}");
+        assert_eq!(other_family(&facts(&[], port)).await, None);
+    }
 }

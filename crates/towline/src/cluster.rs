@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use crate::exit::hinted;
@@ -78,10 +78,14 @@ impl ClusterArgs {
                     )
                 });
         };
-        let read = if self.kubeconfig.is_none() && several_in_environment() {
-            Kubeconfig::read()
-        } else {
-            Kubeconfig::read_from(&file)
+        let several = self
+            .kubeconfig
+            .is_none()
+            .then(in_environment)
+            .filter(|files| files.len() > 1);
+        let read = match several {
+            Some(files) => merged(&files),
+            None => Kubeconfig::read_from(&file),
         };
         let kubeconfig = read.map_err(|error| {
             hinted(
@@ -105,12 +109,19 @@ impl ClusterArgs {
     }
 }
 
-/// Whether `KUBECONFIG` names several files: then they count together, as for kubectl.
-fn several_in_environment() -> bool {
-    std::env::var_os("KUBECONFIG").is_some_and(|list| {
-        std::env::split_paths(&list)
-            .filter(|path| path.exists())
-            .count()
-            > 1
-    })
+/// The files that `KUBECONFIG` names and that are there.
+fn in_environment() -> Vec<PathBuf> {
+    let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    std::env::split_paths(&list)
+        .filter(|path| path.exists())
+        .collect()
+}
+
+/// Several files count together, as for kubectl: of two entries of one name the first.
+fn merged(files: &[PathBuf]) -> Result<Kubeconfig, KubeconfigError> {
+    let mut all = Kubeconfig::default();
+    for file in files {
+        all = all.merge(Kubeconfig::read_from(file)?)?;
+    }
+    Ok(all)
 }

@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod archive;
+mod clusters;
 mod command_line;
 mod containerd;
 mod follow;
@@ -18,6 +19,7 @@ mod lab;
 mod leaks;
 mod many;
 mod node;
+mod paste;
 mod pulls;
 mod registry;
 mod store;
