@@ -86,7 +86,10 @@ async fn the_pod_is_pinned_bounded_and_deleted_and_holds_no_value() {
     assert_eq!(pod["metadata"]["namespace"], "shop");
     assert_eq!(spec["activeDeadlineSeconds"], 120);
     assert_eq!(spec["automountServiceAccountToken"], false);
-    assert_eq!(spec["containers"][0]["resources"]["limits"]["memory"], "128Mi");
+    assert_eq!(
+        spec["containers"][0]["resources"]["limits"]["memory"],
+        "128Mi"
+    );
     assert_eq!(spec["volumes"][0]["secret"]["secretName"], "regcred");
     assert!(!format!("{told:?}").contains("hunter2-marked"));
     let deleted = told.iter().filter(|(method, ..)| *method == Method::DELETE);

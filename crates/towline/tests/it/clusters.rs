@@ -76,7 +76,11 @@ fn plugin(folder: &Path, user: &Value) -> PathBuf {
     });
     let answer = write_text(folder, "credential.json", &credential.to_string());
     let program = folder.join("plugin.sh");
-    std::fs::write(&program, format!("#!/bin/sh\nexec cat {}\n", answer.display())).unwrap();
+    std::fs::write(
+        &program,
+        format!("#!/bin/sh\nexec cat {}\n", answer.display()),
+    )
+    .unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     program
 }

@@ -51,7 +51,9 @@ fn a_message_is_read_and_what_decides_is_no_fix() {
     assert!(!fixes.contains("towline why"), "{fixes}");
     let (_, told) = ask(MISSING, &[]);
     let named = told.matches("image reg.example.com/team/app:v9").count()
-        + told.matches("image      reg.example.com/team/app:v9").count();
+        + told
+            .matches("image      reg.example.com/team/app:v9")
+            .count();
     assert_eq!(named, 1, "the image is named once: {told}");
     assert!(told.contains("to decide  Ask the registry"), "{told}");
 }
