@@ -146,5 +146,5 @@ fn the_node_finds_the_logins_itself_and_no_stranger_may_ask() {
         "made-up",
     ];
     let (well, told) = ask(&image, &stranger, "/towline/replay");
-    assert!(!well && told.contains("nauthorized"), "{told}");
+    assert!(!well && told.contains("must be logged in"), "{told}");
 }
