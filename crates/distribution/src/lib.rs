@@ -53,6 +53,7 @@ pub use client::{
 };
 pub use endpoint::Sources;
 pub use endpoint::file::ConfigError;
+pub use endpoint::logins::{MirrorLogins, MirrorPlace};
 pub use endpoint::plan::{Plan, PlanError, PlannedEndpoint, SkippedEndpoint};
 pub use facts::{Fact, Observer, Recorder};
 pub use options::{Limits, Options, OptionsError, PlainHttp, Resolver, Retries, Timeouts};

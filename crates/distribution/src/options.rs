@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::endpoint::Sources;
 use crate::pace::Pace;
+use crate::endpoint::logins::MirrorLogins;
 use crate::proxy::Proxies;
 
 /// Where registry names are looked up.
@@ -126,6 +127,8 @@ pub struct Options {
     pub plain_http: PlainHttp,
     /// Where mirrors are configured. None by default: an image is asked for at its own registry.
     pub endpoints: Sources,
+    /// Where the logins of mirrors come from; by default they have none.
+    pub mirror_logins: MirrorLogins,
     /// Which proxies stand between this machine and registries.
     pub proxies: Proxies,
     /// Hosts of token services that get credentials although they lie outside the registry's own domain.
@@ -153,6 +156,7 @@ impl Default for Options {
             system_roots: true,
             plain_http: PlainHttp::Loopback,
             endpoints: Sources::default(),
+            mirror_logins: MirrorLogins::default(),
             proxies: Proxies::default(),
             trusted_realms: Vec::new(),
             http2: true,

@@ -118,18 +118,20 @@ impl Session {
         credential: &Credential,
         trace: Trace,
     ) -> Result<Self, String> {
-        let withheld = !endpoint.may_login && !credential.is_anonymous();
+        // A mirror has a login of its own, or none.
+        let own = if endpoint.may_login {
+            Some(credential.clone())
+        } else {
+            shared.options.mirror_logins.of(&endpoint)
+        };
+        let withheld = own.is_none() && !credential.is_anonymous();
         let ways = Ways::new(&shared.transport, &endpoint)?;
         Ok(Self {
             retries: shared.options.retries,
             shared,
             target: Target {
                 reference: endpoint.reference.clone(),
-                credential: if endpoint.may_login {
-                    credential.clone()
-                } else {
-                    Credential::Anonymous
-                },
+                credential: own.unwrap_or(Credential::Anonymous),
                 withheld,
             },
             endpoint: Arc::new(endpoint),

@@ -150,7 +150,7 @@ async fn request(
 ) -> Result<(Secret, u64), TokenFault> {
     let start = Instant::now();
     let result = match refresh_token(credential) {
-        Some(refresh) => match post(transport, ask, refresh, retries, watch).await {
+        Some(_) => match post(transport, ask, credential, retries, watch).await {
             // Services that know no POST say so in many ways; a password that looks like a refresh token may still be one.
             Err(TokenFault::Status { status, .. })
                 if matches!(status.as_u16(), 400 | 401 | 404 | 405)
@@ -160,7 +160,16 @@ async fn request(
             }
             ended => ended,
         },
-        None => get(transport, ask, credential, retries, watch).await,
+        None => match get(transport, ask, credential, retries, watch).await {
+            // A service that knows OAuth2 alone: the login goes into a form.
+            Err(TokenFault::Status { status, .. })
+                if matches!(status.as_u16(), 404 | 405 | 501)
+                    && matches!(credential, Credential::Basic { .. }) =>
+            {
+                post(transport, ask, credential, retries, watch).await
+            }
+            ended => ended,
+        },
     };
     let result = result.map_err(|mut fault| {
         if let TokenFault::Status { said, .. } = &mut fault {
@@ -229,15 +238,25 @@ async fn get(
 async fn post(
     transport: &Transport,
     ask: &Ask,
-    refresh: &Secret,
+    credential: &Credential,
     retries: &Retries,
     watch: &Watch,
 ) -> Result<(Secret, u64), TokenFault> {
-    let mut form = format!(
-        "grant_type=refresh_token&client_id=towline&scope={}&refresh_token={}",
-        encode(&ask.scope),
-        encode(refresh.expose())
-    );
+    let mut form = match (refresh_token(credential), credential) {
+        (Some(refresh), _) => format!(
+            "grant_type=refresh_token&client_id=towline&scope={}&refresh_token={}",
+            encode(&ask.scope),
+            encode(refresh.expose())
+        ),
+        (None, Credential::Basic { username, password }) => format!(
+            "grant_type=password&client_id=towline&scope={}&username={}&password={}",
+            encode(&ask.scope),
+            encode(username),
+            encode(password.expose())
+        ),
+        // Nobody has nothing to put into a form.
+        (None, _) => return get(transport, ask, credential, retries, watch).await,
+    };
     if let Some(service) = &ask.service {
         form.push_str("&service=");
         form.push_str(&encode(service));
@@ -253,7 +272,7 @@ async fn post(
         headers,
         body: form.into(),
         guarded: ask.guarded,
-        credential: "an identity token".to_owned(),
+        credential: credential.to_string(),
         via: ask.via.clone(),
     };
     ask_once(transport, &call, retries, watch).await

@@ -25,7 +25,7 @@ pub(crate) fn manifest(
             Cause::TooManyLayers,
             Step::Resolve,
             format!(
-                "the image has {} layers, {} can be stacked",
+                "the image has {} layers, the node can stack {}",
                 manifest.layers.len(),
                 ceilings.layers
             ),
@@ -51,7 +51,7 @@ pub(crate) fn manifest(
             Cause::ImageTooLarge,
             Step::Resolve,
             format!(
-                "the layers have {total} bytes, {} are accepted",
+                "the layers have {total} bytes, more than the ceiling of {}; --ceiling image-bytes=NUMBER raises it",
                 ceilings.image_bytes
             ),
         ));

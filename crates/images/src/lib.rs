@@ -5,6 +5,7 @@
 //! right. What a cut or cancelled pull has downloaded is kept for the next one.
 #![forbid(unsafe_code)]
 
+mod ceilings;
 mod check;
 mod download;
 mod failure;
@@ -22,9 +23,10 @@ mod pull;
 mod receive;
 mod unpack;
 
+pub use ceilings::Ceilings;
 pub use image::Image;
 pub use images::Images;
-pub use options::{Ceilings, Options, PullRequest};
+pub use options::{Options, PullRequest};
 pub use plan::{Plan, PlannedLayer};
 pub use progress::{LayerPhase, LayerProgress, Phase, Progress};
 pub use towline_store::{Collected, Damage, LayerInfo, Usage};

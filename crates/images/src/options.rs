@@ -8,7 +8,7 @@ use towline_keyring::Credential;
 use towline_oci::{Platform, Reference};
 use towline_sys::task::CancellationToken;
 
-use crate::Progress;
+use crate::{Ceilings, Progress};
 
 /// What [`crate::Images`] is told.
 #[derive(Debug, Clone)]
@@ -47,54 +47,6 @@ impl Options {
             unprivileged: !rustix::process::geteuid().is_root(),
             store: towline_store::Options::default(),
             rate: None,
-        }
-    }
-}
-
-/// The most that a layer may cost. A layer that asks for more ends the pull with an error that names the ceiling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ceilings {
-    /// Compressed bytes of a whole image as its manifest declares them.
-    pub image_bytes: u64,
-    /// Layers of an image; overlayfs stacks no more than 500.
-    pub layers: usize,
-    /// Files, directories, links and whiteouts of a layer.
-    pub entries: u64,
-    /// Bytes of a layer after decompression.
-    pub layer_bytes: u64,
-    /// Bytes after decompression for each compressed byte. Counts from [`Ceilings::ratio_floor`] on.
-    pub ratio: u64,
-    /// Bytes after decompression from which the ratio counts.
-    pub ratio_floor: u64,
-    /// Bytes of a path.
-    pub path_bytes: usize,
-    /// Bytes of one name in a path; Linux file systems hold 255.
-    pub name_bytes: usize,
-    /// Names in a path.
-    pub path_depth: usize,
-    /// Bytes of the extended headers of one entry.
-    pub header_bytes: usize,
-    /// Extended attributes of one entry.
-    pub xattrs: usize,
-    /// Memory of a zstd window as a power of two.
-    pub zstd_window_log: u32,
-}
-
-impl Default for Ceilings {
-    fn default() -> Self {
-        Self {
-            image_bytes: 256 << 30,
-            layers: 500,
-            entries: 4_000_000,
-            layer_bytes: 256 << 30,
-            ratio: 400,
-            ratio_floor: 1 << 30,
-            path_bytes: 4095,
-            name_bytes: 255,
-            path_depth: 512,
-            header_bytes: 1 << 20,
-            xattrs: 256,
-            zstd_window_log: 27,
         }
     }
 }

@@ -79,6 +79,11 @@ impl Logins {
     /// Finds the login for an image: the longest matching path in the file (podman), then the host's own helper, then the
     /// host's entry, then the store. An empty entry beside a store means that the store holds it.
     pub fn find(&self, image: &Reference, path: &Path) -> Login {
+        self.find_at(image, None, path)
+    }
+
+    /// As [`Logins::find`] for a place that is spoken to over TLS, or not: an entry that names the other scheme is not for it.
+    pub fn find_at(&self, image: &Reference, tls: Option<bool>, path: &Path) -> Login {
         let server = server_of(image);
         if let Some((_, helper)) = self.helpers.iter().find(|(host, _)| same_host(host, image)) {
             return Login::Helper {
@@ -89,7 +94,9 @@ impl Logins {
         let best = self
             .entries
             .iter()
-            .filter(|(location, entry)| !entry.is_empty() && covers(location, image))
+            .filter(|(location, entry)| {
+                !entry.is_empty() && has_scheme(location, tls) && covers(location, image)
+            })
             .max_by_key(|(location, _)| location.len());
         if let Some((_, entry)) = best {
             return Login::Stored(Candidate {
@@ -173,6 +180,18 @@ fn covers(location: &str, image: &Reference) -> bool {
     let rest = place.path.strip_prefix(path);
     same_host(location, image)
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || path.is_empty())
+}
+
+/// Whether the entry names no scheme, or the one that is spoken.
+fn has_scheme(location: &str, tls: Option<bool>) -> bool {
+    let named = [("https://", true), ("http://", false)];
+    let named = named
+        .iter()
+        .find(|(scheme, _)| location.starts_with(scheme));
+    match (named, tls) {
+        (Some((_, named)), Some(tls)) => *named == tls,
+        _ => true,
+    }
 }
 
 fn hub_names(found: &Place, image: &Place) -> bool {

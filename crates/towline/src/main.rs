@@ -9,6 +9,7 @@ mod commands;
 mod exit;
 #[cfg(feature = "node")]
 mod image_gc;
+mod logins;
 mod manifests;
 mod output;
 #[cfg(feature = "node")]

@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use towline_distribution::{Client, Options, PlainHttp, Resolver, Sources};
-use towline_keyring::helper::HelperError;
-use towline_keyring::{Candidate, Credential, Login, Origin};
+use towline_keyring::{Candidate, Credential, Origin};
 
 use crate::exit::Usage;
-
-/// How long a credential helper may take: some open a window or ask a cloud.
-const HELPER: std::time::Duration = std::time::Duration::from_secs(20);
+use crate::logins::Logins;
 
 /// Where mirrors are configured.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -45,7 +42,6 @@ impl MirrorArgs {
         })
     }
 
-    #[cfg(feature = "node")]
     pub(crate) fn is_empty(&self) -> bool {
         self.hosts_dir.is_empty() && self.registries_conf.is_none()
     }
@@ -73,7 +69,7 @@ pub(crate) struct RegistryArgs {
         hide_env_values = true
     )]
     pub(crate) creds: Option<String>,
-    /// Logins in the format of docker's config.json or podman's auth.json
+    /// Logins in the format of docker's config.json or podman's auth.json [default: REGISTRY_AUTH_FILE, or where podman and docker keep theirs]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
 }
@@ -118,6 +114,9 @@ impl RegistryArgs {
             options.resolver = Resolver::Servers(self.resolver.clone());
         }
         options.endpoints = self.mirrors.sources()?;
+        if !self.mirrors.is_empty() {
+            options.mirror_logins = Logins::read(self.authfile.as_deref())?.of_mirrors();
+        }
         for file in &self.ca {
             let pem = std::fs::read(file)
                 .with_context(|| format!("read the certificate authority {}", file.display()))?;
@@ -131,7 +130,7 @@ impl RegistryArgs {
         Client::new(self.options()?).context("make the registry client")
     }
 
-    /// The credentials for an image: from the command line, else from the login file that was named.
+    /// The credentials for an image: from the command line, else from the login file that was named, else from those of podman and docker.
     pub(crate) fn candidates(&self, image: &str) -> anyhow::Result<Vec<Candidate>> {
         if let Some(creds) = &self.creds {
             let (user, password) = creds.split_once(':').ok_or_else(|| {
@@ -142,36 +141,10 @@ impl RegistryArgs {
                 origin: Origin::CommandLine,
             }]);
         }
-        let Some(file) = &self.authfile else {
-            return Ok(Vec::new());
-        };
         let Ok(reference) = towline_oci::Reference::parse(image) else {
             return Ok(Vec::new());
         };
-        let bytes = std::fs::read(file)
-            .with_context(|| format!("read the login file {}", file.display()))?;
-        let logins = towline_keyring::Logins::parse(&bytes)
-            .with_context(|| format!("read the login file {}", file.display()))?;
-        let candidate = match logins.find(&reference, file) {
-            Login::Stored(candidate) => candidate,
-            Login::None => return Ok(Vec::new()),
-            Login::Helper { helper, server } => {
-                match towline_keyring::helper::get(&helper, &server, HELPER) {
-                    Ok(credential) => Candidate {
-                        credential,
-                        origin: Origin::AuthFile(file.clone()),
-                    },
-                    // A helper that knows no login for this registry is as a file without one: the image may be public.
-                    Err(HelperError::NotFound { .. }) => return Ok(Vec::new()),
-                    Err(error) => {
-                        return Err(anyhow::Error::new(error).context(format!(
-                            "ask the credential helper that {} names for {server}",
-                            file.display()
-                        )));
-                    }
-                }
-            }
-        };
-        Ok(vec![candidate])
+        let found = Logins::read(self.authfile.as_deref())?.find(&reference)?;
+        Ok(found.into_iter().collect())
     }
 }

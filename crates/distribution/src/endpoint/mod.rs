@@ -3,6 +3,7 @@
 pub(crate) mod file;
 pub(crate) mod health;
 pub(crate) mod hosts;
+pub(crate) mod logins;
 pub(crate) mod outcome;
 pub(crate) mod plan;
 pub(crate) mod registries;

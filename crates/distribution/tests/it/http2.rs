@@ -19,7 +19,7 @@ use towline_oci::{Descriptor, media_type};
 
 use crate::stub::{client, options, repository};
 
-fn config(ca: &Ca) -> Arc<rustls::ServerConfig> {
+pub(crate) fn config(ca: &Ca) -> Arc<rustls::ServerConfig> {
     let leaf = ca.leaf(&["127.0.0.1"], Flaw::None);
     let chain = vec![
         rustls::pki_types::CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap(),
@@ -37,7 +37,7 @@ fn config(ca: &Ca) -> Arc<rustls::ServerConfig> {
 }
 
 /// Serves a blob; the first answer breaks in the middle.
-fn answer(
+pub(crate) fn answer(
     request: &http::Request<hyper::body::Incoming>,
     content: &Bytes,
     first: bool,

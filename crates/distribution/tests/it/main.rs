@@ -4,6 +4,7 @@
 mod appendix;
 mod auth;
 mod blob;
+mod cve;
 mod endpoints;
 mod http2;
 mod leak;
@@ -13,5 +14,6 @@ mod parts;
 mod proxy;
 mod real;
 mod resolve;
+mod rows;
 mod stub;
 mod unreachable;

@@ -9,8 +9,9 @@ use tar::Header;
 
 use super::error::{UnpackError, shown};
 use super::number;
-use super::pax::{Pax, header_time};
+use super::pax::{Pax, PaxFault, header_time};
 use crate::Ceilings;
+use crate::ceilings::Limit;
 
 const BLOCK: usize = 512;
 /// Sizes from here on do not fit the octal field of a header.
@@ -94,10 +95,8 @@ impl<'a, R: BufRead> Archive<'a, R> {
             };
             self.headers += 1;
             if self.headers > self.ceilings.entries.saturating_mul(2) {
-                return Err(UnpackError::Ceiling {
-                    what: "the number of headers".to_owned(),
-                    ceiling: self.ceilings.entries.saturating_mul(2),
-                });
+                let most = self.ceilings.entries.saturating_mul(2);
+                return Err(UnpackError::over(Limit::Headers, most));
             }
             let header = Header::from_byte_slice(&block);
             check_sum(&block).map_err(|why| self.malformed(why))?;
@@ -249,7 +248,18 @@ impl<'a, R: BufRead> Archive<'a, R> {
     }
 
     fn pax(&self, bytes: &[u8]) -> Result<Pax, UnpackError> {
-        Pax::parse(bytes, self.ceilings.xattrs).map_err(|why| self.malformed(why))
+        Pax::parse(bytes, self.ceilings).map_err(|fault| match fault {
+            PaxFault::Malformed(why) => self.malformed(why),
+            PaxFault::Over {
+                limit,
+                name,
+                ceiling,
+            } => UnpackError::Ceiling {
+                limit,
+                name,
+                ceiling,
+            },
+        })
     }
 
     /// The content of an extended header.
@@ -259,10 +269,8 @@ impl<'a, R: BufRead> Archive<'a, R> {
         }
         let length = usize::try_from(size).unwrap_or(usize::MAX);
         if length > self.ceilings.header_bytes {
-            return Err(UnpackError::Ceiling {
-                what: "an extended header".to_owned(),
-                ceiling: self.ceilings.header_bytes as u64,
-            });
+            let most = self.ceilings.header_bytes as u64;
+            return Err(UnpackError::over(Limit::HeaderBytes, most));
         }
         let mut bytes = vec![0; length.next_multiple_of(BLOCK)];
         self.exactly(&mut bytes)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::error::UnpackError;
 use super::gzip::Gzip;
 use crate::Ceilings;
+use crate::ceilings::Limit;
 
 /// The uncompressed bytes, bounded in number and in proportion to the compressed ones.
 pub(crate) struct Decompressed<R> {
@@ -16,6 +17,7 @@ pub(crate) struct Decompressed<R> {
     layer_bytes: u64,
     ratio: u64,
     ratio_floor: u64,
+    window_log: u32,
 }
 
 enum Decoder<R> {
@@ -52,23 +54,18 @@ pub(crate) fn decompress<R: BufRead>(
         layer_bytes: ceilings.layer_bytes,
         ratio: ceilings.ratio,
         ratio_floor: ceilings.ratio_floor,
+        window_log: ceilings.zstd_window_log,
     })
 }
 
 impl<R> Decompressed<R> {
     fn check(&self) -> Result<(), UnpackError> {
         if self.out > self.layer_bytes {
-            return Err(UnpackError::Ceiling {
-                what: "the layer after decompression, in bytes,".to_owned(),
-                ceiling: self.layer_bytes,
-            });
+            return Err(UnpackError::over(Limit::LayerBytes, self.layer_bytes));
         }
         let taken = self.taken.load(Ordering::Relaxed);
         if self.out > self.ratio_floor && self.out > taken.saturating_mul(self.ratio) {
-            return Err(UnpackError::Ceiling {
-                what: "the layer's bytes for each compressed byte".to_owned(),
-                ceiling: self.ratio,
-            });
+            return Err(UnpackError::over(Limit::Ratio, self.ratio));
         }
         Ok(())
     }
@@ -79,7 +76,10 @@ impl<R: BufRead> Read for Decompressed<R> {
         let read = match &mut self.inner {
             Decoder::Plain(input) => input.read(buffer),
             Decoder::Gzip(decoder) => decoder.read(buffer),
-            Decoder::Zstd(decoder) => decoder.read(buffer).map_err(window),
+            Decoder::Zstd(decoder) => {
+                let log = self.window_log;
+                decoder.read(buffer).map_err(|error| window(error, log))
+            }
         }?;
         self.out += read as u64;
         self.check()?;
@@ -88,7 +88,7 @@ impl<R: BufRead> Read for Decompressed<R> {
 }
 
 /// zstd's own word for a window over the ceiling, as the ceiling it is.
-fn window(error: io::Error) -> io::Error {
+fn window(error: io::Error, window_log: u32) -> io::Error {
     if error
         .get_ref()
         .is_some_and(<dyn std::error::Error + Send + Sync>::is::<UnpackError>)
@@ -96,11 +96,7 @@ fn window(error: io::Error) -> io::Error {
         return error;
     }
     if error.to_string().contains("too much memory") {
-        return UnpackError::Unsupported {
-            path: String::new(),
-            what: "a zstd window of more than 128 MiB".to_owned(),
-        }
-        .into();
+        return UnpackError::over(Limit::ZstdWindow, 1 << window_log).into();
     }
     error
 }

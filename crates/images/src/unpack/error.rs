@@ -4,6 +4,8 @@ use std::io;
 
 use towline_cause::Cause;
 
+use crate::ceilings::Limit;
+
 /// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
@@ -17,8 +19,13 @@ pub(crate) enum UnpackError {
     #[error("entry {path:?}: {what} is not supported")]
     Unsupported { path: String, what: String },
     /// Something is larger than allowed.
-    #[error("{what} over the ceiling of {ceiling}")]
-    Ceiling { what: String, ceiling: u64 },
+    #[error("{}", .limit.sentence(.name, *.ceiling))]
+    Ceiling {
+        limit: Limit,
+        /// The entry or attribute, where one is too large.
+        name: String,
+        ceiling: u64,
+    },
     /// The node's disk refused.
     #[error("entry {path:?}: {action}")]
     Io {
@@ -42,7 +49,12 @@ impl UnpackError {
             Self::Archive { .. } | Self::Entry { .. } | Self::Decompress(_) => {
                 Cause::LayerExtractFailed
             }
-            Self::Unsupported { .. } => Cause::UnsupportedLayer,
+            // A window is a way to compress: the image may be small.
+            Self::Unsupported { .. }
+            | Self::Ceiling {
+                limit: Limit::ZstdWindow,
+                ..
+            } => Cause::UnsupportedLayer,
             Self::Ceiling { .. } => Cause::ImageTooLarge,
             Self::Stopped => Cause::PullStalled,
             Self::Io { action, source, .. } => {
@@ -69,6 +81,15 @@ impl UnpackError {
                 | Self::Unsupported { .. }
                 | Self::Decompress(_)
         )
+    }
+
+    /// Something of the whole layer is over its ceiling.
+    pub(crate) fn over(limit: Limit, ceiling: u64) -> Self {
+        Self::Ceiling {
+            limit,
+            name: String::new(),
+            ceiling,
+        }
     }
 
     /// An entry's error.

@@ -18,6 +18,7 @@ use super::error::{During as _, UnpackError, shown};
 use super::name::{clean, split};
 use super::place::{Given, Place, Spot, is_whiteout, kind};
 use crate::Ceilings;
+use crate::ceilings::Limit;
 
 /// Bytes of directory names whose attributes wait for the end.
 const WAITING_BYTES: usize = 256 << 20;
@@ -103,10 +104,7 @@ impl Extractor<'_> {
         let path = clean(&entry.path, self.ceilings)?;
         self.done.entries += 1;
         if self.done.entries > self.ceilings.entries {
-            return Err(UnpackError::Ceiling {
-                what: "the number of entries".to_owned(),
-                ceiling: self.ceilings.entries,
-            });
+            return Err(UnpackError::over(Limit::Entries, self.ceilings.entries));
         }
         if path.is_empty() {
             if entry.kind != Kind::Directory {
@@ -383,10 +381,8 @@ impl Extractor<'_> {
     ) -> Result<(), UnpackError> {
         self.waiting += path.len() + 128;
         if self.waiting > WAITING_BYTES {
-            return Err(UnpackError::Ceiling {
-                what: "the names of all directories together, in bytes,".to_owned(),
-                ceiling: WAITING_BYTES as u64,
-            });
+            let most = WAITING_BYTES as u64;
+            return Err(UnpackError::over(Limit::DirectoryNames, most));
         }
         let waiting = Waiting {
             attributes,

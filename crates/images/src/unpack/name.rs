@@ -2,6 +2,7 @@
 
 use super::error::{UnpackError, shown};
 use crate::Ceilings;
+use crate::ceilings::Limit;
 
 /// A path in an archive as it is used: relative, its names joined by single slashes, without `.` and `..`. Empty for the layer's root.
 ///
@@ -14,7 +15,7 @@ pub(crate) fn clean(raw: &[u8], ceilings: &Ceilings) -> Result<Vec<u8>, UnpackEr
         return Err(UnpackError::entry(raw, "its name has NUL in it"));
     }
     if raw.len() > ceilings.path_bytes {
-        return Err(too_much("path", raw, ceilings.path_bytes));
+        return Err(too_much(Limit::PathBytes, raw, ceilings.path_bytes));
     }
     let mut path = Vec::with_capacity(raw.len());
     let mut depth = 0;
@@ -30,11 +31,11 @@ pub(crate) fn clean(raw: &[u8], ceilings: &Ceilings) -> Result<Vec<u8>, UnpackEr
             _ => {}
         }
         if name.len() > ceilings.name_bytes {
-            return Err(too_much("name", raw, ceilings.name_bytes));
+            return Err(too_much(Limit::NameBytes, raw, ceilings.name_bytes));
         }
         depth += 1;
         if depth > ceilings.path_depth {
-            return Err(too_much("path depth", raw, ceilings.path_depth));
+            return Err(too_much(Limit::PathDepth, raw, ceilings.path_depth));
         }
         if !path.is_empty() {
             path.push(b'/');
@@ -44,9 +45,10 @@ pub(crate) fn clean(raw: &[u8], ceilings: &Ceilings) -> Result<Vec<u8>, UnpackEr
     Ok(path)
 }
 
-fn too_much(what: &str, raw: &[u8], ceiling: usize) -> UnpackError {
+fn too_much(limit: Limit, raw: &[u8], ceiling: usize) -> UnpackError {
     UnpackError::Ceiling {
-        what: format!("the {what} of entry {:?}", shown(raw)),
+        limit,
+        name: shown(raw),
         ceiling: ceiling as u64,
     }
 }

@@ -1,6 +1,8 @@
 //! Extended headers (POSIX pax).
 
 use super::number;
+use crate::Ceilings;
+use crate::ceilings::Limit;
 
 /// What the extended header of one entry says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,38 +21,74 @@ pub(crate) struct Pax {
 }
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// The kernel takes no longer one.
+const LONGEST_XATTR_NAME: usize = 255;
+/// Records of one header besides its extended attributes.
+const OTHER_RECORDS: usize = 64;
+
+/// Why an extended header is not accepted.
+#[derive(Debug)]
+pub(crate) enum PaxFault {
+    /// It does not fit the grammar.
+    Malformed(String),
+    /// It has too much of something.
+    Over {
+        limit: Limit,
+        name: String,
+        ceiling: u64,
+    },
+}
+
+impl From<String> for PaxFault {
+    fn from(why: String) -> Self {
+        Self::Malformed(why)
+    }
+}
+
+fn over(limit: Limit, name: &[u8], ceiling: usize) -> PaxFault {
+    PaxFault::Over {
+        limit,
+        name: super::error::shown(name),
+        ceiling: ceiling as u64,
+    }
+}
 
 impl Pax {
     /// Reads the records of a header. Anything that does not fit the grammar, and a doubled key, is an error: a reader that skips it would
     /// see another archive than the next one.
-    pub(crate) fn parse(mut bytes: &[u8], most_xattrs: usize) -> Result<Self, String> {
+    pub(crate) fn parse(mut bytes: &[u8], ceilings: &Ceilings) -> Result<Self, PaxFault> {
         let mut pax = Self::default();
         let mut seen: Vec<&[u8]> = Vec::new();
         while !bytes.is_empty() {
             let (key, value, rest) = record(bytes)?;
             bytes = rest;
             if seen.contains(&key) {
-                return Err(format!(
+                return Err(PaxFault::Malformed(format!(
                     "the extended header has {:?} twice",
                     super::error::shown(key)
-                ));
+                )));
             }
-            if seen.len() > most_xattrs + 64 {
-                return Err("the extended header has too many records".to_owned());
+            if seen.len() > ceilings.xattrs + OTHER_RECORDS {
+                let most = ceilings.xattrs + OTHER_RECORDS;
+                return Err(over(Limit::Records, key, most));
             }
             seen.push(key);
-            pax.take(key, value, most_xattrs)?;
+            pax.take(key, value, ceilings)?;
         }
         Ok(pax)
     }
 
-    fn take(&mut self, key: &[u8], value: &[u8], most_xattrs: usize) -> Result<(), String> {
+    fn take(&mut self, key: &[u8], value: &[u8], ceilings: &Ceilings) -> Result<(), PaxFault> {
         if let Some(name) = key.strip_prefix(XATTR) {
-            if self.xattrs.len() == most_xattrs {
-                return Err(format!("more than {most_xattrs} extended attributes"));
+            if self.xattrs.len() == ceilings.xattrs {
+                return Err(over(Limit::Xattrs, name, ceilings.xattrs));
             }
-            if name.is_empty() || name.contains(&0) {
-                return Err("an extended attribute has no usable name".to_owned());
+            if name.is_empty() || name.contains(&0) || name.len() > LONGEST_XATTR_NAME {
+                let why = "an extended attribute has no usable name".to_owned();
+                return Err(PaxFault::Malformed(why));
+            }
+            if value.len() > ceilings.xattr_bytes {
+                return Err(over(Limit::XattrBytes, name, ceilings.xattr_bytes));
             }
             self.xattrs.push((name.to_vec(), value.to_vec()));
             return Ok(());
@@ -178,13 +216,17 @@ mod tests {
             rec("comment", "long ".repeat(40).as_str()),
         ]
         .concat();
-        let pax = Pax::parse(&bytes, 8).unwrap();
+        let pax = Pax::parse(&bytes, &Ceilings::default()).unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(pax.size, Some(1 << 33));
         assert_eq!(pax.mtime, Some((-2, 500_000_000)));
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"y=z".to_vec())]);
         assert!(!pax.sparse);
-        assert!(Pax::parse(&rec("GNU.sparse.major", "1"), 8).unwrap().sparse);
+        assert!(
+            Pax::parse(&rec("GNU.sparse.major", "1"), &Ceilings::default())
+                .unwrap()
+                .sparse
+        );
     }
 
     #[test]
@@ -206,7 +248,7 @@ mod tests {
             &rec("uid", "99999999999999999999"),
         ] {
             assert!(
-                Pax::parse(bad, 8).is_err(),
+                Pax::parse(bad, &Ceilings::default()).is_err(),
                 "{:?}",
                 bad.escape_ascii().to_string()
             );

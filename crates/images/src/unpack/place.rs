@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::error::{During as _, UnpackError, shown};
 use super::name::split;
+use crate::ceilings::Limit;
 
 /// Nothing leads out, nothing is followed, nothing is mounted in between.
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
@@ -180,7 +181,8 @@ impl Place {
             }
             if real.len() == self.depth {
                 return Err(UnpackError::Ceiling {
-                    what: format!("the path depth of entry {:?}", shown(entry)),
+                    limit: Limit::PathDepth,
+                    name: shown(entry),
                     ceiling: self.depth as u64,
                 });
             }

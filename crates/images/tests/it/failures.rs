@@ -200,48 +200,79 @@ async fn each_ceiling_has_its_error() {
         path_depth: 10,
         header_bytes: 2_000,
         xattrs: 3,
+        xattr_bytes: 900,
         zstd_window_log: 20,
     };
     let many = (0..30).fold(Layer::new(), |layer, n| layer.file(&format!("f{n}"), ""));
     let attributes = (0..4).fold(Layer::new().file("f", ""), |layer, n| {
         layer.xattr(&format!("user.x{n}"), b"")
     });
+    let large = Layer::new().file("f", "").xattr("user.large", &[b'x'; 901]);
+    let headers = Layer::from_archive(global_headers(41));
+    let records = Layer::from_archive(records(80));
     let long = Layer::new().file("f", "").xattr("user.x", &noise(3_000, 4));
     for (what, layers, words) in [
         (
             "image",
             vec![Layer::new().file("f", noise(20_000, 1))],
-            "10000 are accepted",
+            "ceiling of 10000; --ceiling image-bytes=NUMBER raises it",
         ),
-        ("layers", vec![Layer::new(); 3], "2 can be stacked"),
-        ("entries", vec![many], "number of entries"),
+        ("layers", vec![Layer::new(); 3], "the node can stack 2"),
+        (
+            "entries",
+            vec![many],
+            "ceiling of 20; --ceiling entries=NUMBER raises it",
+        ),
         (
             "bytes",
-            vec![Layer::new().file("f", b"0123456789".repeat(12_000))],
-            "ceiling of",
+            vec![Layer::new().file("f", noise(6_500, 3).repeat(17))],
+            "after decompression than the ceiling of 100000; --ceiling layer-bytes=NUMBER raises it",
         ),
         (
             "ratio",
             vec![Layer::new().file("f", vec![0; 60_000])],
-            "ceiling of 20",
+            "for each compressed byte than the ceiling of 20; --ceiling ratio=NUMBER raises it",
         ),
         (
             "path",
             vec![Layer::new().file(&format!("{}f", "abcdefg/".repeat(8)), "")],
-            "ceiling of 60",
+            "the ceiling of 60; it cannot be raised",
         ),
         (
             "name",
             vec![Layer::new().file(&"n".repeat(41), "")],
-            "ceiling of 40",
+            "the ceiling of 40; it cannot be raised",
         ),
         (
             "depth",
             vec![Layer::new().file("a/b/c/d/e/f/g/h/i/j/k", "")],
-            "ceiling of 10",
+            "is deeper than the ceiling of 10; --ceiling path-depth=NUMBER raises it",
         ),
-        ("xattrs", vec![attributes], "3 extended attributes"),
-        ("header", vec![long], "an extended header"),
+        (
+            "xattrs",
+            vec![attributes],
+            "extended attributes than the ceiling of 3; --ceiling xattrs=NUMBER raises it",
+        ),
+        (
+            "xattr",
+            vec![large],
+            "attribute \"user.large\" has more bytes than the ceiling of 900; it cannot be raised",
+        ),
+        (
+            "headers",
+            vec![headers],
+            "tar headers than the ceiling of 40; --ceiling entries=NUMBER raises it",
+        ),
+        (
+            "records",
+            vec![records],
+            "more records than the ceiling of 67; --ceiling xattrs=NUMBER raises it",
+        ),
+        (
+            "header",
+            vec![long],
+            "extended header has more bytes than the ceiling of 2000; --ceiling header-bytes=NUMBER raises it",
+        ),
     ] {
         let builder = layers.into_iter().fold(Builder::new(), Builder::layer);
         let (failure, _) = fails(&builder, |options| options.ceilings = small).await;
@@ -249,11 +280,41 @@ async fn each_ceiling_has_its_error() {
         assert!(chain.contains(words), "{what}: {chain}");
         let cause = match what {
             "layers" => Cause::TooManyLayers,
-            "xattrs" => Cause::LayerExtractFailed,
             _ => Cause::ImageTooLarge,
         };
         assert_eq!(failure.cause(), cause, "{what}: {chain}");
     }
+}
+
+/// Headers for the whole archive that say nothing, and no entry.
+fn global_headers(count: usize) -> Vec<u8> {
+    (0..count)
+        .flat_map(|_| header(b'g', b"12 comment=\n"))
+        .collect()
+}
+
+/// An extended header of many records, and its entry.
+fn records(count: usize) -> Vec<u8> {
+    let records: String = (0..count).map(|n| format!("10 k{n:03}=v\n")).collect();
+    let mut archive = header(b'x', records.as_bytes());
+    archive.extend(header(b'0', b""));
+    archive
+}
+
+fn header(flag: u8, content: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::new(flag));
+    header.set_path("name").unwrap();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(content.len() as u64);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
 }
 
 #[tokio::test]
@@ -291,7 +352,7 @@ async fn a_zstd_window_over_the_ceiling_is_refused() {
         &failure,
         Cause::UnsupportedLayer,
         Step::Unpack,
-        "zstd window",
+        "zstd window has more bytes than the ceiling of 1048576; --ceiling zstd-window=NUMBER raises it",
     );
 }
 

@@ -5,6 +5,7 @@
 )]
 
 mod crash;
+mod cve;
 mod differential;
 mod evil;
 mod failures;

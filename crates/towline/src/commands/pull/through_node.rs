@@ -116,6 +116,14 @@ pub(crate) fn auth(
             password: password.expose().to_owned(),
             ..v1::AuthConfig::default()
         }),
-        _ => None,
+        Credential::IdentityToken(token) => Some(v1::AuthConfig {
+            identity_token: token.expose().to_owned(),
+            ..v1::AuthConfig::default()
+        }),
+        Credential::RegistryToken(token) => Some(v1::AuthConfig {
+            registry_token: token.expose().to_owned(),
+            ..v1::AuthConfig::default()
+        }),
+        Credential::Anonymous => None,
     }))
 }
