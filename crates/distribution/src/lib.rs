@@ -18,11 +18,11 @@ mod dns;
 mod endpoint;
 pub mod facts;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod manage;
 mod manifest;
-#[cfg(test)]
-mod mutate;
 mod options;
 mod pace;
 mod ping;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::endpoint::Sources;
-use crate::pace::Pace;
 use crate::endpoint::logins::MirrorLogins;
+use crate::pace::Pace;
 use crate::proxy::Proxies;
 
 /// Where registry names are looked up.

@@ -7,6 +7,7 @@
 pub mod blackhole;
 pub mod dns;
 pub mod faults;
+pub mod fuzz;
 pub mod gate;
 pub mod guest;
 pub mod image;

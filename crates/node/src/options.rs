@@ -32,6 +32,8 @@ pub struct Options {
     pub endpoints: towline_distribution::Sources,
     /// Proxies between this node and registries.
     pub proxies: towline_distribution::Proxies,
+    /// What a layer may cost.
+    pub ceilings: towline_runtime::Ceilings,
     /// How long registries are waited for.
     pub registry_timeouts: Timeouts,
     /// How often a request to a registry is sent again.
@@ -78,6 +80,7 @@ impl Options {
             extra_ca_pem: Vec::new(),
             endpoints: towline_distribution::Sources::default(),
             proxies: towline_distribution::Proxies::default(),
+            ceilings: towline_runtime::Ceilings::default(),
             registry_timeouts: Timeouts::default(),
             registry_retries: Retries::default(),
             max_parallel_image_pulls: Some(1),

@@ -120,6 +120,7 @@ pub(crate) async fn runtime(options: &Options) -> Result<towline_runtime::Handle
         options.shim.clone(),
     );
     runtime.client = options.client();
+    runtime.ceilings = options.ceilings;
     runtime.cgroup_parent = format!("/{}", options.bridge());
     if let Some(network) = &mut runtime.network {
         network.bridge = options.bridge();

@@ -206,7 +206,17 @@ fn check_shape(shape: &Shape, served: &str) -> Result<(), DocumentError> {
     if shape.schema_version != 2 {
         return Err(DocumentError::SchemaVersion(shape.schema_version));
     }
-    if shape.manifests.is_some() && (shape.layers.is_some() || shape.config.is_some()) {
+    let (index, image) = (
+        shape.manifests.is_some(),
+        shape.layers.is_some() || shape.config.is_some(),
+    );
+    // Also the fields of the other kind alone: an image served as an index would be an index of nothing.
+    let other_kind = if media_type::is_index(served) {
+        image
+    } else {
+        index
+    };
+    if other_kind || (index && image) {
         return Err(DocumentError::Confused);
     }
     match &shape.media_type {

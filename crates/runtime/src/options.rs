@@ -28,6 +28,8 @@ pub struct Options {
     pub platform: Platform,
     /// Layers of one image fetched at the same time, at least 1.
     pub max_concurrent_layers: usize,
+    /// What a layer may cost.
+    pub ceilings: towline_images::Ceilings,
     /// Most processes of a container, where set.
     pub pids_limit: Option<i64>,
     /// Starts the text of some failures with the prefixes by which a kubelet shows `RegistryUnavailable` and
@@ -48,6 +50,7 @@ impl Options {
             cgroup_parent: "/towline".to_owned(),
             platform: Platform::host(),
             max_concurrent_layers: 3,
+            ceilings: towline_images::Ceilings::default(),
             pids_limit: None,
             typed_reasons: false,
         }

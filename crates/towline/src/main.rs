@@ -3,6 +3,8 @@
 //! One module a subcommand under [`commands`]; [`output`] decides what may be written where, [`exit`] which code the program ends with.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "node")]
+mod ceilings;
 mod cli;
 mod cluster;
 mod commands;

@@ -15,5 +15,6 @@ mod proxy;
 mod real;
 mod resolve;
 mod rows;
+mod security;
 mod stub;
 mod unreachable;

@@ -9,6 +9,8 @@ mod decompress;
 mod error;
 mod extract;
 mod gzip;
+#[cfg(test)]
+mod fuzz;
 mod name;
 mod number;
 mod pax;

@@ -6,6 +6,7 @@
 
 mod crash;
 mod cve;
+mod deadlines;
 mod differential;
 mod evil;
 mod failures;

@@ -13,6 +13,7 @@ use towline_images::{Image, Images, PullRequest};
 use towline_keyring::Credential;
 use towline_oci::{Platform, Reference};
 
+use crate::ceilings::CeilingArgs;
 use crate::exit::{BROKEN, OK, Usage, hinted};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
@@ -54,6 +55,8 @@ pub(crate) struct Args {
     /// Connections over which one large layer comes at the same time, at most [default: 4]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=16))]
     connections: Option<u8>,
+    #[command(flatten)]
+    ceilings: CeilingArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -138,6 +141,7 @@ fn open_for(args: &Args, platform: Platform) -> anyhow::Result<Images> {
     let client = Client::new(client).context("make the registry client")?;
     let mut options = options(&args.data_dir, client, platform)?;
     options.rate = args.limit_rate;
+    options.ceilings = args.ceilings.ceilings()?;
     if let Some(connections) = args.connections {
         options.connections_per_layer = connections.into();
     }

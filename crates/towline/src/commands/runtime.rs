@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use towline_runtime::{Options, Service};
 
+use crate::ceilings::CeilingArgs;
 use crate::exit::OK;
 use crate::output;
 use crate::registry_client::RegistryArgs;
@@ -30,6 +31,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "towline0")]
     bridge: String,
     #[command(flatten)]
+    ceilings: CeilingArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -43,6 +46,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         vec![program.into_os_string(), OsString::from("shim")],
     );
     options.client = args.registry.options()?;
+    options.ceilings = args.ceilings.ceilings()?;
     if let Some(network) = &mut options.network {
         network.bridge = args.bridge;
     }

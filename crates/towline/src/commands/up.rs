@@ -16,6 +16,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use towline_node::{Handle, Options, Service};
 
+use crate::ceilings::CeilingArgs;
 use crate::commands::apply;
 use crate::exit::{BROKEN, OK, hinted};
 use crate::image_gc::ImageGcArgs;
@@ -64,6 +65,7 @@ pub(crate) struct Args {
     mirrors: MirrorArgs,
     #[command(flatten)]
     image_gc: ImageGcArgs,
+    ceilings: CeilingArgs,
     /// Add nothing to what Kubernetes itself writes: no annotation, no condition
     #[arg(long)]
     kubernetes_exact: bool,
@@ -78,6 +80,7 @@ impl Args {
         options.resolver.clone_from(&self.resolver);
         options.endpoints = self.mirrors.sources()?;
         options.image_gc = self.image_gc.rules()?;
+        options.ceilings = self.ceilings.ceilings()?;
         options.kubernetes_exact = self.kubernetes_exact;
         options.kubeconfig.clone_from(&self.kubeconfig);
         if let Some(name) = &self.node_name {

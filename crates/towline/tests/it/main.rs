@@ -17,6 +17,7 @@ mod foreign;
 mod from_node;
 mod lab;
 mod leaks;
+mod logins;
 mod many;
 mod node;
 mod paste;

@@ -27,6 +27,7 @@ pub(super) fn refuse_what_it_decides(args: &Args) -> anyhow::Result<()> {
         ("--limit-rate", args.limit_rate.is_some()),
         ("--min-rate", args.min_rate.is_some()),
         ("--connections", args.connections.is_some()),
+        ("--ceiling", !args.ceilings.is_empty()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
