@@ -69,7 +69,7 @@ pub(crate) struct RegistryArgs {
         hide_env_values = true
     )]
     pub(crate) creds: Option<String>,
-    /// Logins in the format of docker's config.json or podman's auth.json [default: REGISTRY_AUTH_FILE, or where podman and docker keep theirs]
+    /// Logins in the format of docker's config.json or podman's auth.json [default: where podman and docker keep theirs]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
 }
