@@ -8,9 +8,9 @@ mod attributes;
 mod decompress;
 mod error;
 mod extract;
-mod gzip;
 #[cfg(test)]
 mod fuzz;
+mod gzip;
 mod name;
 mod number;
 mod pax;

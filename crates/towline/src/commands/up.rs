@@ -65,6 +65,7 @@ pub(crate) struct Args {
     mirrors: MirrorArgs,
     #[command(flatten)]
     image_gc: ImageGcArgs,
+    #[command(flatten)]
     ceilings: CeilingArgs,
     /// Add nothing to what Kubernetes itself writes: no annotation, no condition
     #[arg(long)]
