@@ -3,6 +3,7 @@
 //! It asks for names where `/etc/resolv.conf` says, so it runs in a mount namespace in which that file is another one. Mounts made
 //! outside still come in, since the kubelet makes the pods' volumes there.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -80,10 +81,19 @@ pub(super) const PAUSE: (&str, &str) = ("public/pause", "1");
 
 /// A port that nobody has just now.
 pub(super) fn free_port() -> Result<SocketAddr, LabError> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr());
-    free.map_err(|source| LabError::Io {
-        what: "find a free port".to_owned(),
-        source,
+    let mut last = None;
+    for _ in 0..20 {
+        // Below the ports that the kernel gives away on its own (net.ipv4.ip_local_port_range begins at 32768): between this and the
+        // registry's own bind nothing else takes it but somebody who asks for it by number.
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(20_000..32_000)));
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(address),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(LabError::Io {
+        what: "find a free port between 20000 and 32000".to_owned(),
+        source: last.unwrap_or_else(|| ErrorKind::AddrInUse.into()),
     })
 }
 
