@@ -256,6 +256,10 @@ const KEPT: &[&str] = &[
 /// Takes log levels and a gRPC envelope off the beginning of a link.
 fn strip(plain: &str) -> &str {
     let mut rest = plain;
+    // Advice that a service appends to an error is no part of it.
+    if let Some((error, _)) = rest.split_once(". please ") {
+        rest = error;
+    }
     if let Some((level, after)) = rest.split_once("] ")
         && level.len() < 48
         && ["fata[", "erro[", "warn[", "info["]

@@ -22,6 +22,8 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
         ));
     }
     if begins("failed to decode hosts.toml")
+        || begins("failed to parse hosts.toml")
+        || begins("failed to load hosts.toml")
         || begins("invalid cri image config")
         || begins("invalid plugin config")
     {
@@ -71,6 +73,21 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         .or_else(|| denied(chain, at, context))
 }
 
+/// The call to the runtime was ended for taking too long, before the runtime said anything.
+pub(crate) fn late(chain: &Chain, context: &Context) -> Option<Verdict> {
+    // Cut within a request it may be anything that keeps an answer from coming.
+    if context.request || context.fetch {
+        return None;
+    }
+    let late = |text: &str| text.contains("code = DeadlineExceeded desc = stream terminated");
+    let others = [Cause::ConnectionTimeout, Cause::PullStalled];
+    chain
+        .links()
+        .iter()
+        .any(|link| late(&link.text))
+        .then(|| likely(Cause::DeadlineExceeded, &others))
+}
+
 /// `...: not found`: the link before says what.
 fn not_found(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
@@ -109,12 +126,22 @@ fn not_found(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
 fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
     let plain = chain.plain(at);
     let text = chain.text(at);
-    if plain.starts_with("no match for platform in manifest") {
+    let windows =
+        plain.starts_with("a windows version ") && plain.contains(" is incompatible with a ");
+    if plain.starts_with("no match for platform in manifest")
+        || plain.contains("does not contain descriptor matching platform")
+        || windows
+    {
         return Some(stated(Cause::PlatformMismatch));
     }
     let schema1 = text.contains("application/vnd.docker.distribution.manifest.v1+prettyjws");
     if schema1
-        && (plain.starts_with("media type _ is no longer supported")
+        && (chain
+            .before(at)
+            .starts_with("unsupported manifest media type")
+            || plain.starts_with("unsupported manifest media type")
+            || plain.starts_with("unsupported media type")
+            || plain.starts_with("media type _ is no longer supported")
             || plain.ends_with("not supported")
             || plain == "_, see _")
         || plain.starts_with("schema 1 image manifests are no longer supported")
@@ -126,6 +153,14 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
         && text.starts_with("unexpected media type text/html")
     {
         return Some(likely(Cause::NotARegistry, &[Cause::MirrorMisconfigured]));
+    }
+    // Something else was published there under a type of its own.
+    if let Some(found) = text.strip_prefix("unexpected media type application/vnd.")
+        && !["docker.", "oci.image."]
+            .iter()
+            .any(|image| found.starts_with(image))
+    {
+        return Some(likely(Cause::NotAnImage, &[Cause::UnsupportedLayer]));
     }
     if plain == "invalid character '<' looking for beginning of value"
         && chain.starts("children").is_some()
@@ -153,6 +188,9 @@ fn bytes(chain: &Chain, at: usize) -> Option<Verdict> {
         .any(|link| link.text.contains("ref \"unknown-sha256:"))
     {
         return None;
+    }
+    if plain.starts_with("unexpected commit size ") {
+        return Some(likely(Cause::DigestMismatch, &[Cause::ConnectionReset]));
     }
     if plain.starts_with("unexpected commit digest ") {
         return Some(likely(
@@ -185,7 +223,9 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     {
         return Some(stated(Cause::EncryptedImage));
     }
-    if plain.contains("missing private key needed for decryption") {
+    if plain.contains("missing private key needed for decryption")
+        || plain.contains("no suitable key unwrapper found")
+    {
         return Some(stated(Cause::EncryptedImage));
     }
     if plain.starts_with("parent snapshot ") && plain.ends_with("does not exist") {
@@ -210,6 +250,7 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         return Some(stated(Cause::ContentStoreCorrupt));
     }
     if plain.starts_with("snapshotter not loaded")
+        || (plain.starts_with("snapshotter ") && plain.ends_with(" was not found"))
         || (plain.starts_with("layer _ unavailable")
             && chain
                 .starts("failed to prepare extraction snapshot")
@@ -226,6 +267,12 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         .is_some_and(|outer| outer < at);
     if !extracting {
         return None;
+    }
+    if of_windows(chain, at) {
+        return Some(likely(
+            Cause::LayerExtractFailed,
+            &[Cause::PlatformMismatch],
+        ));
     }
     let in_mount = chain.starts("mount callback failed on").is_some() || context.unpack;
     let corrupt = plain.starts_with("corrupt input before offset");
@@ -249,6 +296,17 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     None
 }
 
+/// The service of Windows that takes layers refuses one. Its functions are named so nowhere else.
+pub(crate) fn of_windows(chain: &Chain, at: usize) -> bool {
+    let text = chain.text(at);
+    ["hcsshim::", "hcs::"]
+        .iter()
+        .any(|service| text.contains(service))
+        || ["processbaselayer", "processutilityvmimage", "importlayer"]
+            .iter()
+            .any(|call| chain.plain(at).starts_with(call))
+}
+
 /// A refused pull whose registry hides whether the repository exists.
 fn denied(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
@@ -257,7 +315,9 @@ fn denied(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
             likely(Cause::RegistryMisconfigured, &[Cause::NotARegistry]).at(Step::Authenticate),
         );
     }
-    if plain.starts_with("authorization server did not include a token in the response") {
+    if plain.starts_with("authorization server did not include a token in the response")
+        || plain == "no token in response"
+    {
         return Some(stated(Cause::RegistryMisconfigured).at(Step::Authenticate));
     }
     let refused = plain

@@ -59,7 +59,9 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
     if plain == "layer not known" {
         return Some(stated(Cause::ContentStoreCorrupt));
     }
-    if plain.starts_with("could not load config with mediatype ") {
+    if plain.starts_with("could not load config with mediatype ")
+        || plain.starts_with("unsupported image-specific operation on artifact with type")
+    {
         return Some(stated(Cause::NotAnImage));
     }
     if mismatch(plain) {
@@ -80,7 +82,12 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
             &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],
         ));
     }
-    if plain.starts_with("blob _ is too large") {
+    if plain.starts_with("invalid image name _") {
+        return Some(stated(Cause::InvalidReference));
+    }
+    if plain.starts_with("blob _ is too large")
+        || (plain.contains(" exceeds the maximum allowed size") && plain.contains("image"))
+    {
         return Some(stated(Cause::ImageTooLarge));
     }
     if plain == "invalid character '<' looking for beginning of value" {

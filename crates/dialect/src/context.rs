@@ -44,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) ping: bool,
     /// A host was reached for that only keeps content.
     storage_host: bool,
+    /// A manifest was read by its digest, as podman says.
+    digest_read: bool,
     /// Object storage answered, in its XML.
     pub(crate) storage: bool,
 }
@@ -96,6 +98,7 @@ impl Context {
                 || plain.starts_with("error reading manifest");
             context.resolve |= plain.starts_with("reading manifest")
                 || plain.starts_with("unexpected status code [manifests ");
+            context.digest_read |= link.text.starts_with("reading manifest sha256:");
             context.ping |= plain.contains("pinging ");
             context.token |= [
                 "failed to authorize",
@@ -276,6 +279,9 @@ impl Context {
 
     /// The image names a digest.
     pub(crate) fn by_digest(&self) -> bool {
+        if self.digest_read {
+            return true;
+        }
         let in_url = self
             .url
             .as_ref()

@@ -17,7 +17,8 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         return Some(stated(Cause::PlatformMismatch));
     }
     if plain.starts_with("image with reference ")
-        && plain.contains("does not match the specified platform")
+        && (plain.contains("does not match the specified platform")
+            || plain.contains("does not provide the specified platform"))
     {
         return Some(stated(Cause::PlatformMismatch));
     }
@@ -41,10 +42,22 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     if plain.starts_with("filesystem layer verification failed for digest") {
         return Some(likely(Cause::DigestMismatch, &[Cause::BlobHostUnreachable]));
     }
+    // What answers so in the place of a registry's errors is a page.
+    let page = chain.plain(at + 1) == "invalid character '<' looking for beginning of value";
+    if plain.starts_with("error parsing http 404 ") && page {
+        let others = [Cause::RegistryMisconfigured, Cause::RepositoryNotFound];
+        return Some(likely(Cause::NotARegistry, &others));
+    }
     if plain.starts_with("error parsing http ")
         && context.status.is_some_and(|status| status != 403)
     {
         return crate::registry::status(context);
+    }
+    if context.unpack && crate::containerd::of_windows(chain, at) {
+        return Some(likely(
+            Cause::LayerExtractFailed,
+            &[Cause::PlatformMismatch],
+        ));
     }
     if context.unpack && own_folder(chain, at) {
         return Some(likely(
@@ -57,7 +70,9 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         .iter()
         .any(|link| link.plain.contains("applylayer exit status"));
     let refused = is_errno(plain);
-    let unpacking = applying || chain.starts("error processing tar file").is_some();
+    let unpacking = applying
+        || chain.starts("error processing tar file").is_some()
+        || chain.starts("processing tar file").is_some();
     if (context.unpack && plain == "invalid tar header")
         || (unpacking && (refused || plain == "invalid tar header"))
     {

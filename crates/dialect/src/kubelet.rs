@@ -9,7 +9,25 @@ use crate::verdict::{Verdict, likely, stated};
 /// Sentences that decide whatever is below them.
 pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     let begins = |words: &str| chain.starts(words).is_some();
-    if begins("couldn't parse image name") || begins("couldn't parse image reference") {
+    let secret = |text: &str| text.contains(".dockerconfigjson") || text.contains(".dockercfg");
+    let undecoded = [
+        "invalid character",
+        "unexpected end of json",
+        "cannot unmarshal",
+        "illegal base64",
+    ];
+    if chain.links().iter().any(|link| secret(&link.text))
+        && chain
+            .links()
+            .iter()
+            .any(|link| undecoded.iter().any(|words| link.plain.contains(words)))
+    {
+        return Some(stated(Cause::PullSecretMalformed));
+    }
+    if begins("unable to parse image reference")
+        || begins("couldn't parse image name")
+        || begins("couldn't parse image reference")
+    {
         return Some(stated(Cause::InvalidReference));
     }
     if chain.links().iter().any(|link| {

@@ -141,7 +141,9 @@ fn asked(chain: &Chain, context: &Context) -> Option<Verdict> {
         }
         speakers.into_iter().find_map(|ask| ask(chain, at, context))
     });
-    found.or_else(|| registry::status(context))
+    found
+        .or_else(|| registry::status(context))
+        .or_else(|| containerd::late(chain, context))
 }
 
 /// The one to lead: it says something, it got furthest, and a credential was tried in it.

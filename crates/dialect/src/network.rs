@@ -8,6 +8,9 @@ use crate::errno::is_errno;
 use crate::public::{host_of, is_loopback, is_private_name, is_public};
 use crate::verdict::{Verdict, likely, stated};
 
+/// What Go says where a proxy wants a login.
+const LOGIN: &str = "proxy authentication required";
+
 /// A proxy between explains whatever happens behind it.
 pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     let proxy = chain.starts("proxyconnect ").or_else(|| {
@@ -16,7 +19,15 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
             .iter()
             .position(|link| link.plain.starts_with("error connecting to proxy"))
     });
-    proxy.map(|_| stated(Cause::ProxyMisconfigured))
+    let after = chain.plain(proxy? + 1);
+    Some(if after.starts_with(LOGIN) {
+        stated(Cause::ProxyAuthRequired)
+    } else if LOGIN.starts_with(after) {
+        // The text was cut before it said what the proxy answered.
+        likely(Cause::ProxyMisconfigured, &[Cause::ProxyAuthRequired])
+    } else {
+        stated(Cause::ProxyMisconfigured)
+    })
 }
 
 /// One link.
@@ -96,6 +107,10 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         return Some(verdict);
     }
     let (cause, others) = socket(chain, at, context, address)?;
+    // Whoever is asked, it is the node that has no way out by IPv6.
+    if cause == Cause::Ipv6Unreachable {
+        return Some(stated(cause));
+    }
     if context.token && !matches!(cause, Cause::ConnectionReset | Cause::RegistryMisconfigured) {
         return Some(unreachable_token(cause));
     }
@@ -106,7 +121,12 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         ));
     }
     if context.elsewhere() {
-        return Some(likely(Cause::BlobHostUnreachable, &[cause]).at(Step::Fetch));
+        // A connection that was cut was there.
+        let (cause, other) = match cause {
+            Cause::ConnectionReset => (cause, Cause::BlobHostUnreachable),
+            other => (Cause::BlobHostUnreachable, other),
+        };
+        return Some(likely(cause, &[other]).at(Step::Fetch));
     }
     if cause == Cause::ConnectionRefused {
         return Some(refused(address.unwrap_or_default(), context));
@@ -129,7 +149,7 @@ fn socket(
     let dialled = address.is_some();
     Some(match plain {
         "connection refused" if dialled => (Cause::ConnectionRefused, &[]),
-        "no route to host" if dialled => (Cause::HostUnreachable, &[]),
+        "no route to host" | "host is down" if dialled => (Cause::HostUnreachable, &[]),
         "network is unreachable" | "cannot assign requested address" if dialled => {
             if address.is_some_and(|address| address.starts_with('[')) {
                 (Cause::Ipv6Unreachable, &[])
@@ -187,7 +207,10 @@ fn socket(
             Cause::ConnectionTimeout,
             &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
         ),
-        _ if cut(plain) && (context.request || context.fetch) && !context.unpack => {
+        _ if cut(plain)
+            && (context.request || context.fetch || chain.before(at).starts_with("http2"))
+            && !context.unpack =>
+        {
             (Cause::ConnectionReset, &[Cause::RegistryError])
         }
         "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
@@ -254,9 +277,17 @@ fn local_socket(chain: &Chain, at: usize) -> Option<Verdict> {
     if !unix {
         return None;
     }
-    if chain
-        .starts("failed to prepare extraction snapshot")
-        .is_some()
+    let of_snapshots = [
+        "failed to prepare extraction snapshot",
+        "failed to unpack image on snapshotter",
+        "failed to stat snapshot",
+        "failed to extract layer",
+        "failed to create snapshot",
+        "failed to prepare snapshot",
+    ];
+    if of_snapshots
+        .iter()
+        .any(|words| chain.starts(words).is_some())
     {
         return Some(stated(Cause::SnapshotterFailed));
     }

@@ -30,6 +30,14 @@ const ENTITLED: &[&str] = &[
     "public.ecr.aws",
 ];
 
+/// Registries whose every repository is for everybody.
+const OPEN_TO_ALL: &[&str] = &[
+    "registry.k8s.io",
+    "k8s.gcr.io",
+    "mcr.microsoft.com",
+    "registry.access.redhat.com",
+];
+
 /// Ends of the names of hosts that keep content for registries and speak no registry's API themselves.
 const STORAGE: &[&str] = &[
     ".cloudfront.net",
@@ -68,6 +76,10 @@ pub(crate) fn host_of(authority: &str) -> &str {
 
 pub(crate) fn is_public(authority: &str) -> bool {
     HOSTS.contains(&host_of(authority))
+}
+
+pub(crate) fn is_open_to_all(authority: &str) -> bool {
+    OPEN_TO_ALL.contains(&host_of(authority))
 }
 
 pub(crate) fn is_entitled(authority: &str) -> bool {

@@ -4,7 +4,7 @@ use towline_cause::{Cause, Step};
 
 use crate::chain::Chain;
 use crate::context::Context;
-use crate::public::is_entitled;
+use crate::public::{is_entitled, is_open_to_all};
 use crate::verdict::{Verdict, likely, open, stated};
 
 /// One link: error codes and sentences of registries.
@@ -19,6 +19,17 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     ];
     if context.request && failed.contains(&plain) {
         return Some(stated(Cause::RegistryError));
+    }
+    // The registry's own storage, whose driver it names.
+    if matches!(
+        chain.before(at),
+        "s3aws" | "azure" | "gcs" | "swift" | "oss"
+    ) && chain.before(at.saturating_sub(1)) == "unknown"
+    {
+        return Some(likely(
+            Cause::RegistryError,
+            &[Cause::RegistryMisconfigured],
+        ));
     }
     // Old releases of containerd have no more words than these.
     if plain == "authorization failed" && chain.before(at) == "insufficient_scope" {
@@ -171,12 +182,17 @@ fn anonymous(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     }
     let bare = plain == "unauthorized" && (at == 0 || at + 1 == chain.len());
     let explained = chain.before(at) == "unauthorized" && !plain.is_empty();
-    if bare || explained || plain == "authentication is required" {
+    if bare
+        || explained
+        || plain == "authentication is required"
+        || (plain == "authentication required" && at + 1 == chain.len())
+    {
         let others = [
             Cause::RepositoryNotFound,
             Cause::PullSecretMissing,
             Cause::PullSecretWrongHost,
             Cause::WrongCredentials,
+            Cause::ExpiredCredentials,
             Cause::ProxyCacheFailed,
         ];
         return Some(likely(Cause::NoCredentials, &others).at(Step::Authenticate));
@@ -201,6 +217,7 @@ fn no_permission() -> Verdict {
         Cause::WrongCredentials,
         Cause::ExpiredCredentials,
         Cause::AccessRestricted,
+        Cause::RegistryPolicyBlocked,
         Cause::ProxyCacheFailed,
     ];
     likely(Cause::InsufficientPermission, &others).at(Step::Authenticate)
@@ -225,14 +242,14 @@ pub(crate) fn status(context: &Context) -> Option<Verdict> {
     ];
     Some(match status {
         429 => stated(Cause::RateLimited),
+        402 if is_entitled(context.authority()) => {
+            likely(Cause::EntitlementRequired, &[Cause::QuotaExceeded]).at(Step::Authenticate)
+        }
         402 => stated(Cause::QuotaExceeded),
         407 => stated(Cause::ProxyAuthRequired),
         412 => stated(Cause::RegistryPolicyBlocked),
-        // An answer without a word may be a cache's whose upstream fails.
-        500..=599 if context.server_message.is_none() => {
-            likely(Cause::RegistryError, &[Cause::ProxyCacheFailed])
-        }
-        500..=599 => stated(Cause::RegistryError),
+        // It may be a cache's whose upstream fails.
+        500..=599 => likely(Cause::RegistryError, &[Cause::ProxyCacheFailed]),
         401 if context.anonymous => {
             let others = [
                 Cause::InsufficientPermission,
@@ -279,6 +296,11 @@ fn forbidden(context: &Context) -> Verdict {
     if context.token && context.anonymous {
         let others = [Cause::InsufficientPermission, Cause::RepositoryNotFound];
         return likely(Cause::NoCredentials, &others).at(Step::Authenticate);
+    }
+    // Whoever serves everybody asks nobody who they are: a rule about addresses, countries or hosts says no.
+    if context.request && is_open_to_all(context.authority()) {
+        let others = [Cause::BlobHostUnreachable, Cause::RegistryError];
+        return likely(Cause::AccessRestricted, &others);
     }
     if context.elsewhere() || (context.fetch && context.storage) {
         return likely(Cause::BlobHostUnreachable, &[Cause::AccessRestricted]).at(Step::Fetch);

@@ -9,7 +9,7 @@ use crate::verdict::{Verdict, likely, stated};
 /// One link.
 pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
-    limits(chain, at)
+    limits(chain, at, context)
         .or_else(|| caches(plain))
         .or_else(|| logins(plain))
         .or_else(|| permissions(plain))
@@ -18,7 +18,7 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
 }
 
 /// Rates and quotas.
-fn limits(chain: &Chain, at: usize) -> Option<Verdict> {
+fn limits(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
     let begins = |words: &str| plain.starts_with(words);
     if begins("too many requests to upstream registry") {
@@ -43,7 +43,10 @@ fn limits(chain: &Chain, at: usize) -> Option<Verdict> {
     let rate = chain.links().iter().any(|link| {
         link.plain.contains("toomanyrequests") || link.plain.contains("too many requests")
     });
-    let quota = begins("you have exceeded your pull traffic quota")
+    let used_up = ["reached", "exceeded", "used up", "exhausted"];
+    let quota = (plain.contains("quota") && used_up.iter().any(|words| plain.contains(words)))
+        || (plain == "402 payment required" && context.status.is_none())
+        || begins("you have exceeded your pull traffic quota")
         || begins("quota exceeded")
         || begins("pull quota exceeded")
         || plain == "payment required";
@@ -57,6 +60,9 @@ fn caches(plain: &str) -> Option<Verdict> {
         || begins("the authentication to the upstream registry failed")
     {
         return Some(stated(Cause::ProxyCacheFailed));
+    }
+    if plain.contains("upstream registry") || plain.contains("pull through cache rule") {
+        return Some(likely(Cause::ProxyCacheFailed, &[Cause::RegistryError]));
     }
     let blocked = begins("remote auto blocked") || begins("remote manually blocked");
     (blocked || begins("proxy fetch failed for "))
@@ -106,6 +112,22 @@ fn logins(plain: &str) -> Option<Verdict> {
 
 /// Identities that may not.
 fn permissions(plain: &str) -> Option<Verdict> {
+    let unpaid = [
+        "active entitlement",
+        "not entitled",
+        "no entitlement",
+        "entitlement required",
+        "accept the license",
+        "accept the terms",
+        "license agreement",
+        "subscription required",
+    ];
+    if unpaid.iter().any(|words| plain.contains(words)) {
+        return Some(
+            likely(Cause::EntitlementRequired, &[Cause::InsufficientPermission])
+                .at(Step::Authenticate),
+        );
+    }
     if plain.contains("is not authorized to perform") {
         return Some(likely(
             Cause::InsufficientPermission,
@@ -122,16 +144,28 @@ fn permissions(plain: &str) -> Option<Verdict> {
         })
 }
 
-/// Rules of whoever runs the registry.
+/// Rules of whoever runs the registry, or the way to it.
 fn policies(plain: &str, context: &Context) -> Option<Verdict> {
     let begins = |words: &str| plain.starts_with(words);
+    let filter = [
+        "by your administrator",
+        "by your organization",
+        "by proxy policy",
+        "by firewall policy",
+    ];
+    if plain.contains("blocked") && filter.iter().any(|who| plain.contains(who))
+        || begins("forbidden by proxy policy")
+    {
+        return Some(stated(Cause::AccessRestricted));
+    }
     if begins("client with ip ") && plain.contains("is not allowed access")
         || plain.contains("us export control regulations")
     {
         return Some(stated(Cause::AccessRestricted));
     }
     if begins("current image with") && plain.contains("cannot be pulled due to configured policy")
-        || begins("the image is not signed in notary")
+        || begins("the image is not signed in ")
+        || plain.contains("quarantined")
         || plain.contains("download blocking policy")
     {
         return Some(stated(Cause::RegistryPolicyBlocked));
