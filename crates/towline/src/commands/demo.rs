@@ -13,7 +13,7 @@ use towline_explain::{Diagnosis, Login, pod};
 use towline_lab::scenario::{self, Scenario};
 use towline_node::{Handle, Options, Service, demo};
 
-use crate::commands::{apply, up, why};
+use crate::commands::{Told, apply, up, why};
 use crate::exit::{BROKEN, OK};
 use crate::manifests::Manifest;
 use crate::output::{self, BAD, BOLD, DIM, GOOD, styled};
@@ -39,6 +39,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     up::need_root("demo")?;
+    let mut signal = Told::listen().context("listen for signals")?;
     let folder = towline_node::TempDir::new().context("make a folder for the demo")?;
     let resolver = demo::resolver()
         .await
@@ -63,7 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ))?;
     let told = tokio::select! {
         told = story(&handle) => told,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = signal.wait() => Err(anyhow::anyhow!("interrupted")),
     };
     if args.keep && told.is_ok() {
         say(format!(
@@ -73,9 +74,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 format!("export KUBECONFIG={}", handle.kubeconfig().display())
             )
         ))?;
-        tokio::signal::ctrl_c().await?;
+        signal.wait().await;
     }
-    let left = up::stop(handle, STOP).await;
+    let left = up::stop(handle, STOP, &mut signal).await;
     drop(resolver);
     for left in &left {
         output::note(format!("did not stop in time: {left}"));

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use futures::StreamExt as _;
 use towline_cause::Confidence;
 use towline_lab::scenario::{self, Scenario};
-use towline_node::lab::{self, Lab, Runtime};
+use towline_node::lab::{self, Lab, Runtime, Staged};
 
-use crate::commands::up;
+use crate::commands::{Told, up};
 use crate::exit::{BROKEN, OK, Usage};
 use crate::output::{self, Format};
 use trial::Trial;
@@ -101,15 +101,28 @@ async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
             missing.join(", ")
         );
     }
+    let mut signal = Told::listen().context("listen for signals")?;
     let lab = Lab::new(runtime).await.context("prepare the lab")?;
     let started = Instant::now();
-    let ended = tokio::select! {
-        ended = all(&lab, &chosen, &args) => ended,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    // The nodes start before a signal is looked at, so that it never finds half of one.
+    let ended = match nodes(&lab, &chosen).await {
+        Ok(()) => tokio::select! {
+            ended = all(&lab, &chosen, &args) => ended,
+            () = signal.wait() => Err(anyhow::anyhow!("interrupted")),
+        },
+        Err(error) => Err(error),
+    };
+    let ended = match ended {
+        Ok((trials, kept)) if args.keep => {
+            let told = keep(&lab, &chosen, &mut signal).await;
+            drop(kept);
+            told.map(|()| trials)
+        }
+        ended => ended.map(|(trials, _)| trials),
     };
     let left = tokio::select! {
         left = lab.shutdown(STOP) => left,
-        _ = tokio::signal::ctrl_c() => vec!["a second signal came first".to_owned()],
+        () = signal.wait() => vec!["a second signal came first".to_owned()],
     };
     for left in &left {
         output::note(format!("did not stop in time: {left}"));
@@ -118,6 +131,17 @@ async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
     show::outcome(&trials, runtime, args.output, started.elapsed())?;
     let well = trials.iter().all(|trial| trial.well(args.keep)) && left.is_empty();
     Ok(ExitCode::from(if well { OK } else { BROKEN }))
+}
+
+/// Starts the nodes that the scenarios need.
+async fn nodes(lab: &Lab, chosen: &[Scenario]) -> anyhow::Result<()> {
+    let live = chosen.iter().filter(|scenario| !scenario.is_text());
+    let started = futures::future::join_all(live.map(|scenario| lab.node(scenario))).await;
+    // All have to be up or over before the first that failed is told.
+    for node in started {
+        node.context("start the lab's node")?;
+    }
+    Ok(())
 }
 
 fn chosen(args: &RunArgs, runtime: Runtime) -> anyhow::Result<Vec<Scenario>> {
@@ -133,8 +157,12 @@ fn chosen(args: &RunArgs, runtime: Runtime) -> anyhow::Result<Vec<Scenario>> {
     let find = |name: &String| {
         let found = all.iter().find(|scenario| scenario.name == *name);
         if found.is_some_and(|scenario| !runtime.plays(scenario)) {
+            let other = match runtime {
+                Runtime::Towline => "the runtime containerd: --runtime containerd",
+                Runtime::Containerd => "our own runtime",
+            };
             return Err(anyhow::Error::new(Usage(format!(
-                "the scenario {name:?} needs our own runtime"
+                "the scenario {name:?} needs {other}"
             ))));
         }
         found.cloned().ok_or_else(|| {
@@ -157,14 +185,16 @@ fn expect(scenario: &mut Scenario, runtime: Runtime) {
     }
 }
 
-/// Runs the scenarios, side by side; a single one is told while it happens.
-async fn all(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<Vec<Trial>> {
+/// Runs the scenarios, side by side; a single one is told while it happens. Gives those that stand too, where they are to be kept.
+async fn all<'a>(
+    lab: &'a Lab,
+    chosen: &'a [Scenario],
+    args: &RunArgs,
+) -> anyhow::Result<(Vec<Trial>, Vec<Staged<'a>>)> {
     let told = args.output == Format::Text;
     if let ([one], true) = (chosen, told) {
         let played = trial::told(lab, one, args.keep).await;
-        keep(lab, chosen, args).await?;
-        drop(played.kept);
-        return Ok(vec![played.trial]);
+        return Ok((vec![played.trial], played.kept.into_iter().collect()));
     }
     let at_once = match args.runtime {
         RuntimeName::Towline => AT_ONCE,
@@ -183,15 +213,13 @@ async fn all(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<V
         trials.push(trial);
     }
     drop(running);
-    keep(lab, chosen, args).await?;
-    drop(kept);
     trials.sort_by_key(|trial| chosen.iter().position(|one| one.name == trial.scenario));
-    Ok(trials)
+    Ok((trials, kept))
 }
 
 /// Leaves everything as it is until Ctrl-C.
-async fn keep(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<()> {
-    let Some(first) = chosen.first().filter(|_| args.keep) else {
+async fn keep(lab: &Lab, chosen: &[Scenario], signal: &mut Told) -> anyhow::Result<()> {
+    let Some(first) = chosen.first() else {
         return Ok(());
     };
     let node = lab.node(first).await?;
@@ -200,6 +228,6 @@ async fn keep(lab: &Lab, chosen: &[Scenario], args: &RunArgs) -> anyhow::Result<
         node.kubeconfig().display(),
         first.name
     ));
-    super::until_told().await?;
+    signal.wait().await;
     Ok(())
 }

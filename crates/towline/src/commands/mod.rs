@@ -59,6 +59,33 @@ pub(crate) async fn until_told() -> std::io::Result<()> {
     Ok(())
 }
 
+/// A signal that may come from now on, while what it is to end is still being started: so that it never finds half of it.
+#[cfg(feature = "node")]
+pub(crate) struct Told {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(feature = "node")]
+impl Told {
+    /// From here on SIGINT and SIGTERM end nothing by themselves.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next of them; one that came since the last wait counts.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Waits for SIGINT or SIGTERM, or until a part ends of its own accord: then that is the error, to be returned once it is stopped.
 #[cfg(feature = "node")]
 pub(crate) async fn until_told_or(

@@ -13,11 +13,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use towline_node::{Handle, Options, Service};
 
 use crate::ceilings::CeilingArgs;
-use crate::commands::apply;
+use crate::commands::{Told, apply};
 use crate::exit::{BROKEN, OK, hinted};
 use crate::image_gc::ImageGcArgs;
 use crate::output::{self, BOLD, styled};
@@ -100,6 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     need_root("up")?;
     let objects = manifests::read(&args.files)?;
     let started = Instant::now();
+    let mut signal = Told::listen().context("listen for signals")?;
     let handle = Service::start(args.options()?)
         .await
         .context("start the node")?;
@@ -108,9 +108,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = &applied {
         output::error(error);
     }
-    let end = show(&handle).await;
+    let end = show(&handle, &mut signal).await;
     output::note("stopping");
-    let stopped = stop(handle, STOP).await;
+    let stopped = stop(handle, STOP, &mut signal).await;
     end?;
     if stopped.is_empty() && applied.is_ok() {
         return Ok(ExitCode::from(OK));
@@ -163,17 +163,14 @@ async fn apply_all(handle: &Handle, objects: Vec<manifests::Manifest>) -> anyhow
 }
 
 /// Shows pods until a signal comes, or a component ends.
-async fn show(handle: &Handle) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn show(handle: &Handle, signal: &mut Told) -> anyhow::Result<()> {
     let mut pods = Pods::default();
     let events = watcher(Api::<Pod>::all(handle.kube()), watcher::Config::default());
     let mut events = std::pin::pin!(events);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            () = signal.wait() => return Ok(()),
             why = handle.ended() => return Err(anyhow::anyhow!("a part of the node ended: {why}")),
             Some(event) = events.next() => if let Ok(event) = event { pods.take(event)? },
             _ = tick.tick() => pods.redraw()?,
@@ -246,16 +243,9 @@ impl Pods {
 }
 
 /// Stops the node within the deadline; a second signal ends the program at once. Gives what did not stop.
-pub(crate) async fn stop(handle: Handle, deadline: Duration) -> Vec<String> {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return handle.shutdown(deadline).await;
-    };
+pub(crate) async fn stop(handle: Handle, deadline: Duration, signal: &mut Told) -> Vec<String> {
     tokio::select! {
         left = handle.shutdown(deadline) => left,
-        _ = interrupt.recv() => vec!["a second signal came first".to_owned()],
-        _ = terminate.recv() => vec!["a second signal came first".to_owned()],
+        () = signal.wait() => vec!["a second signal came first".to_owned()],
     }
 }

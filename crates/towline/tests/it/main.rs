@@ -23,5 +23,6 @@ mod node;
 mod paste;
 mod pulls;
 mod registry;
+mod signals;
 mod store;
 mod why;

@@ -1,12 +1,10 @@
 //! The node itself: up, a pod that runs, logs, stop, start again.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use towline_sys::testing::{need_program, need_root};
 
-use crate::support::node::Node;
+use crate::support::node::{Node, nothing_is_left};
 use crate::support::program::text;
 use crate::support::registry::{hello, push};
 use crate::support::{eventually, registry::DockerRegistry};
@@ -149,25 +147,4 @@ fn an_older_kubectl_works_too() {
     old(&["create", "deployment", "web", "--image=127.0.0.1:1/none:v1"]);
     assert!(old(&["get", "deploy", "web"]).contains("0/1"));
     old(&["delete", "deployment", "web"]);
-}
-
-/// No process, mount, network namespace, link or cgroup that belongs to this data directory.
-fn nothing_is_left(data: &Path) {
-    let data = data.to_str().unwrap();
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let left: Vec<&str> = mounts.lines().filter(|line| line.contains(data)).collect();
-    assert!(left.is_empty(), "mounts are left: {left:?}");
-    let processes = Command::new("ps")
-        .args(["-eo", "pid,args"])
-        .output()
-        .unwrap();
-    let left: Vec<String> = text(&processes)
-        .lines()
-        .filter(|line| line.contains(data))
-        .map(str::to_owned)
-        .collect();
-    assert!(left.is_empty(), "processes are left: {left:?}");
-    let digest = towline_oci::Digest::of(data.as_bytes());
-    let bridge = format!("/sys/class/net/towline{}", &digest.hex()[..6]);
-    assert!(!Path::new(&bridge).exists(), "the bridge is left");
 }

@@ -187,3 +187,24 @@ pub(crate) fn kubectl(program: &str, kubeconfig: &Path) -> Command {
         .env("HOME", kubeconfig.parent().unwrap().join("home"));
     command
 }
+
+/// No process, mount, network namespace, link or cgroup that belongs to this data directory.
+pub(crate) fn nothing_is_left(data: &Path) {
+    let data = data.to_str().unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let left: Vec<&str> = mounts.lines().filter(|line| line.contains(data)).collect();
+    assert!(left.is_empty(), "mounts are left: {left:?}");
+    let processes = Command::new("ps")
+        .args(["-eo", "pid,args"])
+        .output()
+        .unwrap();
+    let left: Vec<String> = text(&processes)
+        .lines()
+        .filter(|line| line.contains(data))
+        .map(str::to_owned)
+        .collect();
+    assert!(left.is_empty(), "processes are left: {left:?}");
+    let digest = towline_oci::Digest::of(data.as_bytes());
+    let bridge = format!("/sys/class/net/towline{}", &digest.hex()[..6]);
+    assert!(!Path::new(&bridge).exists(), "the bridge is left");
+}
