@@ -63,6 +63,15 @@ impl Client {
         })
     }
 
+    /// A client with the same options and connections of its own, whose TCP segments hold at most so many bytes both ways: where the
+    /// path loses larger ones it gets through.
+    pub fn with_segments(&self, most: u32) -> Result<Self, OptionsError> {
+        Self::new(Options {
+            max_segment: Some(most),
+            ..self.shared.options.clone()
+        })
+    }
+
     /// The endpoints that would be asked for an image, in order. Reads the configuration; asks nobody.
     pub fn plan(&self, reference: &Reference) -> Result<Plan, PlanError> {
         Route::plan(&self.shared, reference)

@@ -1,15 +1,21 @@
 //! A TCP connection to the first address that answers, and why none did.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// How long one address may keep the next one waiting.
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// Addresses of the internet far from each other, whose routes tell whether there is a way out by IPv6 at all: of root name servers.
+const INTERNET: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 0x2, 0x30),
+    Ipv6Addr::new(0x2801, 0x1b8, 0x10, 0, 0, 0, 0, 0xb),
+];
 
 /// Why an address was not reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +70,17 @@ impl ConnectError {
         text
     }
 
+    /// Whether no address of the internet has a route by IPv6. The kernel is asked for its routes; nothing is sent.
+    pub(crate) fn has_no_ipv6() -> bool {
+        let Ok(socket) = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) else {
+            return true;
+        };
+        INTERNET.iter().all(|address| {
+            let connected = socket.connect((*address, 443));
+            connected.is_err_and(|error| of_kind(error.kind()) == ConnectFault::Unreachable)
+        })
+    }
+
     /// Whether only IPv6 addresses were there and none has a route.
     pub(crate) fn lacks_ipv6(&self) -> bool {
         self.fault == ConnectFault::Unreachable
@@ -71,11 +88,13 @@ impl ConnectError {
     }
 }
 
-/// Tries the addresses in order, each one joined by the next after 250 ms, until one answers.
+/// Tries the addresses in order, each one joined by the next after 250 ms, until one answers. `segment` is the most bytes of a TCP
+/// segment, where the system is not to decide.
 pub(crate) async fn connect(
     addresses: &[IpAddr],
     port: u16,
     limit: Duration,
+    segment: Option<u32>,
     mut seen: impl FnMut(Tried),
 ) -> Result<TcpStream, ConnectError> {
     let deadline = tokio::time::Instant::now() + limit;
@@ -86,7 +105,7 @@ pub(crate) async fn connect(
     let mut failed = Vec::new();
     loop {
         if let Some(address) = waiting.next() {
-            running.push(one(address, deadline));
+            running.push(one(address, deadline, segment));
         } else if running.is_empty() {
             break;
         }
@@ -119,9 +138,10 @@ pub(crate) async fn connect(
 async fn one(
     address: SocketAddr,
     deadline: tokio::time::Instant,
+    segment: Option<u32>,
 ) -> (SocketAddr, Duration, Result<TcpStream, ConnectFault>) {
     let start = Instant::now();
-    let result = match tokio::time::timeout_at(deadline, TcpStream::connect(address)).await {
+    let result = match tokio::time::timeout_at(deadline, open(address, segment)).await {
         Err(_) => Err(ConnectFault::Timeout),
         Ok(Ok(stream)) => {
             // Small requests must not wait for the peer's delayed acknowledgement; without the option it is only slower.
@@ -131,6 +151,19 @@ async fn one(
         Ok(Err(error)) => Err(of_kind(error.kind())),
     };
     (address, start.elapsed(), result)
+}
+
+/// Opens a connection; the peer is told to send no larger segments either.
+async fn open(address: SocketAddr, segment: Option<u32>) -> std::io::Result<TcpStream> {
+    let Some(segment) = segment else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket2::SockRef::from(&socket).set_tcp_mss(segment)?;
+    socket.connect(address).await
 }
 
 fn of_kind(kind: ErrorKind) -> ConnectFault {

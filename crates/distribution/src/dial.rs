@@ -102,7 +102,7 @@ impl Transport {
         }
         let endpoint = origin.to_string();
         let limit = via.connect.unwrap_or(self.timeouts.connect);
-        let stream = connect::connect(&addresses, to.port, limit, |tried| {
+        let stream = connect::connect(&addresses, to.port, limit, self.segment, |tried| {
             watch.tell(|| Fact::Connect {
                 endpoint: endpoint.clone(),
                 address: tried.address.to_string(),

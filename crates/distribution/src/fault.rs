@@ -3,7 +3,7 @@
 use towline_cause::{Cause, Failure, Step};
 
 use crate::body::BodyFault;
-use crate::connect::ConnectFault;
+use crate::connect::{ConnectError, ConnectFault};
 use crate::dns::DnsFault;
 use crate::proxy::ProxyFault;
 use crate::public::is_public;
@@ -118,6 +118,10 @@ fn of_connect(fault: ConnectFault, lacks_ipv6: bool, origin: &Origin) -> (Cause,
         ConnectFault::Refused if origin.is_loopback() => (Cause::RegistryIsLocalhost, vec![]),
         ConnectFault::Refused => (Cause::ConnectionRefused, vec![]),
         ConnectFault::Timeout => (Cause::ConnectionTimeout, vec![]),
+        // Not one host is unreachable then, but all of them.
+        ConnectFault::Unreachable if lacks_ipv6 && ConnectError::has_no_ipv6() => {
+            (Cause::Ipv6Unreachable, vec![])
+        }
         ConnectFault::Unreachable if lacks_ipv6 => {
             (Cause::Ipv6Unreachable, vec![Cause::HostUnreachable])
         }

@@ -146,6 +146,8 @@ pub struct Options {
     pub retries: Retries,
     /// The `User-Agent` header.
     pub user_agent: String,
+    /// Most bytes of a TCP segment, both ways, where the path is said to lose larger ones; the system decides where nothing is said.
+    pub max_segment: Option<u32>,
 }
 
 impl Default for Options {
@@ -165,6 +167,7 @@ impl Default for Options {
             limits: Limits::default(),
             retries: Retries::default(),
             user_agent: concat!("towline/", env!("CARGO_PKG_VERSION")).to_owned(),
+            max_segment: None,
         }
     }
 }

@@ -127,6 +127,7 @@ pub(crate) struct Transport {
     pool: Arc<Pool>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    pub(crate) segment: Option<u32>,
     pub(crate) user_agent: HeaderValue,
 }
 
@@ -141,6 +142,7 @@ impl Transport {
             pool: Arc::new(Pool::default()),
             timeouts: options.timeouts,
             limits: options.limits,
+            segment: options.max_segment,
             user_agent: HeaderValue::from_str(&options.user_agent)
                 .map_err(|_| OptionsError::UserAgent(options.user_agent.clone()))?,
         })

@@ -84,6 +84,9 @@ pub fn decide(facts: &Facts<'_>) -> Verdict {
 }
 
 fn weigh(facts: &Facts<'_>) -> Verdict {
+    if let Some(verdict) = no_sandbox(facts) {
+        return verdict;
+    }
     if facts.bad_reference.is_some() {
         return Verdict::proven(Cause::InvalidReference, Step::Reference);
     }
@@ -137,6 +140,20 @@ fn poisoned(facts: &Facts<'_>) -> Option<Verdict> {
         .iter()
         .any(|secret| matches!(secret.state, SecretState::Malformed(_)));
     (stopped && malformed).then(|| Verdict::proven(Cause::PullSecretMalformed, Step::Credentials))
+}
+
+/// No container has its turn before the pod has a sandbox; the replay is of the sandbox's image then.
+fn no_sandbox(facts: &Facts<'_>) -> Option<Verdict> {
+    let node = facts.node?;
+    let cause = Cause::SandboxImageUnavailable;
+    let replayed = facts.proof.and_then(|proof| proof.failure.as_ref());
+    (node.cause == cause).then(|| Verdict {
+        confidence: match replayed {
+            Some(_) => Confidence::Proven,
+            None => node.confidence,
+        },
+        ..Verdict::proven(cause, Step::Sandbox)
+    })
 }
 
 /// Causes that a registry's refusal leaves open, and that only pod and secrets decide.
@@ -283,6 +300,11 @@ fn of_the_node_itself(cause: Cause) -> bool {
     )
 }
 
+/// The replay tries more than a pull does, and so names what a pull only runs into.
+fn tried_further(told: Cause, found: Cause) -> bool {
+    found == Cause::PathMtu && matches!(told, Cause::TlsHandshakeFailed | Cause::ConnectionTimeout)
+}
+
 fn both(node: &NodeView, proof: &Proof) -> Verdict {
     let Some(failed) = &proof.failure else {
         return node_alone(node, proof);
@@ -290,7 +312,8 @@ fn both(node: &NodeView, proof: &Proof) -> Verdict {
     if node.cause == Cause::Unknown {
         return of_proof(proof);
     }
-    if node.cause == failed.cause || node.alternatives.contains(&failed.cause) {
+    let same = node.cause == failed.cause || node.alternatives.contains(&failed.cause);
+    if same || tried_further(node.cause, failed.cause) {
         let sure = proof.on_node || node.typed || same_from_everywhere(failed.cause);
         return Verdict {
             cause: Some(failed.cause),
@@ -503,6 +526,14 @@ mod tests {
                 None,
                 true,
                 Cause::NoSpaceLeft,
+                Confidence::Proven,
+            ),
+            (
+                Cause::TlsHandshakeFailed,
+                true,
+                Some(Cause::PathMtu),
+                true,
+                Cause::PathMtu,
                 Confidence::Proven,
             ),
             // Words of a runtime that were read are not its own report.

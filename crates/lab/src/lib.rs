@@ -11,6 +11,7 @@ pub mod fuzz;
 pub mod gate;
 pub mod guest;
 pub mod image;
+pub mod narrow;
 pub mod scenario;
 pub mod tls;
 pub mod token;

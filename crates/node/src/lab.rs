@@ -90,15 +90,19 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Whether a scenario can be played on it. Small, slow and broken disks are those of our own runtime; a proxy for one registry
-    /// alone and `registries.conf` are not for containerd.
+    /// Whether a scenario can be played on it. Small, slow and broken disks are those of our own runtime, which needs no image for its
+    /// sandboxes; a proxy for one registry alone and `registries.conf` are not for containerd.
     pub fn plays(self, scenario: &Scenario) -> bool {
         let host = &scenario.host;
-        self == Self::Towline
-            || (scenario.place == Place::Node
-                && !scenario.ours_alone
-                && host.proxy.is_none()
-                && !matches!(host.told, Some(Told::Registries(_))))
+        match self {
+            Self::Towline => scenario.place != Place::PauselessNode,
+            Self::Containerd => {
+                matches!(scenario.place, Place::Node | Place::PauselessNode)
+                    && !scenario.ours_alone
+                    && host.proxy.is_none()
+                    && !matches!(host.told, Some(Told::Registries(_)))
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use towline_cause::Step;
+use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Fact;
 use towline_keyring::Candidate;
 use towline_oci::Reference;
@@ -15,7 +15,10 @@ use crate::run::Probe;
 /// Looks up, connects, shakes hands, asks `/v2/`. False where the pull would stop before any request.
 pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool {
     let repository = probe.repository(reference, &Candidate::anonymous());
-    let reached = repository.reach().await;
+    let reached = match repository.reach().await {
+        Ok(endpoint) => Ok(endpoint),
+        Err(failure) => Err(Box::pin(narrowed(probe, reference, failure)).await),
+    };
     // A loopback registry that speaks TLS is found out by the first request only.
     let pinged = match &reached {
         Ok(_) => Some(repository.ping().await),
@@ -66,6 +69,34 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
         }
         // What `/v2/` says otherwise is kept among the facts: the manifest decides.
         _ => true,
+    }
+}
+
+/// Bytes of a segment that any path carries: the least that every IPv4 host takes, less the headers.
+const SMALL: u32 = 536;
+
+/// Where a handshake stays without an answer, large packets may be lost on the way: tried with small ones, which tells the two apart.
+async fn narrowed(probe: &Probe<'_>, reference: &Reference, failure: Failure) -> Failure {
+    if !failure.alternatives().contains(&Cause::PathMtu) {
+        return failure;
+    }
+    let Some(repository) = probe.with_segments(SMALL, reference) else {
+        return failure;
+    };
+    if repository.reach().await.is_err() {
+        return failure;
+    }
+    let found = Failure::new(
+        Cause::PathMtu,
+        failure.step(),
+        format!(
+            "{}; with segments of at most {SMALL} bytes it answers at once: larger packets are lost on the way",
+            failure.detail()
+        ),
+    );
+    match failure.endpoint() {
+        Some(endpoint) => found.at(endpoint.to_owned()),
+        None => found,
     }
 }
 

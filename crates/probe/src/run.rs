@@ -148,6 +148,13 @@ impl<'a> Probe<'a> {
             .observed(self.recorder.clone())
     }
 
+    /// The repository as nobody sees it, over connections with small segments. What they show is no fact of the pull's.
+    pub(crate) fn with_segments(&self, most: u32, reference: &Reference) -> Option<Repository> {
+        let client = self.client.with_segments(most).ok()?;
+        let nobody = Candidate::anonymous().credential;
+        Some(client.repository(reference, nobody, self.request.trace.clone()))
+    }
+
     /// Takes the new facts into the report and gives them for reading.
     pub(crate) fn new_facts(&mut self) -> Vec<Fact> {
         let facts = self.recorder.take();

@@ -222,6 +222,20 @@ pub fn resize_tmpfs(target: impl AsRef<Path>, size: u64) -> Result<(), FsError> 
     .at("resize the tmpfs on", target)
 }
 
+/// Changes how many files, directories and links a tmpfs takes.
+pub fn limit_tmpfs_inodes(target: impl AsRef<Path>, inodes: u64) -> Result<(), FsError> {
+    const NONE: Option<&str> = None;
+    let target = target.as_ref();
+    nix::mount::mount(
+        NONE,
+        target,
+        NONE,
+        MsFlags::MS_REMOUNT | MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+        Some(format!("nr_inodes={inodes}").as_str()),
+    )
+    .at("limit the inodes of the tmpfs on", target)
+}
+
 /// Stops mount events from and to other namespaces, for `target` and all
 /// mounts below it.
 pub fn make_private(target: impl AsRef<Path>) -> Result<(), FsError> {

@@ -49,7 +49,7 @@ impl PlanError {
     /// The cause of a pull that cannot begin because of this.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Config(_) => Cause::MirrorMisconfigured,
+            Self::Config(_) => Cause::RuntimeMisconfigured,
             Self::Blocked { .. } => Cause::RegistryBlocked,
         }
     }

@@ -127,7 +127,7 @@ impl Route {
             }
             Err(why) => {
                 let words = format!("TLS to {place} cannot be set up: {why}");
-                self.problem = Some((Cause::MirrorMisconfigured, words));
+                self.problem = Some((Cause::RuntimeMisconfigured, words));
             }
         }
     }

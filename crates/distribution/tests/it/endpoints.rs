@@ -383,7 +383,7 @@ async fn a_wrong_file_is_an_error_with_its_place_and_nobody_is_asked() {
         .unwrap_err();
     assert_eq!(
         (failure.cause(), failure.step()),
-        (Cause::MirrorMisconfigured, Step::Reference)
+        (Cause::RuntimeMisconfigured, Step::Reference)
     );
     assert_eq!(
         failure.detail(),
@@ -500,8 +500,8 @@ async fn an_endpoints_own_authority_and_client_certificate() {
             Some(Cause::TlsClientCertificateRequired),
         ),
         ("ca = \"ca.pem\"\nclient = [[\"me.pem\", \"me.key\"]]", None),
-        ("ca = \"none.pem\"", Some(Cause::MirrorMisconfigured)),
-        ("ca = \"me.key\"", Some(Cause::MirrorMisconfigured)),
+        ("ca = \"none.pem\"", Some(Cause::RuntimeMisconfigured)),
+        ("ca = \"me.key\"", Some(Cause::RuntimeMisconfigured)),
     ] {
         let client = with_tls(tree.path(), &own, settings);
         let resolved = repository(&client, &own.image(), Credential::Anonymous)

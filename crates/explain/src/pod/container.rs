@@ -102,8 +102,38 @@ fn pull_of(view: &View, container: &Container<'_>) -> Option<ContainerPull> {
         .find(|pull| pull.name == container.name && pull.image == container.image)
 }
 
+/// What the node says of a pod that gets no sandbox because the sandbox's own image cannot be pulled: no container has its turn then.
+fn without_sandbox(view: &View, container: &Container<'_>) -> Option<NodeView> {
+    if container.waiting_reason().is_some() {
+        return None;
+    }
+    let newest = view
+        .events
+        .iter()
+        .filter(|said| said.reason == "FailedCreatePodSandBox")
+        .max_by_key(|said| said.last)?;
+    let reading = towline_dialect::read(&newest.message);
+    (reading.cause == Cause::SandboxImageUnavailable).then(|| NodeView {
+        cause: reading.cause,
+        step: reading.step,
+        confidence: reading.confidence,
+        alternatives: reading.alternatives,
+        typed: false,
+        text: newest.message.clone(),
+    })
+}
+
+/// The image of the pod's sandbox, where that is the one that cannot be pulled.
+pub(super) fn sandbox_image(view: &View, container: &Container<'_>) -> Option<String> {
+    let found = without_sandbox(view, container)?;
+    towline_dialect::read(&found.text).image
+}
+
 /// What the node says: our kubelet's record, else the words of the waiting message, else those of the last event.
 pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeView> {
+    if let Some(found) = without_sandbox(view, container) {
+        return Some(found);
+    }
     let words = words(view, container);
     let record = pull_of(view, container);
     // A cause that the kubelet read out of the runtime's words is read here too, with what the words leave open.

@@ -64,7 +64,8 @@ impl Desk {
 
     async fn one(&self, view: &View, container: &Container<'_>) -> Diagnosis {
         let target = target(view, container);
-        let parsed = Reference::parse(container.image);
+        let asked = container::sandbox_image(view, container);
+        let parsed = Reference::parse(asked.as_deref().unwrap_or(container.image));
         let (image, bad) = (parsed.as_ref().ok(), parsed.as_ref().err());
         let found = self.gather(view, container, image).await;
         let proof = found.proof.as_ref();
@@ -131,7 +132,10 @@ impl Desk {
         image: Option<&Reference>,
     ) -> Found {
         let node = container::node_view(view, container);
+        // The runtime pulls the image of its sandboxes itself, without the pod's logins.
+        let own = |node: &NodeView| node.cause == Cause::SandboxImageUnavailable;
         let facts = image
+            .filter(|_| !node.as_ref().is_some_and(own))
             .map(|image| secret_facts(view, image))
             .unwrap_or_default();
         let mut unread: Vec<String> = view.unread.iter().map(Unread::to_string).collect();

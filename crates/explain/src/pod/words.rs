@@ -46,9 +46,14 @@ pub(super) fn summary(
     if let Some(error) = bad {
         return error.to_string();
     }
-    let seen = proof
-        .and_then(|proof| proof.failure.as_ref())
-        .filter(|failed| failed.cause == cause);
+    let failed = proof.and_then(|proof| proof.failure.as_ref());
+    if let (Cause::SandboxImageUnavailable, Some(failed)) = (cause, failed) {
+        let detail = &failed.detail;
+        return format!(
+            "the image of the pod's sandbox, which the runtime brings itself, cannot be pulled: {detail}"
+        );
+    }
+    let seen = failed.filter(|failed| failed.cause == cause);
     match (seen, node) {
         (Some(failed), _) => failed.detail.clone(),
         (None, Some(node)) if node.cause == cause && node.typed => node.text.clone(),

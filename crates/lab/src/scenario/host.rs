@@ -102,6 +102,8 @@ pub enum Listens {
     Silent,
     /// Connections are not even taken, as behind a firewall that drops.
     Filtered,
+    /// A registry does, behind a path that loses large packets.
+    Narrow,
 }
 
 /// How a host speaks TLS.

@@ -100,6 +100,8 @@ pub enum Published {
     WrongLayer,
     /// A runnable image with a layer of a few MiB that cannot be compressed.
     Large,
+    /// A runnable image of thousands of small files.
+    ManyFiles,
     /// Nothing: the registry itself does not exist.
     Nothing,
 }
@@ -159,8 +161,12 @@ pub enum Place {
     Node,
     /// On a node whose store has few MiB.
     SmallNode,
+    /// On a node whose store takes few files.
+    FewFilesNode,
     /// On a node whose store became read-only.
     BrokenNode,
+    /// On a node of containerd's whose registry does not have the image of the sandboxes.
+    PauselessNode,
     /// On a node that starts few pulls.
     SlowNode,
     /// On somebody else's cluster, of which there is only this text.
@@ -285,6 +291,8 @@ pub fn all() -> Vec<Scenario> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn check(all: &[Scenario]) {
@@ -304,6 +312,29 @@ mod tests {
     fn names_are_unique_and_the_data_round_trips() {
         check(&demo());
         check(&all());
+    }
+
+    #[test]
+    fn a_cause_without_a_scenario_on_a_node_has_its_reason_in_the_docs() {
+        let all = all();
+        let live = all.iter().filter(|scenario| !scenario.is_text());
+        let live: BTreeSet<&str> = live
+            .filter_map(|scenario| scenario.cause.map(Cause::name))
+            .collect();
+        let docs = include_str!("../../../../docs/lab.md");
+        let table = docs.split("have no scenario on a node").nth(1).unwrap();
+        let reasons: BTreeSet<&str> = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+            .map(|(cause, _)| cause)
+            .collect();
+        let missing: BTreeSet<&str> = Cause::ALL
+            .iter()
+            .filter(|cause| **cause != Cause::Unknown)
+            .map(|cause| cause.name())
+            .filter(|name| !live.contains(name))
+            .collect();
+        assert_eq!(missing, reasons);
     }
 
     #[test]

@@ -245,6 +245,14 @@ fn handshakes() -> Vec<Scenario> {
         .at_least(Confidence::Likely)
         .repaired("repair the way to the registry"),
         tls(
+            "path-mtu",
+            "A tunnel on the way carries small packets only, and nobody told the node.",
+            Cause::PathMtu,
+            Tls::default(),
+        )
+        .host(Host::listens(Listens::Narrow))
+        .repaired("lower the MTU of the node's interface"),
+        tls(
             "plain-http",
             "The registry speaks plain HTTP, and the node was not told so.",
             Cause::PlainHttpRegistry,

@@ -20,6 +20,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .repaired("enlarge the node's disk")
         },
         Scenario {
+            place: Place::FewFilesNode,
+            ..Scenario::new(
+                "inodes-used-up",
+                "The disk of the node has room, and no inode for another file.",
+                Cause::NoSpaceLeft,
+                Step::Unpack,
+            )
+            .published(Published::ManyFiles)
+            .repaired("make the node's disk anew with more inodes")
+        },
+        Scenario {
             place: Place::BrokenNode,
             // As above: it cannot be written while the layer is downloaded, or while it is unpacked.
             step: None,
@@ -30,6 +41,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 Step::Fetch,
             )
             .repaired("repair the node's disk")
+        },
+        Scenario {
+            place: Place::PauselessNode,
+            ..Scenario::new(
+                "pause-image-gone",
+                "The runtime was told of a sandbox image that the registry does not have any more.",
+                Cause::SandboxImageUnavailable,
+                Step::Sandbox,
+            )
+            .repaired("push the sandbox image")
         },
         Scenario {
             place: Place::SlowNode,

@@ -13,6 +13,7 @@ use super::host::{self, Access, Dns, Host, Listens, Tls, TokenService, Told};
 use crate::blackhole::{Filtered, Silent};
 use crate::faults::{self, Proxy};
 use crate::gate::{Gate, Manner};
+use crate::narrow::Narrow;
 use crate::tls::{Ca, Flaw, refusing};
 use crate::{dns, token};
 
@@ -26,6 +27,8 @@ const TOKENS: u16 = 5001;
 const RESOLVER: u8 = 255;
 /// Where their proxies do.
 const PROXY: u16 = 3128;
+/// Where what stands at the end of a narrow path does.
+const BEHIND: u16 = 3130;
 /// Where a proxy that intercepts has the registry's place taken.
 const IMPOSTOR: u16 = 3129;
 /// How long an address may stay taken by who had it before.
@@ -71,6 +74,7 @@ enum Part {
     Silent(Silent),
     Filtered(Filtered),
     Gate(Gate),
+    Narrow(Narrow),
 }
 
 impl Ground {
@@ -209,7 +213,13 @@ impl Standing {
                 let filtered = bound(async || Filtered::at(self.address).await).await?;
                 self.parts.push(Part::Filtered(filtered));
             }
-            Listens::Serves => self.serve(ground).await?,
+            Listens::Serves => self.serve(ground, self.address).await?,
+            Listens::Narrow => {
+                let behind = (self.address.ip(), BEHIND).into();
+                self.serve(ground, behind).await?;
+                let narrow = bound(async || Narrow::start(self.address, behind).await).await?;
+                self.parts.push(Part::Narrow(narrow));
+            }
         }
         match self.host.proxy {
             Some(proxy) => self.gate(ground, proxy).await,
@@ -262,7 +272,7 @@ impl Standing {
         }
     }
 
-    async fn serve(&mut self, ground: &Ground) -> io::Result<()> {
+    async fn serve(&mut self, ground: &Ground, listen: SocketAddr) -> io::Result<()> {
         let tls = (!self.host.by_address || self.host.https)
             .then(|| self.tls(ground, self.host.tls))
             .flatten();
@@ -270,7 +280,7 @@ impl Standing {
             upstream: Some(self.behind.registry),
             tls: tls.clone(),
             rules: self.host.rules.clone(),
-            listen: Some(self.address),
+            listen: Some(listen),
             ..faults::Options::default()
         };
         match &self.host.access {

@@ -79,7 +79,7 @@ fn files() -> Vec<Scenario> {
         told(
             "hosts-toml-broken",
             "Somebody edited hosts.toml on the node and left a quote open.",
-            Cause::MirrorMisconfigured,
+            Cause::RuntimeMisconfigured,
             Step::Reference,
             Told::Hosts("server = \"https://{name}\n".to_owned()),
         )

@@ -16,6 +16,10 @@ use crate::{Foreign, Handle, Options, Service};
 const SMALL: u64 = 12 << 20;
 /// Bytes of the small disk once it was enlarged.
 const LARGE: u64 = 512 << 20;
+/// Files that the store of the node takes whose inodes are few: more than it needs by itself, fewer than the image has.
+const FEW_FILES: u64 = 3000;
+/// The same once there are enough.
+const MANY_FILES: u64 = 100_000;
 /// How long the nodes wait for a registry. Shorter than outside, so that a lesson is short; long enough for a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -26,10 +30,19 @@ pub(super) enum Kind {
     Small,
     Slow,
     Broken,
+    FewFiles,
+    Pauseless,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Common, Self::Small, Self::Slow, Self::Broken];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Common,
+        Self::Small,
+        Self::Slow,
+        Self::Broken,
+        Self::FewFiles,
+        Self::Pauseless,
+    ];
 
     /// The node of a place. A scenario that is text has the common one.
     pub(super) fn of(place: &Place) -> Self {
@@ -38,6 +51,8 @@ impl Kind {
             Place::SmallNode => Self::Small,
             Place::SlowNode => Self::Slow,
             Place::BrokenNode => Self::Broken,
+            Place::FewFilesNode => Self::FewFiles,
+            Place::PauselessNode => Self::Pauseless,
         }
     }
 
@@ -47,6 +62,8 @@ impl Kind {
             Self::Small => "small",
             Self::Slow => "slow",
             Self::Broken => "broken",
+            Self::FewFiles => "few-files",
+            Self::Pauseless => "pauseless",
         }
     }
 }
@@ -109,13 +126,9 @@ pub(super) async fn start(
     options.max_parallel_image_pulls = None;
     (options.registry_pull_qps, options.registry_burst) = match kind {
         Kind::Slow => (0.05, 1),
-        Kind::Common | Kind::Small | Kind::Broken => (0.0, 0),
+        _ => (0.0, 0),
     };
-    if kind == Kind::Small {
-        let store = store(folder, kind);
-        fs::create_dir_all(&store)?;
-        mount::tmpfs(&store, SMALL)?;
-    }
+    disk(kind, folder)?;
     let containerd = match runtime {
         Runtime::Towline => None,
         Runtime::Containerd => {
@@ -135,9 +148,53 @@ pub(super) async fn start(
         socket: containerd.socket(),
         cgroup: containerd.cgroup(),
     });
-    let handle = Service::start(options).await?;
-    if containerd.is_some() {
-        publish::pause(handle.facts().registry, account).await?;
+    let handle = match Service::start(options).await {
+        Ok(handle) => handle,
+        Err(error) => {
+            if let Some(containerd) = containerd {
+                Box::pin(containerd.stop()).await;
+            }
+            return Err(error.into());
+        }
+    };
+    let node = Node { handle, containerd };
+    match Box::pin(furnish(&node, kind, folder, account)).await {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            // What did not end in time is the lesser trouble.
+            drop(Box::pin(node.stop(PATIENCE)).await);
+            Err(error)
+        }
+    }
+}
+
+/// Puts a disk of its own under the store of a node that has one.
+fn disk(kind: Kind, folder: &Path) -> Result<(), LabError> {
+    let disk = match kind {
+        Kind::Small => Some(SMALL),
+        Kind::FewFiles => Some(LARGE),
+        Kind::Common | Kind::Slow | Kind::Broken | Kind::Pauseless => None,
+    };
+    if let Some(bytes) = disk {
+        let store = store(folder, kind);
+        fs::create_dir_all(&store)?;
+        mount::tmpfs(&store, bytes)?;
+    }
+    if kind == Kind::FewFiles {
+        mount::limit_tmpfs_inodes(store(folder, kind), FEW_FILES)?;
+    }
+    Ok(())
+}
+
+/// What a node has to have before the first pod.
+async fn furnish(
+    node: &Node,
+    kind: Kind,
+    folder: &Path,
+    account: &Account,
+) -> Result<(), LabError> {
+    if node.containerd.is_some() && kind != Kind::Pauseless {
+        publish::pause(node.handle.facts().registry, account).await?;
     }
     if kind == Kind::Broken {
         // What is open stays writable, so that the node goes on: nothing new can be written where downloads lie.
@@ -150,7 +207,7 @@ pub(super) async fn start(
             mount::bind(&spool, &spool, how)?;
         }
     }
-    Ok(Node { handle, containerd })
+    Ok(())
 }
 
 /// Where the broken node keeps downloads and layers that are not complete.
@@ -172,12 +229,18 @@ pub(super) fn enlarge(folder: &Path) -> Result<(), LabError> {
     Ok(mount::resize_tmpfs(store(folder, Kind::Small), LARGE)?)
 }
 
+/// Lets the disk that takes few files take many.
+pub(super) fn more_files(folder: &Path) -> Result<(), LabError> {
+    let store = store(folder, Kind::FewFiles);
+    Ok(mount::limit_tmpfs_inodes(store, MANY_FILES)?)
+}
+
 /// Takes the disks of the lab away.
 pub(super) fn clear(folder: &Path) {
     // Without such a node nothing is mounted there, which is no error.
     for place in spools(folder)
         .into_iter()
-        .chain([store(folder, Kind::Small)])
+        .chain([Kind::Small, Kind::FewFiles].map(|kind| store(folder, kind)))
     {
         if let Err(error) = mount::unmount(place) {
             tracing::warn!(%error, "a disk of the lab stays");

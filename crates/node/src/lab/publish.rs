@@ -11,6 +11,9 @@ use super::{Account, Scene};
 /// Bytes of the layer of a large image.
 const LARGE: usize = 24 << 20;
 
+/// Files of an image that has many.
+const FILES: usize = 5000;
+
 /// More layers than can be stacked.
 const LAYERS: usize = 600;
 
@@ -114,6 +117,11 @@ fn built(scenario: &Scenario) -> Image {
         Published::WrongLayer => good(scenario)
             .diff_ids([image::sha256(b"one"), image::sha256(b"two")])
             .build(),
+        Published::ManyFiles => {
+            let files = (0..FILES).map(|number| format!("data/{number:04}"));
+            let layer = files.fold(Layer::new(), |layer, file| layer.file(&file, "x"));
+            good(scenario).layer(layer).build()
+        }
         Published::Large => good(scenario)
             .layer(Layer::new().file("data/noise", noise(LARGE)))
             .build(),

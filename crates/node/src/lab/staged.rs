@@ -218,9 +218,28 @@ impl<'a> Staged<'a> {
 
     /// Waits until the kubelet says that the image is not there; gives the pod.
     pub async fn fails(&self, patience: Duration) -> Result<Pod, LabError> {
+        if self.scenario.place == Place::PauselessNode {
+            return self.has_no_sandbox(patience).await;
+        }
         self.pod_that("the pod fails to pull", patience, |pod| {
             waiting_reason(pod)
                 .is_some_and(|reason| !matches!(reason, "ContainerCreating" | "PodInitializing"))
+        })
+        .await
+    }
+
+    /// Waits until the kubelet says that the pod gets no sandbox, before any container is looked at; gives the pod.
+    async fn has_no_sandbox(&self, patience: Duration) -> Result<Pod, LabError> {
+        until("the pod gets no sandbox", patience, async || {
+            let pods = self.pods().await.map_err(|error| error.to_string())?;
+            let pod = pods.into_iter().next().ok_or("no pod")?;
+            let events = self.events(&pod).await.map_err(|error| error.to_string())?;
+            let failed = |event: &Event| event.reason.as_deref() == Some("FailedCreatePodSandBox");
+            if events.iter().any(failed) {
+                Ok(pod)
+            } else {
+                Err(seen(&pod))
+            }
         })
         .await
     }
@@ -329,13 +348,22 @@ impl<'a> Staged<'a> {
     }
 
     async fn repair(&mut self) -> Result<(), LabError> {
-        let normal = [Published::Public, Published::Private, Published::Large];
+        let normal = [
+            Published::Public,
+            Published::Private,
+            Published::Large,
+            Published::ManyFiles,
+        ];
         if !normal.contains(&self.scenario.published) {
             publish::republish(self.scenario, &self.scene, self.lab.account()).await?;
         }
         match self.scenario.place {
             Place::SmallNode => nodes::enlarge(self.lab.folder.path())?,
             Place::BrokenNode => nodes::make_writable(self.lab.folder.path())?,
+            Place::FewFilesNode => nodes::more_files(self.lab.folder.path())?,
+            Place::PauselessNode => {
+                publish::pause(self.scene.registry, self.lab.account()).await?;
+            }
             _ => {}
         }
         let ground = &self.lab.ground;
