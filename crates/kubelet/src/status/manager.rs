@@ -3,7 +3,7 @@
 //! Our own annotation and condition are made where the status is written, so they follow the pulls while the status itself
 //! keeps Kubernetes' timing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,9 +47,25 @@ pub(crate) struct StatusManager {
 #[derive(Debug, Default)]
 struct State {
     pods: HashMap<String, Entry>,
-    dirty: BTreeSet<String>,
+    /// Pods whose status is to be written, the one that waits longest first: on a busy node there is always another one.
+    dirty: VecDeque<String>,
     /// The pod that is being written.
     writing: Option<String>,
+}
+
+impl State {
+    /// The pod's status is to be written, in its turn.
+    fn ask(&mut self, uid: &str) {
+        if !self.dirty.iter().any(|waiting| waiting == uid) {
+            self.dirty.push_back(uid.to_owned());
+        }
+    }
+
+    /// The next pod to write; from here on it counts as being written.
+    fn take(&mut self) -> Option<String> {
+        self.writing = self.dirty.pop_front();
+        self.writing.clone()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -103,8 +119,8 @@ impl StatusManager {
             status,
             delete,
         };
-        state.pods.insert(uid.clone(), entry);
-        state.dirty.insert(uid);
+        state.ask(&uid);
+        state.pods.insert(uid, entry);
         drop(state);
         self.work.notify_one();
     }
@@ -119,7 +135,7 @@ impl StatusManager {
     fn mark(&self, uid: &str) {
         let mut state = self.state();
         if state.pods.contains_key(uid) {
-            state.dirty.insert(uid.to_owned());
+            state.ask(uid);
             drop(state);
             self.work.notify_one();
         }
@@ -140,7 +156,8 @@ impl StatusManager {
                 let written = self.written.notified();
                 let waiting = {
                     let state = self.state();
-                    state.dirty.contains(uid) || state.writing.as_deref() == Some(uid)
+                    state.dirty.iter().any(|waiting| waiting == uid)
+                        || state.writing.as_deref() == Some(uid)
                 };
                 if !waiting {
                     return;
@@ -156,13 +173,13 @@ impl StatusManager {
     pub(crate) fn forget(&self, uid: &str) {
         let mut state = self.state();
         state.pods.remove(uid);
-        state.dirty.remove(uid);
+        state.dirty.retain(|waiting| waiting != uid);
     }
 
     /// Writes until `stop`; what is waiting then is written once more.
     pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
-            let next = self.take();
+            let next = self.state().take();
             let Some(uid) = next else {
                 tokio::select! {
                     () = self.work.notified() => continue,
@@ -179,21 +196,13 @@ impl StatusManager {
             self.written.notify_waiters();
             if let Err(error) = wrote {
                 warn!(pod = view::full_name(&entry.pod), %error, "status not written, will try again");
-                self.state().dirty.insert(uid);
+                self.state().ask(&uid);
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}
                     () = stop.cancelled() => return,
                 }
             }
         }
-    }
-
-    /// The next pod to write; from here on it counts as being written.
-    fn take(&self) -> Option<String> {
-        let mut state = self.state();
-        let next = state.dirty.pop_first();
-        state.writing.clone_from(&next);
-        next
     }
 
     async fn write(&self, entry: &Entry) -> Result<(), kube::Error> {
@@ -228,7 +237,7 @@ impl StatusManager {
             pod = view::full_name(&entry.pod),
             "status conflicts, will try again"
         );
-        self.state().dirty.insert(uid.to_owned());
+        self.state().ask(uid);
         Ok(())
     }
 
@@ -368,6 +377,21 @@ fn difference(before: &PodStatus, after: &PodStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_that_waits_is_not_passed_by_others_that_come_again() {
+        let mut state = State::default();
+        state.ask("f7");
+        for _ in 0..3 {
+            state.ask("1c");
+            state.ask("f7");
+        }
+        assert_eq!(state.take().as_deref(), Some("f7"));
+        state.ask("f7");
+        assert_eq!(state.take().as_deref(), Some("1c"));
+        assert_eq!(state.take().as_deref(), Some("f7"));
+        assert_eq!((state.take(), state.writing), (None, None));
+    }
 
     #[test]
     fn only_what_changes_is_written() {
