@@ -8,6 +8,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let mut all = refused();
     all.extend(ways());
     all.extend(nodes());
+    all.extend(kubelets());
     all
 }
 
@@ -101,6 +102,40 @@ fn ways() -> Vec<Scenario> {
                 r#"Failed to pull image "r.corp/team/large:v1": rpc error: code = DeadlineExceeded desc = context deadline exceeded"#,
             )
         },
+    ]
+}
+
+/// One thing said by kubelets of several releases.
+fn kubelets() -> Vec<Scenario> {
+    vec![
+        told(
+            "told-event-before-1-28",
+            "An event of a kubelet before 1.28, with docker below it.",
+            Cause::TagNotFound,
+            Step::Resolve,
+            r#"Failed to pull image "r.corp/team/shop:v9": rpc error: code = Unknown desc = Error response from daemon: manifest for r.corp/team/shop:v9 not found: manifest unknown: manifest unknown"#,
+        ),
+        told(
+            "told-event-1-28",
+            "An event of a kubelet from 1.28 on, which takes the envelope off unless it says more than Unknown.",
+            Cause::ConnectionRefused,
+            Step::Connect,
+            r#"Failed to pull image "r.corp/team/shop:v1": failed to pull and unpack image "r.corp/team/shop:v1": failed to resolve reference "r.corp/team/shop:v1": failed to do request: Head "https://r.corp/v2/team/shop/manifests/v1": dial tcp 10.0.0.9:443: connect: connection refused"#,
+        ),
+        told(
+            "told-waiting-1-32",
+            "The waiting message of a kubelet from 1.32 on, which remembers the error while it backs off.",
+            Cause::TagNotFound,
+            Step::Resolve,
+            r#"Back-off pulling image "r.corp/team/shop:v9": ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image "r.corp/team/shop:v9": failed to resolve reference "r.corp/team/shop:v9": r.corp/team/shop:v9: not found"#,
+        ),
+        told(
+            "told-events-combined",
+            "Events that differ in a port each time, which the kubelet combined.",
+            Cause::ConnectionTimeout,
+            Step::Connect,
+            r#"(combined from similar events): Failed to pull image "r.corp/team/shop:v1": failed to pull and unpack image "r.corp/team/shop:v1": failed to resolve reference "r.corp/team/shop:v1": failed to do request: Head "https://r.corp/v2/team/shop/manifests/v1": dial tcp 10.0.0.9:443: i/o timeout"#,
+        ),
     ]
 }
 
