@@ -99,6 +99,7 @@ impl Images {
             ceilings: options.ceilings,
             rights: Rights {
                 unprivileged: options.unprivileged,
+                exact_owners: options.exact_owners,
             },
             max_concurrent_layers: options.max_concurrent_layers,
             connections_per_layer: options.connections_per_layer,

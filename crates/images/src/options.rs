@@ -25,9 +25,11 @@ pub struct Options {
     pub connections_per_layer: usize,
     /// What a layer may cost.
     pub ceilings: Ceilings,
-    /// Unpack as somebody who is not root: owners that cannot be set are left, device nodes are left out, opaque directories are marked
-    /// for overlay mounts with `userxattr`.
+    /// Unpack as somebody who is not root of the machine, in a user namespace or without one: device nodes are left out, opaque directories
+    /// are marked for overlay mounts with `userxattr`.
     pub unprivileged: bool,
+    /// An owner that cannot be set ends the pull; else it is left.
+    pub exact_owners: bool,
     /// The store's own rules.
     pub store: towline_store::Options,
     /// Bytes a second that all downloads together take at most.
@@ -35,7 +37,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options with the defaults: three layers at a time, privileged when the process is root.
+    /// Options with the defaults: three layers at a time, rights as this process has them. Whoever has but one user and group (an ordinary
+    /// user, root of a namespace with one id) sets no owners; root of a namespace with more sets those that it maps.
     pub fn new(root: impl Into<PathBuf>, client: Client, platform: Platform) -> Self {
         Self {
             root: root.into(),
@@ -44,7 +47,8 @@ impl Options {
             max_concurrent_layers: 3,
             connections_per_layer: 4,
             ceilings: Ceilings::default(),
-            unprivileged: !rustix::process::geteuid().is_root(),
+            unprivileged: !towline_sys::root::of_the_machine(),
+            exact_owners: towline_sys::root::of_many_owners(),
             store: towline_store::Options::default(),
             rate: None,
         }

@@ -16,6 +16,7 @@ pub mod mount;
 pub mod ns;
 mod peer;
 pub mod proc;
+pub mod root;
 pub mod task;
 pub mod testing;
 

@@ -28,6 +28,7 @@ pub struct Overlay<'a> {
 /// Mounts an overlay on `target`, which must be an existing directory. Uses
 /// the mount API of Linux 6.5 and later, which has no limit on the length of
 /// all paths together; on older kernels `mount(2)`, whose limit is a page.
+/// Root of a user namespace gets one that reads `user.overlay.` attributes.
 pub fn overlay(spec: &Overlay<'_>, target: impl AsRef<Path>) -> Result<(), FsError> {
     let target = target.as_ref();
     if spec.lower.is_empty() {
@@ -78,6 +79,9 @@ fn overlay_new_api(spec: &Overlay<'_>, target: &Path) -> rustix::io::Result<()> 
         rustix::mount::fsconfig_set_string(&fs, "upperdir", upper)?;
         rustix::mount::fsconfig_set_string(&fs, "workdir", work)?;
     }
+    if !crate::root::of_the_machine() {
+        rustix::mount::fsconfig_set_flag(&fs, "userxattr")?;
+    }
     rustix::mount::fsconfig_create(&fs)?;
     let attributes = if spec.upper.is_none() {
         MountAttrFlags::MOUNT_ATTR_RDONLY
@@ -95,7 +99,10 @@ fn overlay_new_api(spec: &Overlay<'_>, target: &Path) -> rustix::io::Result<()> 
 }
 
 fn overlay_mount(spec: &Overlay<'_>, target: &Path) -> Result<(), FsError> {
-    let options = overlay_options(spec);
+    let mut options = overlay_options(spec);
+    if !crate::root::of_the_machine() {
+        options.push(",userxattr");
+    }
     let mut flags = MsFlags::empty();
     if spec.upper.is_none() {
         flags |= MsFlags::MS_RDONLY;

@@ -7,14 +7,16 @@ use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::archive::Entry;
-use super::error::{CHOWN, During as _, UnpackError};
+use super::error::{CHOWN, During as _, UnpackError, shown};
 use super::place::{Given, Spot};
 
 /// What may be done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rights {
-    /// Not root: owners that cannot be set are left, devices are left out, privileged attributes too.
+    /// Not root of the machine: devices are left out, privileged attributes where they cannot be set.
     pub(crate) unprivileged: bool,
+    /// An owner that cannot be set is an error; else it is left.
+    pub(crate) exact_owners: bool,
 }
 
 /// What an entry says of its inode besides what it is.
@@ -78,8 +80,7 @@ impl Attributes {
         given: Given,
     ) -> Result<(), UnpackError> {
         if !self.owned(given) {
-            let (uid, gid) = self.owner;
-            tolerate(rustix::fs::fchown(file, Some(uid), Some(gid)), rights).during(CHOWN, path)?;
+            self.set_owner(file, path, rights)?;
         }
         rustix::fs::futimens(file, &self.times).during("set its times", path)
     }
@@ -99,12 +100,30 @@ impl Attributes {
         path: &[u8],
         rights: Rights,
     ) -> Result<(), UnpackError> {
-        let (uid, gid) = self.owner;
-        tolerate(rustix::fs::fchown(file, Some(uid), Some(gid)), rights).during(CHOWN, path)?;
+        self.set_owner(file, path, rights)?;
         self.set_xattrs(file, path, rights, true)?;
         rustix::fs::fchmod(file, self.mode).during("set its mode", path)?;
         self.set_xattrs(file, path, rights, false)?;
         rustix::fs::futimens(file, &self.times).during("set its times", path)
+    }
+
+    fn set_owner(&self, file: &OwnedFd, path: &[u8], rights: Rights) -> Result<(), UnpackError> {
+        let (uid, gid) = self.owner;
+        self.owner_set(rustix::fs::fchown(file, Some(uid), Some(gid)), path, rights)
+    }
+
+    /// What it means that the owner could be set or not.
+    fn owner_set(
+        &self,
+        set: rustix::io::Result<()>,
+        path: &[u8],
+        rights: Rights,
+    ) -> Result<(), UnpackError> {
+        match set {
+            Err(Errno::PERM | Errno::INVAL) if !rights.exact_owners => Ok(()),
+            Err(errno) => Err(not_owned(self.owner, path, errno)),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Sets the attributes of the user, or the others.
@@ -136,8 +155,8 @@ impl Attributes {
         let (uid, gid) = self.owner;
         if !self.owned(given) {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            let owner = rustix::fs::chownat(&spot.dir, spot.name, Some(uid), Some(gid), flags);
-            tolerate(owner, rights).during(CHOWN, path)?;
+            let set = rustix::fs::chownat(&spot.dir, spot.name, Some(uid), Some(gid), flags);
+            self.owner_set(set, path, rights)?;
         }
         if mode {
             // It was just made here as no symlink, and nobody else writes here.
@@ -172,10 +191,16 @@ fn is_allowed(name: &[u8]) -> bool {
     )
 }
 
-fn tolerate(result: rustix::io::Result<()>, rights: Rights) -> rustix::io::Result<()> {
-    match result {
-        Err(Errno::PERM | Errno::INVAL) if rights.unprivileged => Ok(()),
-        other => other,
+fn not_owned((uid, gid): (Uid, Gid), path: &[u8], errno: Errno) -> UnpackError {
+    let (uid, gid) = (uid.as_raw(), gid.as_raw());
+    let why = match errno {
+        Errno::INVAL => " (this user namespace does not map both)",
+        _ => "",
+    };
+    UnpackError::Io {
+        action: format!("{CHOWN} {uid}:{gid}{why}").into(),
+        path: shown(path),
+        source: errno.into(),
     }
 }
 
@@ -189,6 +214,8 @@ fn check_xattr(
         Err(Errno::NOTSUP) if name != b"security.capability" => Ok(()),
         // `user.` belongs to files and directories alone.
         Err(Errno::PERM) if rights.unprivileged || name.starts_with(b"user.") => Ok(()),
+        // An access list names users and groups.
+        Err(Errno::INVAL) if !rights.exact_owners && name.starts_with(b"system.") => Ok(()),
         other => other,
     }
 }

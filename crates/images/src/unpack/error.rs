@@ -1,5 +1,6 @@
 //! Why a layer cannot be unpacked.
 
+use std::borrow::Cow;
 use std::io;
 
 use towline_cause::Cause;
@@ -29,7 +30,7 @@ pub(crate) enum UnpackError {
     /// The node's disk refused.
     #[error("entry {path:?}: {action}")]
     Io {
-        action: &'static str,
+        action: Cow<'static, str>,
         path: String,
         #[source]
         source: io::Error,
@@ -58,7 +59,7 @@ impl UnpackError {
             Self::Ceiling { .. } => Cause::ImageTooLarge,
             Self::Stopped => Cause::PullStalled,
             Self::Io { action, source, .. } => {
-                let chown = *action == CHOWN;
+                let chown = action.starts_with(CHOWN);
                 match source
                     .raw_os_error()
                     .map(rustix::io::Errno::from_raw_os_error)
@@ -115,8 +116,8 @@ impl From<UnpackError> for io::Error {
     }
 }
 
-/// The action whose refusal means ids that the user namespace does not map.
-pub(crate) const CHOWN: &str = "set its owner";
+/// How the action begins whose refusal means ids that the user namespace does not map.
+pub(crate) const CHOWN: &str = "set its owner to";
 
 /// Adds action and entry to a system call's error.
 pub(crate) trait During<T> {
@@ -126,7 +127,7 @@ pub(crate) trait During<T> {
 impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     fn during(self, action: &'static str, path: &[u8]) -> Result<T, UnpackError> {
         self.map_err(|error| UnpackError::Io {
-            action,
+            action: action.into(),
             path: shown(path),
             source: error.into(),
         })

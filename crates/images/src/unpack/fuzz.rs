@@ -74,6 +74,7 @@ fn unpack(store: &Store, bytes: &[u8]) -> (StagedLayer, bool) {
     let rights = Rights {
         // Devices and owners are not the question, and differ by who runs this.
         unprivileged: true,
+        exact_owners: false,
     };
     let listing = layer.listing().unwrap();
     let done = extract(bytes, &layer.path(), listing, &ceilings(), rights);
