@@ -112,6 +112,8 @@ pub(crate) enum Limit {
     XattrBytes,
     ZstdWindow,
     DirectoryNames,
+    SparseBytes,
+    SparsePieces,
 }
 
 impl Limit {
@@ -131,6 +133,10 @@ impl Limit {
             Self::Records => "an extended header has more records than".to_owned(),
             Self::Xattrs => "an entry has more extended attributes than".to_owned(),
             Self::XattrBytes => format!("extended attribute {name:?} has more bytes than"),
+            Self::SparseBytes => format!(
+                "the sparse files of the layer up to {name:?} have more bytes, holes included, than"
+            ),
+            Self::SparsePieces => format!("the sparse file {name:?} has more pieces than"),
             Self::ZstdWindow => "the layer's zstd window has more bytes than".to_owned(),
             Self::DirectoryNames => {
                 "the names of all directories have more bytes together than".to_owned()
@@ -148,16 +154,18 @@ impl Limit {
         Some(match self {
             // Two headers for each entry are accepted.
             Self::Entries | Self::Headers => "entries",
-            Self::LayerBytes => "layer-bytes",
+            Self::LayerBytes | Self::SparseBytes => "layer-bytes",
             Self::Ratio => "ratio",
             Self::PathDepth => "path-depth",
             Self::HeaderBytes => "header-bytes",
             Self::Xattrs | Self::Records => "xattrs",
             Self::ZstdWindow => "zstd-window",
             // What the kernel and its file systems take, and this process's own memory.
-            Self::PathBytes | Self::NameBytes | Self::XattrBytes | Self::DirectoryNames => {
-                return None;
-            }
+            Self::PathBytes
+            | Self::NameBytes
+            | Self::XattrBytes
+            | Self::DirectoryNames
+            | Self::SparsePieces => return None,
         })
     }
 }
@@ -221,6 +229,8 @@ mod tests {
             Limit::XattrBytes,
             Limit::ZstdWindow,
             Limit::DirectoryNames,
+            Limit::SparseBytes,
+            Limit::SparsePieces,
         ] {
             let sentence = limit.sentence("x", 7);
             assert!(sentence.contains("ceiling of 7; "), "{sentence}");

@@ -1,4 +1,4 @@
-//! A strict reader of tar archives: ustar, old, GNU long names, pax.
+//! A strict reader of tar archives: ustar, old, GNU long names and sparse files, pax.
 //!
 //! Where two readers could see two archives in the same bytes (a size or a name given twice and differently, a broken header, a record that
 //! does not fit) it stops; it never looks for the next header that might be good.
@@ -9,11 +9,18 @@ use tar::Header;
 
 use super::error::{UnpackError, shown};
 use super::number;
-use super::pax::{Pax, PaxFault, header_time};
+use super::pax::{Pax, PaxFault, decimal, header_time};
+use super::sparse::{Form, Map, Records, Sparse};
 use crate::Ceilings;
 use crate::ceilings::Limit;
 
 const BLOCK: usize = 512;
+/// Where the map of a sparse file is in an old header, and how long it is in each block behind that, before the byte that says whether another
+/// follows.
+const OLD_MAP: std::ops::Range<usize> = 386..482;
+const MORE_MAP: usize = 504;
+/// Digits of a number of 64 bits.
+const DIGITS: usize = 20;
 /// Sizes from here on do not fit the octal field of a header.
 const OCTAL_END: u64 = 1 << 33;
 
@@ -28,6 +35,8 @@ pub(crate) struct Archive<'a, R> {
     padding: u64,
     /// Headers read, extended ones too.
     headers: u64,
+    /// Bytes of all sparse files with their holes.
+    hollow: u64,
 }
 
 /// One entry.
@@ -36,6 +45,8 @@ pub(crate) struct Entry {
     /// The path as written.
     pub(crate) path: Vec<u8>,
     pub(crate) kind: Kind,
+    /// Where the bytes of a file with holes go.
+    pub(crate) sparse: Option<Sparse>,
     pub(crate) mode: u32,
     pub(crate) uid: u64,
     pub(crate) gid: u64,
@@ -78,6 +89,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
             content: 0,
             padding: 0,
             headers: 0,
+            hollow: 0,
         }
     }
 
@@ -176,15 +188,12 @@ impl<'a, R: BufRead> Archive<'a, R> {
             long_link,
         } = pending;
         let pax = pax.unwrap_or_default();
-        let path = self.one(pax.path, long_name, &header.path_bytes())?;
+        let path = match pax.holes.as_ref().and_then(|holes| holes.name.clone()) {
+            Some(real) => real,
+            None => self.one(pax.path, long_name, &header.path_bytes())?,
+        };
         let link = header.link_name_bytes().unwrap_or_default();
         let target = self.one(pax.linkpath, long_link, &link)?;
-        if pax.sparse || flag == b'S' {
-            return Err(UnpackError::Unsupported {
-                path: shown(&path),
-                what: "a sparse file".to_owned(),
-            });
-        }
         let size = match pax.size {
             Some(size) if size != header_size && size < OCTAL_END => {
                 return Err(UnpackError::entry(
@@ -198,6 +207,10 @@ impl<'a, R: BufRead> Archive<'a, R> {
             None => header_size,
         };
         let kind = kind_of(header, flag, &path, target, size)?;
+        let old_map = match flag {
+            b'S' => Some(self.old_map(header, &path)?),
+            _ => None,
+        };
         if let Kind::File { size } = kind {
             self.content = size;
             self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
@@ -207,11 +220,13 @@ impl<'a, R: BufRead> Archive<'a, R> {
                 "it has content although it is not a file",
             ));
         }
+        let sparse = self.sparse(&kind, &path, old_map, pax.holes)?;
         let old = header.as_old();
         let bad = |why: &'static str| UnpackError::entry(&path, why);
         let mode = number::unsigned(&old.mode).map_err(bad)?;
         Ok(Entry {
             kind,
+            sparse,
             // The type bits that some writers leave in are of no use.
             mode: u32::try_from(mode & 0o7777).unwrap_or_default(),
             uid: pax
@@ -229,6 +244,113 @@ impl<'a, R: BufRead> Archive<'a, R> {
             xattrs: pax.xattrs,
             path,
         })
+    }
+
+    /// Where the bytes of a file with holes go; `old` is what its header says of it.
+    fn sparse(
+        &mut self,
+        kind: &Kind,
+        path: &[u8],
+        old: Option<(Map<'_>, u64)>,
+        holes: Option<Records>,
+    ) -> Result<Option<Sparse>, UnpackError> {
+        let (map, size) = match (old, holes) {
+            (None, None) => return Ok(None),
+            (Some(old), None) => old,
+            (Some((map, _)), Some(_)) => return Err(map.wrong("is there twice")),
+            (None, Some(_)) if !matches!(kind, Kind::File { .. }) => {
+                return Err(UnpackError::entry(path, "it has holes and is not a file"));
+            }
+            (None, Some(holes)) => {
+                let mut map = Map::of(path);
+                let size = match holes.read(&mut map)? {
+                    Form::Here(size) => size,
+                    Form::InContent(size) => {
+                        self.map_in_content(&mut map)?;
+                        size
+                    }
+                };
+                (map, size)
+            }
+        };
+        let sparse = map.finish(size, self.content)?;
+        // Holes cost nothing on the disk, but whoever copies the file has them all.
+        self.hollow = self.hollow.saturating_add(size);
+        if self.hollow > self.ceilings.layer_bytes {
+            return Err(UnpackError::Ceiling {
+                limit: Limit::SparseBytes,
+                name: shown(path),
+                ceiling: self.ceilings.layer_bytes,
+            });
+        }
+        Ok(Some(sparse))
+    }
+
+    /// The map of an old header and of the blocks behind it, and the file's size with its holes.
+    fn old_map<'p>(
+        &mut self,
+        header: &Header,
+        path: &'p [u8],
+    ) -> Result<(Map<'p>, u64), UnpackError> {
+        let mut map = Map::of(path);
+        let Some(gnu) = header.as_gnu() else {
+            return Err(map.wrong("is not in a header of GNU tar"));
+        };
+        let size = number::unsigned(&gnu.realsize).map_err(|why| map.wrong(why))?;
+        let mut ended = map.push_old(&header.as_bytes()[OLD_MAP])?;
+        let mut more = gnu.isextended[0] != 0;
+        while more {
+            if ended {
+                return Err(map.wrong("goes on after its end"));
+            }
+            let mut block = [0; BLOCK];
+            self.exactly(&mut block)?;
+            ended = map.push_old(&block[..MORE_MAP])?;
+            more = block[MORE_MAP] != 0;
+        }
+        Ok((map, size))
+    }
+
+    /// The map at the beginning of the content, in whole blocks: how many pieces, then place and length of each, a line a number.
+    fn map_in_content(&mut self, map: &mut Map<'_>) -> Result<(), UnpackError> {
+        let whole = self.content;
+        let count = self.line(map)?;
+        for _ in 0..count {
+            let at = self.line(map)?;
+            let len = self.line(map)?;
+            map.push(at, len)?;
+        }
+        let mut rest = (BLOCK as u64 - (whole - self.content) % BLOCK as u64) % BLOCK as u64;
+        while rest > 0 {
+            let length = self
+                .piece()?
+                .len()
+                .min(usize::try_from(rest).unwrap_or(BLOCK));
+            if length == 0 {
+                return Err(map.wrong("is cut"));
+            }
+            self.took(length);
+            rest -= length as u64;
+        }
+        Ok(())
+    }
+
+    /// A number on a line of its own in the content.
+    fn line(&mut self, map: &Map<'_>) -> Result<u64, UnpackError> {
+        let mut digits = Vec::new();
+        loop {
+            let Some(byte) = self.piece()?.first().copied() else {
+                return Err(map.wrong("is cut"));
+            };
+            self.took(1);
+            if byte == b'\n' {
+                return decimal(&digits).map_err(|why| map.wrong(&why));
+            }
+            digits.push(byte);
+            if digits.len() > DIGITS {
+                return Err(map.wrong("has a line that is no number"));
+            }
+        }
     }
 
     /// The name that counts, of three places it can be in. Two long ones that differ are two archives.
@@ -356,8 +478,10 @@ fn kind_of(
     let device = || device_numbers(header).map_err(|why| UnpackError::entry(path, why));
     Ok(match flag {
         0 if slash => Kind::Directory,
-        0 | b'0' | b'7' if !slash => Kind::File { size },
-        b'0' | b'7' => return Err(UnpackError::entry(path, "a file's name ends in a slash")),
+        0 | b'0' | b'7' | b'S' if !slash => Kind::File { size },
+        b'0' | b'7' | b'S' => {
+            return Err(UnpackError::entry(path, "a file's name ends in a slash"));
+        }
         b'1' => Kind::HardLink { target },
         b'2' => Kind::Symlink { target },
         b'3' => device().map(|(major, minor)| Kind::Char { major, minor })?,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{BufRead, Write as _};
+use std::fs::File;
+use std::io::{BufRead, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -17,6 +18,7 @@ pub(crate) use super::attributes::Rights;
 use super::error::{During as _, UnpackError, shown};
 use super::name::{clean, split};
 use super::place::{Given, Place, Spot, is_whiteout, kind};
+use super::sparse::Sparse;
 use crate::Ceilings;
 use crate::ceilings::Limit;
 
@@ -188,19 +190,12 @@ impl Extractor<'_> {
             }
             other => other,
         }
-        .map(std::fs::File::from)
+        .map(File::from)
         .during("create the file", path)?;
         let mut checksum = Checksum::default();
-        loop {
-            let piece = archive.piece()?;
-            if piece.is_empty() {
-                break;
-            }
-            checksum.update(piece);
-            file.write_all(piece).during("write the file", path)?;
-            let length = piece.len();
-            archive.took(length);
-            self.done.size += length as u64;
+        match &entry.sparse {
+            None => self.write(&mut file, path, archive, u64::MAX, &mut checksum)?,
+            Some(sparse) => self.write_sparse(&mut file, path, archive, sparse, &mut checksum)?,
         }
         self.listing
             .file(path, checksum)
@@ -211,6 +206,53 @@ impl Extractor<'_> {
         } else {
             attributes.set(&file, path, self.rights)
         }
+    }
+
+    /// Writes what comes of the entry's content, at most `most` bytes.
+    fn write<R: BufRead>(
+        &mut self,
+        file: &mut File,
+        path: &[u8],
+        archive: &mut Archive<'_, R>,
+        most: u64,
+        checksum: &mut Checksum,
+    ) -> Result<(), UnpackError> {
+        let mut left = most;
+        while left > 0 {
+            let piece = archive.piece()?;
+            let length = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if length == 0 {
+                break;
+            }
+            let piece = &piece[..length];
+            checksum.update(piece);
+            file.write_all(piece).during("write the file", path)?;
+            archive.took(length);
+            left -= length as u64;
+            self.done.size += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes each piece to its place; what is between them stays a hole.
+    fn write_sparse<R: BufRead>(
+        &mut self,
+        file: &mut File,
+        path: &[u8],
+        archive: &mut Archive<'_, R>,
+        sparse: &Sparse,
+        checksum: &mut Checksum,
+    ) -> Result<(), UnpackError> {
+        let mut at = 0;
+        for piece in &sparse.pieces {
+            checksum.zeros(piece.at - at);
+            file.seek(SeekFrom::Start(piece.at))
+                .during("go to a place in the file", path)?;
+            self.write(file, path, archive, piece.len, checksum)?;
+            at = piece.at + piece.len;
+        }
+        checksum.zeros(sparse.size - at);
+        file.set_len(sparse.size).during("set its size", path)
     }
 
     fn symlink(&mut self, path: &[u8], target: &[u8], entry: &Entry) -> Result<(), UnpackError> {

@@ -31,6 +31,11 @@ const PIECES: &[&[u8]] = &[
     b"1",
     b"2",
     b"5",
+    b"S",
+    b"22 GNU.sparse.major=1\n",
+    b"22 GNU.sparse.minor=0\n",
+    b"27 GNU.sparse.realsize=512\n",
+    b"24 GNU.sparse.map=0,512\n",
 ];
 
 fn target(name: &'static str) -> Target {

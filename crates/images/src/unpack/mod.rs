@@ -1,6 +1,6 @@
 //! Layers unpacked into overlayfs' form, with everything in them taken for hostile.
 //!
-//! [`archive`] reads tar strictly, [`name`] checks paths, [`place`] confines every operation to the staging directory by file descriptors,
+//! [`archive`] reads tar strictly ([`sparse`]: its files with holes), [`name`] checks paths, [`place`] confines every operation to the staging directory by file descriptors,
 //! [`pipe`] brings what another thread decompresses, [`extract`] makes the files, [`attributes`] gives them owners, modes, times and extended attributes.
 
 mod archive;
@@ -16,6 +16,7 @@ mod number;
 mod pax;
 mod pipe;
 mod place;
+mod sparse;
 
 pub(crate) use decompress::decompress;
 pub(crate) use error::UnpackError;

@@ -1,6 +1,6 @@
 //! Extended headers (POSIX pax).
 
-use super::number;
+use super::{number, sparse};
 use crate::Ceilings;
 use crate::ceilings::Limit;
 
@@ -17,7 +17,7 @@ pub(crate) struct Pax {
     /// Names without their prefix.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// A file with holes, in any of the three ways to write one.
-    pub(crate) sparse: bool,
+    pub(crate) holes: Option<sparse::Records>,
 }
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -62,6 +62,10 @@ impl Pax {
         while !bytes.is_empty() {
             let (key, value, rest) = record(bytes)?;
             bytes = rest;
+            if sparse::repeats(key) {
+                pax.take(key, value, ceilings)?;
+                continue;
+            }
             if seen.contains(&key) {
                 return Err(PaxFault::Malformed(format!(
                     "the extended header has {:?} twice",
@@ -93,9 +97,13 @@ impl Pax {
             self.xattrs.push((name.to_vec(), value.to_vec()));
             return Ok(());
         }
-        if key.starts_with(b"GNU.sparse.") || key == b"SCHILY.realsize" {
-            self.sparse = true;
-            return Ok(());
+        if key.starts_with(b"GNU.sparse.") {
+            let holes = self.holes.get_or_insert_default();
+            return Ok(holes.take(key, value)?);
+        }
+        if key == b"SCHILY.realsize" {
+            let why = "SCHILY.realsize says that there are holes, and nothing says where";
+            return Err(PaxFault::Malformed(why.to_owned()));
         }
         // An empty value takes the ustar field.
         if value.is_empty() {
@@ -156,7 +164,8 @@ fn text(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(value.to_vec())
 }
 
-fn decimal(value: &[u8]) -> Result<u64, String> {
+/// A number of digits alone.
+pub(crate) fn decimal(value: &[u8]) -> Result<u64, String> {
     let digits = (1..=20).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| digits);
     text.and_then(|text| text.parse().ok())
@@ -221,12 +230,14 @@ mod tests {
         assert_eq!(pax.size, Some(1 << 33));
         assert_eq!(pax.mtime, Some((-2, 500_000_000)));
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"y=z".to_vec())]);
-        assert!(!pax.sparse);
-        assert!(
-            Pax::parse(&rec("GNU.sparse.major", "1"), &Ceilings::default())
-                .unwrap()
-                .sparse
-        );
+        assert_eq!(pax.holes, None);
+        let holes = [
+            rec("GNU.sparse.offset", "0"),
+            rec("GNU.sparse.numbytes", "5"),
+            rec("GNU.sparse.offset", "0"),
+        ];
+        let pax = Pax::parse(&holes.concat(), &Ceilings::default()).unwrap();
+        assert!(pax.holes.is_some());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod pull;
 mod relay;
 mod resume;
 mod space;
+mod sparse;
 mod support;
 mod unprivileged;
 mod verify;

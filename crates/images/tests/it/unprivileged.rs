@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
-use towline_cause::Cause;
 use towline_images::{Image, Images, PullRequest};
 use towline_keyring::Credential;
 use towline_lab::image::{Builder, Layer};
