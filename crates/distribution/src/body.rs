@@ -32,6 +32,7 @@ pub(crate) struct Body {
     pool: Arc<Pool>,
     back: Option<(Key, Http1, First)>,
     idle: Duration,
+    ended: bool,
 }
 
 impl fmt::Debug for Body {
@@ -52,6 +53,7 @@ impl Body {
             pool,
             back,
             idle,
+            ended: false,
         }
     }
 
@@ -60,7 +62,11 @@ impl Body {
         loop {
             match tokio::time::timeout(self.idle, self.incoming.frame()).await {
                 Err(_) => return Some(Err(BodyFault::Idle(self.idle))),
-                Ok(None) => return None,
+                Ok(None) => {
+                    // Of one that came in chunks only this tells.
+                    self.ended = true;
+                    return None;
+                }
                 Ok(Some(Err(error))) => return Some(Err(of_hyper(&error))),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => return Some(Ok(data)),
@@ -106,7 +112,7 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.incoming.is_end_stream()
+        if (self.ended || self.incoming.is_end_stream())
             && let Some((key, sender, first)) = self.back.take()
         {
             self.pool.give_back(key, sender, first);

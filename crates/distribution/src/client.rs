@@ -185,6 +185,11 @@ impl Repository {
         Ok(origin.to_string())
     }
 
+    /// Opens connections for that many requests that will soon be sent at the same time, where one shows that it can be done. Does not wait.
+    pub fn open_ahead(&self, requests: usize) {
+        self.route.open_ahead(requests);
+    }
+
     /// Asks `/v2/` without any credential.
     pub async fn ping(&self) -> Result<Ping, Failure> {
         let ping = |session: Session| async move { session.ping().await };

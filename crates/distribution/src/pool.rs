@@ -15,7 +15,7 @@ use crate::url::Origin;
 /// How long an idle connection is kept: shorter than what balancers in front of registries allow.
 const KEPT_IDLE: Duration = Duration::from_secs(30);
 /// Idle connections kept for one origin.
-const MOST_IDLE: usize = 8;
+const MOST_IDLE: usize = 16;
 
 /// An origin, and whether its addresses are restricted: a connection made under one rule never serves the other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,18 +96,19 @@ impl Pool {
         None
     }
 
-    /// Whether a connection is open and waits.
-    pub(crate) fn has(&self, key: &Key) -> bool {
+    /// Requests that the connections which are open and wait can take at once.
+    pub(crate) fn room(&self, key: &Key) -> usize {
         let connections = self
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let shared = connections.shared.get(key);
-        shared.is_some_and(|(sender, _)| !sender.is_closed())
-            || connections.idle.get(key).is_some_and(|idle| {
-                idle.iter()
-                    .any(|one| !one.sender.is_closed() && one.since.elapsed() < KEPT_IDLE)
-            })
+        if shared.is_some_and(|(sender, _)| !sender.is_closed()) {
+            return usize::MAX;
+        }
+        let idle = connections.idle.get(key).into_iter().flatten();
+        idle.filter(|one| !one.sender.is_closed() && one.since.elapsed() < KEPT_IDLE)
+            .count()
     }
 
     /// Keeps a connection whose answer was read to its end.

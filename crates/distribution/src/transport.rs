@@ -192,9 +192,9 @@ impl Transport {
         self.pool.drive(work);
     }
 
-    /// Whether a connection is open and waits for a request.
-    pub(crate) fn has_connection(&self, origin: &Origin, via: &Via) -> bool {
-        self.pool.has(&Key {
+    /// Requests that the connections which are open and wait can take at once.
+    pub(crate) fn room(&self, origin: &Origin, via: &Via) -> usize {
+        self.pool.room(&Key {
             origin: origin.clone(),
             guarded: false,
             via: via.number,

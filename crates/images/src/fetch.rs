@@ -15,6 +15,7 @@ use crate::failure::given_up;
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
 use crate::receive::{Job, Pass};
+use crate::slots::Slots;
 use crate::unpack::Rights;
 use crate::{Ceilings, LayerPhase, LayerProgress, Progress};
 
@@ -41,6 +42,8 @@ pub(crate) struct Fetch {
     pub(crate) connections: usize,
     /// Connections besides each layer's first.
     pub(crate) spare: Arc<Semaphore>,
+    /// Layers that are unpacked at the same time.
+    pub(crate) slots: Arc<Slots>,
 }
 
 /// The sync that runs beside the layers, if one does.
@@ -119,6 +122,8 @@ impl Fetch {
                 diff_id: diff_id.clone(),
                 ceilings: self.ceilings,
                 rights: self.rights,
+                slots: Arc::clone(&self.slots),
+                index,
             });
             let passed = match self.pass(index, job, Arc::clone(&guards)).await {
                 // Wrong bytes of one endpoint say nothing of another; they were dropped, and whoever sent them comes last now.

@@ -21,6 +21,7 @@ mod plan;
 mod progress;
 mod pull;
 mod receive;
+mod slots;
 mod unpack;
 
 pub use ceilings::Ceilings;

@@ -19,7 +19,8 @@ pub struct Options {
     pub client: Client,
     /// Platform of the node.
     pub platform: Platform,
-    /// Layers of one pull that are downloaded and unpacked at the same time; at least 1.
+    /// Layers of one pull that are unpacked at the same time; at least 1. So many large ones come at the same time, or up to four times as many
+    /// small ones.
     pub max_concurrent_layers: usize,
     /// Connections over which one large layer comes at the same time, at most, where more than one brings more; 1 never asks for parts.
     pub connections_per_layer: usize,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::{Repository, Resolved, select_platform};
 use towline_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference};
@@ -15,6 +16,7 @@ use crate::failure::given_up;
 use crate::fetch::{Fetch, Settling};
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
+use crate::slots::Slots;
 use crate::unpack::Rights;
 use crate::{
     Ceilings, Image, LayerPhase, LayerProgress, Phase, Plan, PlannedLayer, Progress, check,
@@ -25,6 +27,37 @@ const MAX_CONFIG: u64 = 4 << 20;
 
 /// Connections of a pull besides each layer's first.
 const SPARE: usize = 4;
+
+/// A small layer's download ends before it has used what the link gives, and then waits for the answer to the next request: of the smallest
+/// so many come in the place of a large one.
+const SMALL_FOR_LARGE: u32 = 4;
+
+/// What a layer of so many bytes takes of the downloads that run at the same time, where a large one takes [`SMALL_FOR_LARGE`].
+fn share(size: u64) -> u32 {
+    match size >> 20 {
+        0..4 => 1,
+        4..16 => 2,
+        _ => SMALL_FOR_LARGE,
+    }
+}
+
+/// How many of these layers come at the same time at first, of `most` large ones.
+fn first(layers: &[Descriptor], most: usize) -> usize {
+    let mut left = shares(most);
+    let fits = |layer: &&Descriptor| {
+        let share = share(layer.size) as usize;
+        let fits = left >= share;
+        left = left.saturating_sub(share);
+        fits
+    };
+    layers.iter().take_while(fits).count()
+}
+
+fn shares(most: usize) -> usize {
+    most.max(1)
+        .saturating_mul(SMALL_FOR_LARGE as usize)
+        .min(Semaphore::MAX_PERMITS)
+}
 
 /// What a pull works with.
 pub(crate) struct Pull {
@@ -81,12 +114,21 @@ impl Pull {
         let lease = self.store.lease();
         lease.hold(&found.digest);
         lease.hold(&found.manifest.config.digest);
+        if !self.store.has_blob(&found.manifest.config.digest) {
+            // Nothing is known of this image, so that its layers are asked for as soon as its config is here.
+            let connections = first(&found.manifest.layers, self.max_concurrent_layers);
+            self.repository.open_ahead(connections);
+        }
         let (config, config_text) = self.config(&found.manifest.config).await?;
         check::config(&config, &found.manifest, &self.platform)?;
         for diff_id in config.diff_ids() {
             lease.hold(diff_id);
         }
-        self.layers(&found.manifest, &config).await?;
+        let documents = self.keep_documents(&found, &config_text);
+        let layers = self.layers(&found.manifest, &config).await;
+        // What it could not do is done again with the record, which fails with that.
+        documents.await.ok();
+        layers?;
         self.progress
             .send_modify(|progress| progress.phase = Phase::Committing);
         self.record(found, named, config_text, lease).await
@@ -179,8 +221,11 @@ impl Pull {
             limiter: self.limiter.clone(),
             connections: self.connections_per_layer,
             spare: Arc::new(Semaphore::new(SPARE)),
+            slots: Arc::new(Slots::new(self.max_concurrent_layers)),
         };
         let fetch = Arc::new(fetch);
+        let most = shares(self.max_concurrent_layers);
+        let room = Semaphore::new(most);
         let layers: Vec<_> = manifest
             .layers
             .iter()
@@ -191,11 +236,15 @@ impl Pull {
             .into_iter()
             .enumerate()
             .map(|(index, (layer, diff_id))| {
-                let fetch = Arc::clone(&fetch);
-                async move { fetch.layer(index, &layer, &diff_id).await }
+                let (fetch, room) = (Arc::clone(&fetch), &room);
+                async move {
+                    // In their order: a large layer is not passed by. It is never closed.
+                    let _room = room.acquire_many(share(layer.size)).await;
+                    fetch.slots.keep_up().await;
+                    fetch.layer(index, &layer, &diff_id).await
+                }
             });
-        let mut running =
-            futures::stream::iter(work).buffer_unordered(self.max_concurrent_layers.max(1));
+        let mut running = futures::stream::iter(work).buffer_unordered(most);
         let mut first = None;
         while let Some(done) = running.next().await {
             if let Err(failure) = done
@@ -208,6 +257,22 @@ impl Pull {
         // Also when the pull fails: what is whole now has no spool any more for the next attempt.
         let settled = fetch.settling.end(&self.store).await;
         first.map_or(settled, Err)
+    }
+
+    /// Puts manifest and config into the store beside the layers, so that nobody waits for the disk for their sake at the end.
+    fn keep_documents(&self, found: &Found, config: &str) -> JoinHandle<()> {
+        let (store, id) = (self.store.clone(), found.manifest.config.digest.clone());
+        let (digest, bytes) = (found.digest.clone(), found.bytes.clone());
+        let config = config.to_owned();
+        let work = task::blocking("documents", move || {
+            let kept = store
+                .put_blob(&id, config.as_bytes())
+                .and_then(|()| store.put_blob(&digest, &bytes));
+            if let Err(error) = kept {
+                tracing::debug!(%error, "manifest and config cannot be kept yet");
+            }
+        });
+        task::spawn("documents", work)
     }
 
     /// Puts manifest and config into the store and writes the record that gives the image its names.
@@ -302,4 +367,22 @@ fn write_record(
     store.record(record)?;
     let record = store.image(&id).ok_or(StoreError::NoImage(id))?;
     Image::of(store, &record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_layers_come_in_the_place_of_a_large_one() {
+        let layers = |sizes: &[u64]| -> Vec<Descriptor> {
+            let layer = |mib: &u64| Descriptor::new("application/x", Digest::of(b""), mib << 20);
+            sizes.iter().map(layer).collect()
+        };
+        assert_eq!(first(&layers(&[1; 60]), 3), 12);
+        assert_eq!(first(&layers(&[1; 5]), 3), 5);
+        assert_eq!(first(&layers(&[100; 60]), 3), 3);
+        assert_eq!(first(&layers(&[100, 1, 1, 8, 100, 1]), 3), 5);
+        assert_eq!(first(&layers(&[8; 60]), 0), 2);
+    }
 }

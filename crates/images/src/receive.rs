@@ -4,9 +4,11 @@
 //! disk never slows the network and a kill loses little; the second hashes it, the third decompresses and hashes that, the fourth makes the
 //! files. The second goes on when a later one fails on the bytes, because only the digest of them all says whether the download or the
 //! image is at fault.
+//!
+//! More layers may come than are unpacked at the same time: those are spooled and wait for their turn with the rest.
 
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
@@ -19,6 +21,7 @@ use towline_store::{LayerInfo, Spool, StagedLayer, Store, StoreError};
 
 use crate::Ceilings;
 use crate::download::Piece;
+use crate::slots::Slots;
 use crate::unpack::{Extracted, Rights, Source, UnpackError, decompress, extract, pipe};
 
 /// Pieces between receiver and decompressor, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
@@ -32,6 +35,10 @@ pub(crate) struct Job {
     pub(crate) diff_id: Digest,
     pub(crate) ceilings: Ceilings,
     pub(crate) rights: Rights,
+    /// Whose turn it is to be unpacked.
+    pub(crate) slots: Arc<Slots>,
+    /// Number in the image.
+    pub(crate) index: usize,
 }
 
 /// How a pass ended.
@@ -100,28 +107,25 @@ impl Job {
     ) -> Result<Pass, Failure> {
         let kept = spool.len();
         let spool = Mutex::new(spool);
+        let short = AtomicBool::new(false);
         let received = std::thread::scope(|scope| -> Result<_, Failure> {
-            let (sender, receiver) = sync_channel(WAITING);
-            let staged = self
-                .store
-                .begin_layer(&self.diff_id)
-                .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
-            let unpacker = self.start_unpacker(scope, receiver, staged)?;
-            let hashing = Hashing {
-                job: self,
-                verifier: self.descriptor.digest.verifier(),
-                len: 0,
-                pipe: Some(sender),
-                unpacker: Some(unpacker),
-                unpacked: None,
-                flusher: self.start_flusher(scope)?,
-            };
             let (queue, queued) = sync_channel(WAITING);
-            let spool = &spool;
-            let hashing = start(scope, "hash", move || hashing.run(&queued, spool))?;
+            let (spool, short) = (&spool, &short);
+            let unpacking = start(scope, "hash", move || {
+                let _slot = self.slots.wait(self.index);
+                // While it waited for its turn the pull may have ended.
+                if short.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                self.begin(scope)?.run(&queued, spool)
+            })?;
             let kept = self.keep(spool, arriving, queue, progress);
-            let hashed = joined(hashing);
-            kept.and(hashed)
+            match kept {
+                Ok(true) => self.slots.whole(self.index),
+                _ => short.store(true, Ordering::Relaxed),
+            }
+            let unpacked = joined(unpacking);
+            kept.and(unpacked)
         })?;
         let spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some((digest, unpacked)) = received else {
@@ -147,14 +151,36 @@ impl Job {
         Ok(Pass::Done)
     }
 
-    /// Puts what arrives into the spool as fast as it comes, and into the queue where that has room.
+    /// Starts the threads behind the spool.
+    fn begin<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Hashing<'scope, 'scope>, Failure> {
+        let (sender, receiver) = sync_channel(WAITING);
+        let staged = self
+            .store
+            .begin_layer(&self.diff_id)
+            .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
+        let unpacker = self.start_unpacker(scope, receiver, staged)?;
+        Ok(Hashing {
+            job: self,
+            verifier: self.descriptor.digest.verifier(),
+            len: 0,
+            pipe: Some(sender),
+            unpacker: Some(unpacker),
+            unpacked: None,
+            flusher: self.start_flusher(scope)?,
+        })
+    }
+
+    /// Puts what arrives into the spool as fast as it comes, and into the queue where that has room. Whether all bytes are here.
     fn keep(
         &self,
         spool: &Mutex<Spool>,
         mut arriving: tokio::sync::mpsc::Receiver<Piece>,
         queue: SyncSender<Piece>,
         progress: &dyn Fn(u64),
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let mut here = spool.lock().unwrap_or_else(PoisonError::into_inner).len();
         progress(here);
         while here < self.descriptor.size {
@@ -174,7 +200,7 @@ impl Job {
             }
         }
         drop(queue);
-        Ok(())
+        Ok(here >= self.descriptor.size)
     }
 
     fn start_unpacker<'scope>(

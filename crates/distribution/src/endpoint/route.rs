@@ -25,6 +25,8 @@ use crate::watch::Watch;
 
 /// How long a place may take to answer a request while another one could be asked.
 const HEADERS: Duration = Duration::from_secs(10);
+/// Connections that are opened before they are needed, at most.
+const MOST_AHEAD: usize = 16;
 
 /// What is asked for, as far as it decides who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +199,26 @@ impl Route {
         match (&self.problem, &self.own) {
             (None, Some(session)) => Ok(session),
             _ => Err(self.nowhere()),
+        }
+    }
+
+    /// Opens connections to the endpoint that is asked first for content, so that there are so many when they are needed. Nobody waits for
+    /// them, and a failure is told to whoever asks for something then.
+    pub(crate) fn open_ahead(&self, connections: usize) {
+        let order = self.order(Need::Content, &[]);
+        let Some(session) = order.first().map(|at| &self.sessions[*at]) else {
+            return;
+        };
+        let room = session.room();
+        // Where there is none at all it is another endpoint that answers, or one whose connections serve once.
+        if room == 0 {
+            return;
+        }
+        for _ in room..connections.min(MOST_AHEAD) {
+            let opener = session.clone();
+            session.shared.transport.in_background(async move {
+                opener.reach().await.ok();
+            });
         }
     }
 

@@ -109,11 +109,13 @@ impl Session {
 
     /// Whether a connection is open already.
     pub(crate) fn is_connected(&self) -> bool {
-        self.origin().is_ok_and(|origin| {
-            self.shared
-                .transport
-                .has_connection(&origin, &self.ways.own)
-        })
+        self.room() > 0
+    }
+
+    /// Requests that the connections which are open and wait can take at once.
+    pub(crate) fn room(&self) -> usize {
+        let room = |origin| self.shared.transport.room(&origin, &self.ways.own);
+        self.origin().map_or(0, room)
     }
 
     /// A registry does not speak what was assumed. True if it is spoken to otherwise from now on.

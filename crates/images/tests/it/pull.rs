@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use towline_images::{LayerPhase, Phase, Progress, PullRequest};
+use towline_images::{LayerPhase, LayerProgress, Phase, Progress, PullRequest};
 use towline_keyring::Credential;
+use towline_lab::faults::{Fault, Rule};
 use towline_lab::image::{self, Builder, Compression, Dialect, Index, Layer};
 use towline_oci::{Digest, Platform};
 
@@ -317,4 +318,40 @@ async fn extended_attributes_are_an_images_only_where_they_are_harmless() {
     assert_eq!(xattr(&ping, "trusted.overlay.redirect"), None);
     assert_eq!(xattr(&dir.join("d"), "trusted.overlay.opaque"), None);
     assert_eq!(xattr(&dir.join("l"), "trusted.overlay.redirect"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_small_layers_come_side_by_side_than_large_ones() {
+    let registry = Registry::start().await;
+    let mut builder = Builder::new();
+    for number in 1..=16 {
+        let file = noise(20_000, number);
+        let layer = Layer::new().file(&format!("f{number}"), file);
+        builder = builder.layer(layer.compression(Compression::None));
+    }
+    let reference = registry.push(&builder.build(), "small").await;
+    let slow = Fault::Trickle {
+        bytes: 2 << 10,
+        every_millis: 50,
+    };
+    registry.break_by(vec![Rule::on("*/blobs/*", slow).method("GET")]);
+    let node = Node::new();
+    let (sender, mut progress) = tokio::sync::watch::channel(Progress::default());
+    let mut request = PullRequest::new(reference, Credential::Anonymous);
+    request.progress = Some(sender);
+    let most = async {
+        let mut most = 0;
+        while progress.changed().await.is_ok() {
+            let layers = &progress.borrow_and_update().layers;
+            let coming = |layer: &&LayerProgress| layer.phase == LayerPhase::Downloading;
+            most = most.max(layers.iter().filter(coming).count());
+        }
+        most
+    };
+    let (pulled, most) = tokio::join!(node.images.pull(request), most);
+    // Three large ones would.
+    assert!((4..=12).contains(&most), "{most}");
+    assert_eq!(node.images.lower_dirs(&pulled.unwrap()).len(), 16);
+    assert_eq!(node.spooled(), Vec::<u64>::new());
+    node.assert_clean();
 }
