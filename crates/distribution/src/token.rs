@@ -32,6 +32,15 @@ pub(crate) struct Ask {
     pub(crate) via: Via,
 }
 
+/// What a token service grants.
+struct Grant {
+    value: Secret,
+    /// Seconds.
+    life: u64,
+    /// What gets the next token in the place of the login.
+    refresh: Option<Secret>,
+}
+
 /// A token that was granted.
 #[derive(Debug, Clone)]
 pub(crate) struct Token {
@@ -73,6 +82,9 @@ type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
 #[derive(Default)]
 pub(crate) struct Tokens {
     slots: Mutex<HashMap<String, Vec<(Credential, Slot)>>>,
+    /// Refresh tokens that services handed out, each for the realm and service that did and the login that it stands for. Kept as long as
+    /// the process lives, and never written down.
+    refresh: Mutex<HashMap<String, Vec<(Credential, Secret)>>>,
     counter: std::sync::atomic::AtomicU64,
 }
 
@@ -102,11 +114,13 @@ impl Tokens {
             return Ok((token.clone(), false));
         }
         *kept = None;
-        let (value, life) = request(transport, ask, credential, retries, watch).await?;
-        let life = life.min(LONGEST_LIFE);
+        let grant = self
+            .request(transport, ask, credential, retries, watch)
+            .await?;
+        let life = grant.life.min(LONGEST_LIFE);
         let skew = Duration::from_secs(10).min(Duration::from_secs(life) / 4);
         let token = Token {
-            value,
+            value: grant.value,
             until: Instant::now() + Duration::from_secs(life).saturating_sub(skew),
             number: self
                 .counter
@@ -117,13 +131,7 @@ impl Tokens {
     }
 
     fn slot(&self, ask: &Ask, credential: &Credential) -> Slot {
-        let key = format!(
-            "{}{}\n{}\n{}",
-            ask.realm.origin,
-            ask.realm.target(),
-            ask.service.as_deref().unwrap_or_default(),
-            ask.scope
-        );
+        let key = format!("{}\n{}", place(ask), ask.scope);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() > MOST_KEPT {
             slots.clear();
@@ -141,13 +149,76 @@ impl Tokens {
     }
 }
 
+/// Who grants: a login's refresh token goes nowhere else.
+fn place(ask: &Ask) -> String {
+    format!(
+        "{}{}\n{}",
+        ask.realm.origin,
+        ask.realm.target(),
+        ask.service.as_deref().unwrap_or_default()
+    )
+}
+
+impl Tokens {
+    /// Asks with the refresh token that the service handed out before, else, or where that is not good any more, with the login.
+    async fn request(
+        &self,
+        transport: &Transport,
+        ask: &Ask,
+        credential: &Credential,
+        retries: &Retries,
+        watch: &Watch,
+    ) -> Result<Grant, TokenFault> {
+        let granted = match self.refresh(ask, credential) {
+            Some(refresh) => {
+                let instead = Credential::IdentityToken(refresh);
+                match request(transport, ask, &instead, retries, watch).await {
+                    Err(TokenFault::Status { status, .. }) if status.is_client_error() => {
+                        self.keep_refresh(ask, credential, None);
+                        request(transport, ask, credential, retries, watch).await
+                    }
+                    ended => ended,
+                }
+            }
+            None => request(transport, ask, credential, retries, watch).await,
+        };
+        if let Ok(grant) = &granted
+            && grant.refresh.is_some()
+            && !credential.is_anonymous()
+        {
+            self.keep_refresh(ask, credential, grant.refresh.clone());
+        }
+        granted
+    }
+
+    fn refresh(&self, ask: &Ask, credential: &Credential) -> Option<Secret> {
+        let refresh = self.refresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = refresh.get(&place(ask))?;
+        let found = same.iter().find(|(login, _)| login == credential);
+        found.map(|(_, token)| token.clone())
+    }
+
+    fn keep_refresh(&self, ask: &Ask, credential: &Credential, token: Option<Secret>) {
+        let mut refresh = self.refresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if refresh.len() > MOST_KEPT {
+            refresh.clear();
+        }
+        let same = refresh.entry(place(ask)).or_default();
+        same.retain(|(login, _)| login != credential);
+        if same.len() > MOST_KEPT {
+            same.clear();
+        }
+        same.extend(token.map(|token| (credential.clone(), token)));
+    }
+}
+
 async fn request(
     transport: &Transport,
     ask: &Ask,
     credential: &Credential,
     retries: &Retries,
     watch: &Watch,
-) -> Result<(Secret, u64), TokenFault> {
+) -> Result<Grant, TokenFault> {
     let start = Instant::now();
     let result = match refresh_token(credential) {
         Some(_) => match post(transport, ask, credential, retries, watch).await {
@@ -183,7 +254,7 @@ async fn request(
         scope: ask.scope.clone(),
         credential: credential.to_string(),
         granted: result.is_ok(),
-        expires_in: result.as_ref().ok().map(|(_, life)| *life),
+        expires_in: result.as_ref().ok().map(|grant| grant.life),
         error: result.as_ref().err().map(|fault| match fault {
             TokenFault::Send(inner) => format!("{fault}: {inner}"),
             TokenFault::Body(inner) => format!("{fault}: {inner}"),
@@ -208,7 +279,7 @@ async fn get(
     credential: &Credential,
     retries: &Retries,
     watch: &Watch,
-) -> Result<(Secret, u64), TokenFault> {
+) -> Result<Grant, TokenFault> {
     let mut pairs = Vec::new();
     if let Some(service) = &ask.service {
         pairs.push(("service", service.as_str()));
@@ -241,7 +312,7 @@ async fn post(
     credential: &Credential,
     retries: &Retries,
     watch: &Watch,
-) -> Result<(Secret, u64), TokenFault> {
+) -> Result<Grant, TokenFault> {
     let mut form = match (refresh_token(credential), credential) {
         (Some(refresh), _) => format!(
             "grant_type=refresh_token&client_id=towline&scope={}&refresh_token={}",
@@ -283,7 +354,7 @@ async fn ask_once(
     call: &Call,
     retries: &Retries,
     watch: &Watch,
-) -> Result<(Secret, u64), TokenFault> {
+) -> Result<Grant, TokenFault> {
     let answer = resend(transport, call, "a token", retries, watch)
         .await
         .map_err(TokenFault::Send)?;
@@ -324,10 +395,12 @@ struct Granted {
     access_token: Option<String>,
     #[serde(default)]
     expires_in: Option<serde_json::Value>,
+    #[serde(default)]
+    refresh_token: Option<String>,
 }
 
-/// Reads the answer of a token service: `token` or `access_token`, and how many seconds it lives.
-fn read(content_type: &str, body: &[u8]) -> Result<(Secret, u64), TokenFault> {
+/// Reads the answer of a token service: `token` or `access_token`, how many seconds it lives, and perhaps a refresh token.
+fn read(content_type: &str, body: &[u8]) -> Result<Grant, TokenFault> {
     let granted: Granted = match serde_json::from_slice(body) {
         Ok(granted) => granted,
         Err(error) => {
@@ -355,7 +428,12 @@ fn read(content_type: &str, body: &[u8]) -> Result<(Secret, u64), TokenFault> {
             "neither token nor access_token is set".to_owned(),
         ));
     }
-    if value.len() > MOST_TOKEN || !value.bytes().all(|b| b.is_ascii_graphic()) {
+    let can_be_sent = |token: &str| {
+        !token.is_empty()
+            && token.len() <= MOST_TOKEN
+            && token.bytes().all(|b| b.is_ascii_graphic())
+    };
+    if !can_be_sent(&value) {
         return Err(TokenFault::NoToken(
             "the token cannot be sent in a header".to_owned(),
         ));
@@ -368,7 +446,15 @@ fn read(content_type: &str, body: &[u8]) -> Result<(Secret, u64), TokenFault> {
         })
         .filter(|life| *life > 0)
         .unwrap_or(DEFAULT_LIFE);
-    Ok((Secret::new(value), life))
+    Ok(Grant {
+        value: Secret::new(value),
+        life,
+        // One that cannot be used is none: the login is still there.
+        refresh: granted
+            .refresh_token
+            .filter(|token| can_be_sent(token))
+            .map(Secret::new),
+    })
 }
 
 /// The value of an `Authorization: Basic` header.
@@ -408,6 +494,9 @@ mod tests {
                 r#"{"token":"t5","expires_in":-5,"issued_at":"x"}"#,
                 Some(("t5", 60)),
             ),
+            (r#"{"token":"t6","refresh_token":"good"}"#, Some(("t6", 60))),
+            (r#"{"token":"t7","refresh_token":""}"#, Some(("t7", 60))),
+            (r#"{"token":"t8","refresh_token":"a b"}"#, Some(("t8", 60))),
             (r#"{"expires_in":300}"#, None),
             (r#"{"token":"a b"}"#, None),
             (r#"{"token":"a\r\nX: y"}"#, None),
@@ -415,7 +504,11 @@ mod tests {
             (r#"{"token":"canary"#, None),
         ] {
             match read("", body.as_bytes()) {
-                Ok((token, life)) => assert_eq!(Some((token.expose(), life)), want, "{body}"),
+                Ok(grant) => {
+                    assert_eq!(Some((grant.value.expose(), grant.life)), want, "{body}");
+                    let refresh = grant.refresh.as_ref().map(|token| token.expose());
+                    assert_eq!(refresh, body.contains("good").then_some("good"), "{body}");
+                }
                 Err(fault) => {
                     assert_eq!(want, None, "{body}");
                     assert!(!fault.to_string().contains("canary"), "{fault}");

@@ -126,6 +126,53 @@ async fn a_refresh_token_as_a_password_falls_back_to_get() {
     }
 }
 
+/// The next token is asked for with what the service handed out, and the password stays here; where that is refused the login counts.
+#[tokio::test]
+async fn a_refresh_token_that_was_handed_out_takes_the_place_of_the_login() {
+    let asked = AtomicUsize::new(0);
+    let (service, realm) = token_service(move |_| match asked.fetch_add(1, Ordering::SeqCst) + 1 {
+        3 => Reply::error(401, "UNAUTHORIZED", "the refresh token is revoked"),
+        number => Reply::new(200).json(&format!(
+            r#"{{"token":"t{number}","expires_in":300,"refresh_token":"refresh{number}"}}"#
+        )),
+    })
+    .await;
+    let bytes = manifest(b"x");
+    let valid = Arc::new(AtomicUsize::new(0));
+    let accepted = valid.clone();
+    let stub = Stub::plain(move |seen| match seen.header("authorization") {
+        Some(given) if given == format!("Bearer t{}", accepted.load(Ordering::SeqCst)) => {
+            manifest_reply(&bytes)
+        }
+        Some(_) => refused(&realm, "invalid_token"),
+        None => bearer(&realm),
+    })
+    .await;
+    let repository = stub.repository(bob());
+    for number in [1, 2, 4] {
+        valid.store(number, Ordering::SeqCst);
+        repository.resolve().await.unwrap();
+    }
+    let seen = service.seen();
+    let methods: Vec<_> = seen.iter().map(|seen| seen.method.as_str()).collect();
+    assert_eq!(methods, ["GET", "POST", "POST", "GET"]);
+    for (at, token) in [(1, "refresh1"), (2, "refresh2")] {
+        let sent = &seen[at];
+        assert_eq!(sent.header("authorization"), None);
+        assert!(
+            sent.body.starts_with("grant_type=refresh_token&")
+                && sent.body.contains(&format!("&refresh_token={token}&")),
+            "{}",
+            sent.body
+        );
+    }
+    // Whoever logs in as somebody else is asked for a login of their own.
+    valid.store(5, Ordering::SeqCst);
+    let other = stub.repository(Credential::basic("eve", "canary-other"));
+    other.resolve().await.unwrap();
+    assert_eq!(service.seen()[4].method, "GET");
+}
+
 #[tokio::test]
 async fn a_token_that_ran_out_is_replaced_once_for_all() {
     let count = Arc::new(AtomicUsize::new(0));
