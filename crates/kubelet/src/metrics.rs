@@ -17,6 +17,7 @@ struct Counts {
     pull_seconds: f64,
     syncs: u64,
     sync_errors: u64,
+    collected: BTreeMap<&'static str, u64>,
 }
 
 impl Metrics {
@@ -39,6 +40,11 @@ impl Metrics {
         let mut counts = self.counts();
         counts.pulls += 1;
         counts.pull_seconds += took.as_secs_f64();
+    }
+
+    /// An image that nobody uses was removed: `age` or `space`, in Kubernetes' words.
+    pub(crate) fn collected(&self, reason: &'static str) {
+        *self.counts().collected.entry(reason).or_default() += 1;
     }
 
     /// A pod was synced.
@@ -93,6 +99,15 @@ impl Metrics {
                 ]
             })
             .collect();
+        let name = "kubelet_image_garbage_collected_total";
+        lines.push(format!(
+            "# HELP {name} Images that nobody used and that were removed, by reason: age or space."
+        ));
+        lines.push(format!("# TYPE {name} counter"));
+        let collected = counts.collected.iter();
+        lines.extend(
+            collected.map(|(reason, count)| format!("{name}{{reason=\"{reason}\"}} {count}")),
+        );
         if causes {
             let name = "towline_kubelet_image_pull_failures_total";
             lines.push(format!(
@@ -104,5 +119,25 @@ impl Metrics {
             }));
         }
         lines.join("\n") + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_images_are_counted_by_reason() {
+        let metrics = Metrics::default();
+        let name = "kubelet_image_garbage_collected_total";
+        assert!(!metrics.render(0, true).contains(&format!("{name}{{")));
+        for reason in ["age", "space", "age"] {
+            metrics.collected(reason);
+        }
+        let text = metrics.render(0, false);
+        let want = format!(
+            "# TYPE {name} counter\n{name}{{reason=\"age\"}} 2\n{name}{{reason=\"space\"}} 1\n"
+        );
+        assert!(text.contains(&want), "{text}");
     }
 }

@@ -58,15 +58,18 @@ pub struct ImageGc {
     pub low_percent: u8,
     /// What is here for less than this stays.
     pub min_age: Duration,
+    /// What nobody has used for longer than this goes, however much room there is; `None` for never.
+    pub max_age: Option<Duration>,
 }
 
 impl Default for ImageGc {
-    /// Kubernetes' 85 and 80 per cent, two minutes.
+    /// Kubernetes' 85 and 80 per cent, two minutes, no greatest age.
     fn default() -> Self {
         Self {
             high_percent: 85,
             low_percent: 80,
             min_age: Duration::from_secs(120),
+            max_age: None,
         }
     }
 }

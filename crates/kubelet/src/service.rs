@@ -251,6 +251,7 @@ impl Parts {
             recorder: agent.recorder.clone(),
             node: identity.name.clone(),
             rules: self.image_gc,
+            metrics: Arc::clone(&agent.metrics),
         };
         let collect = collect.run(work.clone());
         spawn(WORK, critical("kubelet-image-gc"), Box::pin(collect));

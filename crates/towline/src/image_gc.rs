@@ -1,5 +1,7 @@
 //! Options about images that nobody uses.
 
+use std::time::Duration;
+
 use towline_kubelet::ImageGc;
 
 use crate::exit::Usage;
@@ -13,6 +15,16 @@ pub(crate) struct ImageGcArgs {
     /// Per cent at which enough of them are removed
     #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
     image_gc_low_threshold: u8,
+    /// Images that no container has used for longer than this are removed although there is room, as 168h; 0s for never
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    image_maximum_gc_age: Duration,
+}
+
+/// A length of time as Go and Kubernetes write it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: Result<jiff::SignedDuration, _> = text.parse();
+    let duration = duration.ok().and_then(|parsed| parsed.try_into().ok());
+    duration.ok_or_else(|| format!("{text:?} is no duration like 168h or 90m"))
 }
 
 impl ImageGcArgs {
@@ -25,11 +37,21 @@ impl ImageGcArgs {
             );
             return Err(anyhow::Error::new(Usage(words)));
         }
-        Ok(ImageGc {
+        let rules = ImageGc {
             high_percent: high,
             low_percent: low,
+            max_age: Some(self.image_maximum_gc_age).filter(|age| !age.is_zero()),
             ..ImageGc::default()
-        })
+        };
+        let least = rules.min_age;
+        if rules.max_age.is_some_and(|age| age <= least) {
+            let words = format!(
+                "--image-maximum-gc-age has to be more than the {} s that every image may stay",
+                least.as_secs()
+            );
+            return Err(anyhow::Error::new(Usage(words)));
+        }
+        Ok(rules)
     }
 }
 
@@ -48,8 +70,35 @@ mod tests {
             let args = ImageGcArgs {
                 image_gc_high_threshold: high,
                 image_gc_low_threshold: low,
+                image_maximum_gc_age: Duration::ZERO,
             };
             assert_eq!(args.rules().is_ok(), good, "{high} {low}");
         }
+    }
+
+    #[test]
+    fn ages_are_written_as_kubernetes_does() {
+        for (text, want) in [
+            ("168h", Some(168 * 3600)),
+            ("168h0m0s", Some(168 * 3600)),
+            ("90m", Some(5400)),
+            ("0s", Some(0)),
+            ("-1h", None),
+            ("7", None),
+            ("soon", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|age| age.as_secs()), want, "{text}");
+        }
+        let rules = |age| {
+            let args = ImageGcArgs {
+                image_gc_high_threshold: 85,
+                image_gc_low_threshold: 80,
+                image_maximum_gc_age: Duration::from_secs(age),
+            };
+            args.rules().map(|rules| rules.max_age).ok()
+        };
+        assert_eq!(rules(0), Some(None));
+        assert_eq!(rules(120), None);
+        assert_eq!(rules(3600), Some(Some(Duration::from_secs(3600))));
     }
 }

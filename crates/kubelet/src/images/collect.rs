@@ -1,7 +1,9 @@
 //! Images that nobody uses go when the disk fills up, by Kubernetes' rules, numbers and texts: from the high mark on, until the low mark
 //! again, those first that were not used for longest, none that is used by a container, pinned, or here for less than the minimum age.
+//! Where there is a greatest age, those that nobody used for that long go at once.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +17,7 @@ use crate::ImageGc;
 use crate::clock::{Clock, between};
 use crate::cri::Cri;
 use crate::events::Recorder;
+use crate::metrics::Metrics;
 
 const PERIOD: Duration = Duration::from_secs(300);
 /// Pods that were here before the agent have their containers by then.
@@ -27,6 +30,13 @@ struct Seen {
     used: Option<Timestamp>,
 }
 
+impl Seen {
+    /// When it was last of use, or came; `None` for what was here before the agent and not used since.
+    fn last(&self) -> Option<Timestamp> {
+        self.used.max(self.first)
+    }
+}
+
 /// Looks after the disk of the images.
 pub(crate) struct Collector {
     pub(crate) cri: Cri,
@@ -34,6 +44,7 @@ pub(crate) struct Collector {
     pub(crate) recorder: Recorder,
     pub(crate) node: String,
     pub(crate) rules: ImageGc,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Bytes of a file system as the kubelet counts them: what is not available to it is used.
@@ -59,12 +70,13 @@ impl Collector {
         let mut wait = FIRST;
         let mut failed_before = false;
         let mut first = true;
+        let began = self.clock.now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            let result = self.once(&mut seen, first).await;
+            let result = self.once(&mut seen, first, began).await;
             // Where the first list cannot be had, the next one is the first.
             first &= seen.is_empty() && result.is_err();
             if let Err(why) = &result {
@@ -79,20 +91,89 @@ impl Collector {
         }
     }
 
-    async fn once(&self, seen: &mut HashMap<String, Seen>, first: bool) -> Result<(), String> {
+    async fn once(
+        &self,
+        seen: &mut HashMap<String, Seen>,
+        first: bool,
+        began: Timestamp,
+    ) -> Result<(), String> {
         let asked = |error: crate::cri::CriError| error.to_string();
         let images = self.cri.list_images().await.map_err(asked)?;
         let containers = self.cri.containers().await.map_err(asked)?;
         let used = in_use(&containers);
         let now = self.clock.now();
         observe(seen, &images, &used, now, first);
+        let mut unused = candidates(&images, &used, seen, now, self.rules.min_age);
+        // What was used before the agent began is not known: every image has as long as the rule says.
+        if let Some(age) = self.rules.max_age
+            && between(began, now) > age
+        {
+            let (old, others) = unused.into_iter().partition(|image| {
+                let last = seen.get(&image.id).and_then(Seen::last);
+                last.is_none_or(|last| between(last, now) > age)
+            });
+            unused = others;
+            self.remove_old(old, seen, age).await?;
+        }
         if self.rules.high_percent >= 100 {
             return Ok(());
         }
         let Some(mount) = self.cri.image_mount().await.map_err(asked)? else {
             return Ok(());
         };
-        let disk = Disk::of(&mount)?;
+        self.make_room(&mount, unused, seen).await
+    }
+
+    /// Removes what nobody used for too long.
+    async fn remove_old(
+        &self,
+        old: Vec<&v1::Image>,
+        seen: &mut HashMap<String, Seen>,
+        age: Duration,
+    ) -> Result<(), String> {
+        let mut refused = Vec::new();
+        for image in old {
+            if let Err(why) = self.remove(image, "age", seen).await {
+                refused.push(why);
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "wanted to free images older than {}s, encountered errors in image deletion: {}",
+            age.as_secs(),
+            refused.join("; ")
+        ))
+    }
+
+    async fn remove(
+        &self,
+        image: &v1::Image,
+        reason: &'static str,
+        seen: &mut HashMap<String, Seen>,
+    ) -> Result<(), String> {
+        info!(
+            image = image.id,
+            size = image.size,
+            reason,
+            "an image that nobody uses is removed"
+        );
+        let removed = self.cri.remove_image(&image.id).await;
+        removed.map_err(|error| error.to_string())?;
+        seen.remove(&image.id);
+        self.metrics.collected(reason);
+        Ok(())
+    }
+
+    /// Removes unused images, those first that come first, until the disk has room again.
+    async fn make_room(
+        &self,
+        mount: &str,
+        unused: Vec<&v1::Image>,
+        seen: &mut HashMap<String, Seen>,
+    ) -> Result<(), String> {
+        let disk = Disk::of(mount)?;
         if disk.capacity == 0 {
             let why = "invalid capacity 0 on image filesystem".to_owned();
             self.tell("InvalidDiskCapacity", why.clone());
@@ -105,22 +186,14 @@ impl Collector {
         info!(percent, wanted, "the disk of images is filling up");
         let mut freed = 0_u64;
         let mut refused = Vec::new();
-        for image in candidates(&images, &used, seen, now, self.rules.min_age) {
+        for image in unused {
             // What a runtime calls an image's size is often that of the download: the disk itself knows better.
-            if freed >= wanted || Disk::of(&mount)?.look(&self.rules.at_low()) == Look::Fine {
+            if freed >= wanted || Disk::of(mount)?.look(&self.rules.at_low()) == Look::Fine {
                 return Ok(());
             }
-            info!(
-                image = image.id,
-                size = image.size,
-                "an image that nobody uses is removed"
-            );
-            match self.cri.remove_image(&image.id).await {
-                Ok(()) => {
-                    freed += image.size;
-                    seen.remove(&image.id);
-                }
-                Err(error) => refused.push(error.to_string()),
+            match self.remove(image, "space", seen).await {
+                Ok(()) => freed += image.size,
+                Err(why) => refused.push(why),
             }
         }
         if !refused.is_empty() {
@@ -129,7 +202,7 @@ impl Collector {
                 refused.join("; ")
             ));
         }
-        if freed >= wanted || Disk::of(&mount)?.look(&self.rules.at_low()) == Look::Fine {
+        if freed >= wanted || Disk::of(mount)?.look(&self.rules.at_low()) == Look::Fine {
             return Ok(());
         }
         let message = format!(

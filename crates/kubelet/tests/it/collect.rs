@@ -1,5 +1,7 @@
 //! Unused images go when their disk is full.
 
+use std::time::Duration;
+
 use serde_json::json;
 use towline_cri::v1;
 use towline_kubelet::ImageGc;
@@ -21,14 +23,16 @@ fn image(id: &str, tag: &str, pinned: bool) -> v1::Image {
 
 /// A node whose disk is too full from the first byte on, with one image in use, one pinned, and two that nobody uses.
 async fn full(high_percent: u8) -> Bench {
-    let bench = Bench::start_with(|options| {
-        options.image_gc = ImageGc {
-            high_percent,
-            low_percent: 0,
-            ..ImageGc::default()
-        };
+    with(ImageGc {
+        high_percent,
+        low_percent: 0,
+        ..ImageGc::default()
     })
-    .await;
+    .await
+}
+
+async fn with(rules: ImageGc) -> Bench {
+    let bench = Bench::start_with(|options| options.image_gc = rules).await;
     {
         let mut state = bench.cri.state.lock().unwrap();
         // More than its used bytes cannot be freed of any file system that is not empty.
@@ -116,6 +120,28 @@ async fn a_hundred_per_cent_turns_it_off() {
         bench.cri.state.lock().unwrap().removed,
         Vec::<String>::new()
     );
+    assert_eq!(node_events(&bench), []);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_used_for_too_long_goes_although_there_is_room() {
+    let bench = with(ImageGc {
+        high_percent: 100,
+        max_age: Some(Duration::from_secs(400)),
+        ..ImageGc::default()
+    })
+    .await;
+    bench.after(500).await;
+    let removed = || bench.cri.state.lock().unwrap().removed.clone();
+    assert_eq!(removed(), Vec::<String>::new());
+    // It comes later than the others and is as old as they are now still later.
+    let new = image("sha256:new", "127.0.0.1:5000/a/new:1", false);
+    bench.cri.state.lock().unwrap().images.push(new);
+    bench.after(250).await;
+    assert_eq!(removed(), ["sha256:one", "sha256:two"]);
+    bench.after(550).await;
+    assert_eq!(removed(), ["sha256:one", "sha256:two", "sha256:new"]);
     assert_eq!(node_events(&bench), []);
     bench.stop().await;
 }
