@@ -12,6 +12,7 @@ mod archive;
 mod clusters;
 mod command_line;
 mod containerd;
+mod events;
 mod follow;
 mod foreign;
 mod from_node;

@@ -1,5 +1,8 @@
 //! The image store from the command line while a node owns it.
 
+use std::path::{Path, PathBuf};
+
+use towline_lab::image;
 use towline_sys::testing::{need_program, need_root};
 
 use crate::support::node::Node;
@@ -47,4 +50,82 @@ fn images_are_looked_after_while_the_node_runs() {
     let removed = run(&["rm", "nothing:1"]);
     assert!(!removed.status.success());
     assert!(text(&removed).contains("there is no image \"nothing:1\" here"));
+}
+
+/// Files with this name below a directory.
+fn named(dir: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            named(&path, name, found);
+        } else if entry.file_name() == name {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn what_rotted_is_repaired_by_the_node_while_it_runs_and_what_a_container_holds_is_left() {
+    if !need_root() || need_program("kubectl").is_none() {
+        return;
+    }
+    let node = Node::up();
+    let registry = node.address("registry");
+    let image = |repository: &str, file: &str| {
+        let layer = image::Layer::new().file(file, "as it was pushed");
+        let built = image::guest()
+            .cmd(["hello", repository])
+            .layer(layer)
+            .build();
+        push(&built, registry, repository, "1.0", None);
+        format!("{registry}/{repository}:1.0")
+    };
+    let run = |args: &[&str]| {
+        let mut command = towline();
+        command.args(args).arg("--data-dir").arg(node.data());
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (free, held) = (image("lib/free", "free.txt"), image("lib/held", "held.txt"));
+    assert_eq!(run(&["pull", &free]).0, Some(0));
+    node.run("held", &held, "");
+    node.wait_status("held", "Running", 60);
+    let rot = |name: &str| {
+        let mut files = Vec::new();
+        let store = node.data().join("runtime/images");
+        named(&store, name, &mut files);
+        assert_eq!(files.len(), 1, "{files:?}");
+        // As long as before.
+        std::fs::write(&files[0], "as it WAS pushed").unwrap();
+        files.remove(0)
+    };
+    let file = rot("free.txt");
+    let (code, found) = run(&["verify"]);
+    assert_eq!(code, Some(1), "{found}");
+    assert!(
+        found.contains("free.txt") && found.contains("2 images, 1 things are damaged"),
+        "{found}"
+    );
+    let (code, repaired) = run(&["verify", "--repair"]);
+    assert_eq!(code, Some(0), "{repaired}");
+    assert!(repaired.contains("fetched again"), "{repaired}");
+    assert!(
+        repaired.contains("0 things are damaged after the repair"),
+        "{repaired}"
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "as it was pushed");
+    assert_eq!(run(&["verify"]).0, Some(0));
+
+    rot("held.txt");
+    let (code, kept) = run(&["verify", "--repair"]);
+    assert_eq!(code, Some(1), "{kept}");
+    assert!(
+        kept.contains("a container holds it, so that it stays"),
+        "{kept}"
+    );
+    assert!(
+        kept.contains("1 things are damaged after the repair"),
+        "{kept}"
+    );
+    node.wait_status("held", "Running", 10);
 }

@@ -54,6 +54,7 @@ impl Pace {
 /// Shows pulls until dropped.
 pub(super) struct Shown {
     pulls: Arc<Mutex<Vec<Pull>>>,
+    how: How,
     task: JoinHandle<()>,
 }
 
@@ -75,7 +76,7 @@ impl Shown {
         };
         let pulls = Arc::default();
         let task = task::spawn("progress", show(Arc::clone(&pulls), how));
-        Self { pulls, task }
+        Self { pulls, how, task }
     }
 
     /// A pull begins: where it reports.
@@ -97,7 +98,11 @@ impl Shown {
     pub(super) fn remove(&self, name: &str) {
         let mut pulls = lock(&self.pulls);
         if let Some(at) = pulls.iter().position(|pull| pull.name == name) {
-            pulls.remove(at);
+            let mut pull = pulls.remove(at);
+            // What happened since the last look.
+            if matches!(self.how, How::Events) {
+                tell(&mut pull);
+            }
         }
         // The line has to be gone before anything else is printed.
         if std::io::stderr().is_terminal() {
