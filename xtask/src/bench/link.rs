@@ -1,9 +1,7 @@
-//! A link with delay and rate between the contenders and the registry, which then stands in a network namespace of its own.
-//!
-//! Kernels without netem need a program for that: it is told round trip, rate, namespace and the two addresses, says `ready` on its standard
-//! output, and runs until it is ended.
+//! A link with delay and rate between the contenders and the registry, which then stands in a network namespace of its own. Made by a process
+//! of its own, for kernels without netem.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -62,8 +60,8 @@ pub(crate) struct Shaped {
 }
 
 impl Shaped {
-    /// Makes the namespace and starts `shaper` with its log in `dir`.
-    pub(crate) fn start(link: Link, shaper: &Path, dir: &Path) -> anyhow::Result<Self> {
+    /// Makes the namespace and starts what makes the link, its log in `dir`.
+    pub(crate) fn start(link: Link, dir: &Path) -> anyhow::Result<Self> {
         let namespace = format!("towline-bench-{}", std::process::id());
         scratch::run(Command::new("ip").args(["netns", "add", &namespace]))?;
         let mut shaped = Self {
@@ -71,11 +69,10 @@ impl Shaped {
             shaper: None,
         };
         let log = dir.join("link.log");
-        let mut command = Command::new("python3");
-        command.arg(shaper);
-        command.args(["--rtt-ms", &link.rtt.to_string()]);
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args(["bench", "shape", "--rtt-ms", &link.rtt.to_string()]);
         command.args(["--mbit", &link.mbit.to_string()]);
-        command.args(["--netns", &shaped.namespace, "--b", REGISTRY]);
+        command.args(["--netns", &shaped.namespace, "--far", REGISTRY]);
         let mut daemon = Daemon::start(&mut command, &log)?;
         daemon
             .until(|| std::fs::read_to_string(&log).is_ok_and(|said| said.contains("ready")))
@@ -93,13 +90,6 @@ impl Drop for Shaped {
             super::say(&format!("{error:#}"));
         }
     }
-}
-
-/// Where the program is that makes a link, unless told.
-pub(crate) fn shaper() -> anyhow::Result<PathBuf> {
-    let shared = std::env::var_os("TOWLINE_SHARED")
-        .context("--shaper FILE, or TOWLINE_SHARED with tools/shape_link.py, makes a link")?;
-    Ok(Path::new(&shared).join("tools/shape_link.py"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod pull;
 mod registry;
 mod scratch;
 mod serve;
+mod shaper;
 mod table;
 mod why;
 
@@ -25,6 +26,8 @@ pub(crate) enum Bench {
     Registry(serve::Args),
     #[command(hide = true)]
     Bound(bound::Args),
+    #[command(hide = true)]
+    Shape(shaper::Args),
 }
 
 impl Bench {
@@ -35,6 +38,7 @@ impl Bench {
             Self::Why(args) => why::run(args, root),
             Self::Registry(args) => serve::run(args, root),
             Self::Bound(args) => bound::run(args),
+            Self::Shape(args) => shaper::run(args),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

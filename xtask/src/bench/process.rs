@@ -18,7 +18,7 @@ pub(crate) struct Cost {
     pub(crate) wall: f64,
     /// Of the command alone, with those it waited for.
     pub(crate) cpu: f64,
-    /// Largest resident set, in bytes, of the command alone.
+    /// Largest resident set, in bytes, of the command with the processes that it started.
     pub(crate) peak: u64,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn measured_until(command: &mut Command, log: &Path, code: i32) -> an
     let mut peak = 0;
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     while rustix::process::waitid(WaitId::Pid(pid), options)?.is_none() {
-        peak = peak.max(high_water(child.id()).unwrap_or_default());
+        peak = peak.max(family_high_water(child.id()));
         std::thread::sleep(LOOK);
     }
     let wall = started.elapsed().as_secs_f64();
@@ -76,6 +76,29 @@ pub(crate) fn high_water(pid: u32) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib << 10)
+}
+
+/// The same of a process and all that it started and that run, together. What each had at most need not have been at the same time.
+fn family_high_water(pid: u32) -> u64 {
+    let line = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut sum = 0;
+    let mut family = vec![(pid, Vec::new())];
+    while let Some((pid, parents)) = family.pop() {
+        let own = line(pid);
+        // One that has not become another program yet shares its parent's memory.
+        if own == parents {
+            continue;
+        }
+        sum += high_water(pid).unwrap_or_default();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+        for thread in threads.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            let children = children.split_whitespace().flat_map(str::parse::<u32>);
+            family.extend(children.map(|child| (child, own.clone())));
+        }
+    }
+    sum
 }
 
 /// Lets the high-water mark begin at what is resident now.

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use super::process::Daemon;
+use super::pull::Image;
 use super::scratch;
 
 pub(crate) struct Registry {
@@ -17,24 +18,25 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Starts a registry in `dir` and pushes each layout `images/NAME` to it as `NAME:v1`, unless an earlier run did.
-    pub(crate) fn start(dir: &Path, images: &Path, names: &[String]) -> anyhow::Result<Self> {
+    /// Starts a registry in `dir` and pushes each image to it as `NAME:v1`, unless an earlier run did.
+    pub(crate) fn start(dir: &Path, images: &[Image]) -> anyhow::Result<Self> {
         let root = dir.join("registry");
         std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
         let address = free_address()?;
         let mut daemon = serve(dir, &root, address, None)?;
         daemon.until(|| TcpStream::connect(address).is_ok())?;
-        for name in names {
+        for image in images {
+            let name = &image.name;
             let pushed = root.join("docker/registry/v2/repositories").join(name);
             if pushed.join("_manifests/tags/v1").exists() {
                 continue;
             }
-            let image = format!("{address}/{name}:v1");
+            let reference = format!("{address}/{name}:v1");
             scratch::run(
                 Command::new("crane")
                     .args(["push", "--insecure"])
-                    .arg(images.join(name))
-                    .arg(image),
+                    .arg(&image.layout)
+                    .arg(reference),
             )?;
         }
         Ok(Self {
