@@ -14,14 +14,15 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
+use crate::cache::Serving;
 use crate::sendfile::{Lane, Sent};
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
 
-/// The body of an answer.
+/// The body of an answer, and what of the cache must stay as long as it is sent.
 #[derive(Debug)]
-pub(crate) struct Body(Kind);
+pub(crate) struct Body(Kind, Option<Serving>);
 
 #[derive(Debug)]
 enum Kind {
@@ -38,26 +39,32 @@ impl Body {
     pub(crate) fn stream(
         body: impl hyper::body::Body<Data = Bytes, Error = io::Error> + Send + 'static,
     ) -> Self {
-        Self(Kind::Stream(body.boxed_unsync()))
+        Self(Kind::Stream(body.boxed_unsync()), None)
     }
 
     /// The same body for a connection that files can be sent to without being read.
     pub(crate) fn by(self, lane: &Lane) -> Self {
-        match self.0 {
-            Kind::File(Some(file), length) => Self(Kind::Sent(Sent::new(file, length, lane))),
-            kind => Self(kind),
-        }
+        let kind = match self.0 {
+            Kind::File(Some(file), length) => Kind::Sent(Sent::new(file, length, lane)),
+            kind => kind,
+        };
+        Self(kind, self.1)
+    }
+
+    /// The same body, which holds on to something until it is sent.
+    pub(crate) fn holding(self, serving: Serving) -> Self {
+        Self(self.0, Some(serving))
     }
 }
 
 /// A whole body.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Body(Kind::Full(Full::new(bytes.into())))
+    Body(Kind::Full(Full::new(bytes.into())), None)
 }
 
 /// The next `length` bytes of a file.
 pub(crate) fn file(file: File, length: u64) -> Body {
-    Body(Kind::File(Some(file), length))
+    Body(Kind::File(Some(file), length), None)
 }
 
 fn read(file: File, length: u64) -> UnsyncBoxBody<Bytes, io::Error> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use towline_oci::{Digest, Document, Verifier};
 use towline_sys::fs::FsError;
 
+use crate::cache::partial::Cached;
 use crate::collect::document;
 use crate::error::Error;
 use crate::handlers::is_elsewhere;
@@ -55,12 +56,14 @@ pub struct Problem {
 }
 
 /// Looks at a registry's directory. Reads all of it and changes nothing, also while it is in use; what a push changes
-/// meanwhile is looked at twice before it is called wrong. With `sparse`, images whose layers are missing are well.
+/// meanwhile is looked at twice before it is called wrong. Images whose layers are missing are well in repositories that cache others',
+/// and with `sparse` everywhere.
 pub fn check(root: &Path, sparse: bool) -> Result<Checked, StorageError> {
     let check = Check {
         blobs: Box::new(FileBlobs::new(root.to_owned())),
         metadata: Box::new(FileMetadata::new(root.to_owned(), ENTRIES)),
         sparse,
+        cached: Cached::of(root)?,
     };
     check.run()
 }
@@ -76,6 +79,7 @@ pub fn check_shared(options: &S3Options, sparse: bool) -> Result<Checked, Error>
         blobs: Box::new(S3Blobs::new(Arc::clone(&journal))),
         metadata: Box::new(S3Metadata::new(journal)),
         sparse,
+        cached: Cached::default(),
     };
     check.run().map_err(|source| Error::SharedStorage {
         place: options.place(),
@@ -100,6 +104,7 @@ struct Check {
     blobs: Box<dyn BlobStore>,
     metadata: Box<dyn MetadataStore>,
     sparse: bool,
+    cached: Cached,
 }
 
 impl Checked {
@@ -204,7 +209,7 @@ impl Check {
                 "the manifest is not in the list of referrers of its subject",
             ));
         }
-        if self.sparse {
+        if self.sparse || self.cached.has(name) {
             return Ok(None);
         }
         let absent = match &document {

@@ -71,6 +71,16 @@ impl Flights {
         Flight(Arc::clone(self), id)
     }
 
+    /// How many requests began since the start.
+    pub(crate) fn begun(&self) -> u64 {
+        self.next.load(Relaxed)
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// What is under way does not come to its end: what it is, in words.
     pub(crate) fn cut(&self) -> Vec<String> {
         let open = self.lock();
@@ -117,7 +127,7 @@ impl State {
     }
 
     /// Bytes of the disk that are free for the registry's user, if that can be known.
-    fn free(&self) -> std::io::Result<u64> {
+    pub(crate) fn free(&self) -> std::io::Result<u64> {
         let disk = rustix::fs::statvfs(&self.root)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -163,6 +164,23 @@ impl Direct {
         Self { stream, lane }
     }
 
+    /// Sends what a hole follows: the kernel waits for that, so that both leave together.
+    fn poll_head(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                let nothing = &mut SendAncillaryBuffer::default();
+                let how = SendFlags::MORE | SendFlags::NOSIGNAL;
+                Ok(rustix::net::sendmsg(&self.stream, slices, nothing, how)?)
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     fn poll_hole(&self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
@@ -224,7 +242,8 @@ impl AsyncWrite for Direct {
         let before = slices.iter().take_while(|slice| !is_hole(slice)).count();
         match slices.first() {
             Some(slice) if before == 0 => self.poll_hole(cx, slice.len()),
-            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..before]),
+            Some(_) if before < slices.len() => self.poll_head(cx, &slices[..before]),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
         }
     }
 

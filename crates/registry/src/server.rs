@@ -194,18 +194,27 @@ impl Service {
             () = self.reloader.watch() => {}
             () = Arc::clone(&self.registry).collect_on_schedule() => {}
             () = Arc::clone(&self.registry).control(self.control) => {}
+            () = Arc::clone(&self.registry).tidy_when_idle() => {}
+            () = Arc::clone(&self.registry).keep_cache_small() => {}
             () = keep_lease(self.registry.shared.clone()) => {}
         }
+        let registry = Arc::clone(&self.registry);
+        task::blocking("note what the cache was used for", move || {
+            registry.note_uses()
+        })
+        .await;
         if let Some(shared) = &self.registry.shared {
             shared.give_up().await;
         }
     }
 }
 
-/// Stays the writer of shared storage, if it is that; never ends.
+/// Stays the writer of shared storage, if it is that, and looks after its log; never ends.
 async fn keep_lease(shared: Option<Arc<Journal>>) {
     match shared {
-        Some(shared) => shared.keep_lease().await,
+        Some(shared) => {
+            tokio::join!(shared.keep_lease(), shared.keep_log_short());
+        }
         None => std::future::pending().await,
     }
 }

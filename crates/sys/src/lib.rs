@@ -3,7 +3,7 @@
 //! supervision of tasks; format versions of what is on disk.
 //!
 //! Almost everything is safe Rust over the wrappers of `rustix` and `nix`; the
-//! few blocks of `unsafe`, for calls that have none, are in [`proc`].
+//! few blocks of `unsafe`, for calls that have none, are in [`proc`] and [`memory`].
 //!
 //! Functions block unless they are `async`; callers in an async context move
 //! them to [`task::blocking`].
@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod confined;
 pub mod format;
 pub mod fs;
+pub mod memory;
 pub mod mount;
 pub mod ns;
 mod peer;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use http::{Method, Request, header};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Repository as Remote;
@@ -15,8 +15,8 @@ use super::fill::{Failed, Fill};
 use super::trouble::Trouble;
 use super::upstream::Source;
 use super::{SIZES_TIME, from, not_there};
-use crate::body::full;
-use crate::handlers::{Answer, Part, Registry, blob_answer, text_header};
+use crate::body::{Body, full};
+use crate::handlers::{Answer, Part, Registry, blob_answer, blob_in, text_header};
 use crate::names::Repository;
 use crate::range::{Wanted, wanted};
 use crate::refusal::Refusal;
@@ -37,11 +37,15 @@ impl Registry {
         name: Repository,
         digest: Digest,
     ) -> Answer {
-        if self.holds_blob(&name, &digest).await? {
-            source.known.answered("hit");
-            return Ok(from(self.get_blob(request, name, digest).await?, "hit"));
+        let is_head = request.method() == Method::HEAD;
+        if !is_head && let Some(found) = self.blob_at_once(&name, &digest) {
+            return self.hit(source, &name, &digest, blob_in(request, &digest, found));
         }
-        if request.method() == Method::HEAD {
+        if self.holds_blob(&name, &digest).await? {
+            let answer = self.get_blob(request, name.clone(), digest.clone()).await;
+            return self.hit(source, &name, &digest, answer);
+        }
+        if is_head {
             let total = self.size_there(source, &name, &digest).await;
             let total = total.map_err(|trouble| trouble.refusal(&source.known))?;
             source.known.answered("miss");
@@ -50,8 +54,8 @@ impl Registry {
         }
         let fill = match self.begin_blob(source, &name, &digest).await? {
             Begun::Held => {
-                source.known.answered("hit");
-                return Ok(from(self.get_blob(request, name, digest).await?, "hit"));
+                let answer = self.get_blob(request, name.clone(), digest.clone()).await;
+                return self.hit(source, &name, &digest, answer);
             }
             Begun::Comes(fill) => fill,
         };
@@ -68,7 +72,22 @@ impl Registry {
         };
         source.known.answered("miss");
         let body = fill.body(part.from, part.to);
-        Ok(from(blob_answer(&digest, part, body), "miss"))
+        let answer = from(blob_answer(&digest, part, body), "miss");
+        Ok(self.served(&name, &digest, answer))
+    }
+
+    /// An answer with what is held.
+    fn hit(&self, source: &Source, name: &Repository, digest: &Digest, answer: Answer) -> Answer {
+        let answer = from(answer?, "hit");
+        source.known.answered("hit");
+        Ok(self.served(name, digest, answer))
+    }
+
+    /// Notes that something is used, and keeps it as long as it is served.
+    fn served(&self, name: &Repository, digest: &Digest, answer: Response<Body>) -> Response<Body> {
+        self.cache.used(name, digest);
+        let serving = self.cache.usage.serve(digest);
+        answer.map(|body| body.holding(serving))
     }
 
     async fn holds_blob(
@@ -168,6 +187,7 @@ impl Registry {
                 let room = this.charge(&name, &digest, size)?;
                 this.metadata.link_blob(&name, &digest)?;
                 room.kept();
+                this.cache.usage.grew(size);
             }
             Ok(here.is_some())
         })
@@ -264,7 +284,9 @@ impl Download {
         }
         let (registry, name) = (Arc::clone(&self.registry), self.name.clone());
         // Before anything is asked of the upstream for nothing.
-        task::blocking("look for room", move || registry.room(&name, size)).await?;
+        let room = task::blocking("make room", move || registry.make_room(&name, size));
+        let _coming = room.await?;
+        let is_kept = cache.keeps(size);
         let wanted = Descriptor::new("application/octet-stream", self.digest.clone(), size);
         let (registry, name, digest) = (
             Arc::clone(&self.registry),
@@ -272,12 +294,18 @@ impl Download {
             self.digest.clone(),
         );
         let done = self.fill.download(writer, remote, wanted, move |staged| {
+            // Whoever reads it now reads on to its end, and it goes with the last of them.
+            if !is_kept {
+                return Ok(());
+            }
             let adding = registry.gate.adding();
             adding.note(&name, [&digest]);
             let room = registry.charge(&name, &digest, size)?;
             registry.blobs.adopt(staged, &digest)?;
             registry.metadata.link_blob(&name, &digest)?;
             room.kept();
+            registry.cache.used(&name, &digest);
+            registry.cache.usage.grew(size);
             Ok(())
         });
         match done.await {

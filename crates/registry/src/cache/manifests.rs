@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Response};
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Resolved;
 use towline_oci::{Digest, Document};
@@ -12,6 +12,7 @@ use towline_oci::{Digest, Document};
 use super::trouble::{Trouble, is_proven_absent};
 use super::upstream::Source;
 use super::{SIZES_TIME, from, not_there, stale};
+use crate::body::Body;
 use crate::collect::named;
 use crate::handlers::{Answer, Held, Registry, manifest_answer, unknown_manifest};
 use crate::names::{Repository, Tag};
@@ -53,13 +54,11 @@ impl Registry {
         let which = ManifestName::Digest(digest.clone());
         let thing = format!("{name}@{digest}");
         if let Some(held) = self.held(name, &which).await? {
-            source.known.answered("hit");
-            return Ok(from(manifest_answer(method, held), "hit"));
+            return Ok(self.manifest_hit(source, method, name, held));
         }
         let _flight = self.cache.flights.enter(thing.clone()).await;
         if let Some(held) = self.held(name, &which).await? {
-            source.known.answered("hit");
-            return Ok(from(manifest_answer(method, held), "hit"));
+            return Ok(self.manifest_hit(source, method, name, held));
         }
         if let Some(trouble) = source.refuses(&thing) {
             return Err(trouble.refusal(&source.known));
@@ -92,8 +91,7 @@ impl Registry {
         if is_fresh()
             && let Some(held) = held
         {
-            source.known.answered("hit");
-            return Ok(from(manifest_answer(method, held), "hit"));
+            return Ok(self.manifest_hit(source, method, name, held));
         }
         let said = self.ask_tag(source, name, tag, held.as_ref()).await;
         let (found, what) = match (said, held) {
@@ -114,7 +112,21 @@ impl Registry {
             .put(key, (), Instant::now(), self.cache.options.tag_ttl);
         drop(flight);
         source.known.answered(what);
+        self.cache.used(name, &found.digest);
         Ok(from(manifest_answer(method, found), what))
+    }
+
+    /// An answer with what is held.
+    fn manifest_hit(
+        &self,
+        source: &Source,
+        method: &Method,
+        name: &Repository,
+        held: Held,
+    ) -> Response<Body> {
+        source.known.answered("hit");
+        self.cache.used(name, &held.digest);
+        from(manifest_answer(method, held), "hit")
     }
 
     /// What is held under a name, if all of it is.
@@ -190,7 +202,10 @@ impl Registry {
     ) -> Answer {
         let gone = matches!(trouble, Trouble::Upstream(failure) if is_proven_absent(failure));
         match held {
-            Some(held) if !gone => Ok(stale(manifest_answer(method, held), source, trouble)),
+            Some(held) if !gone => {
+                self.cache.used(name, &held.digest);
+                Ok(stale(manifest_answer(method, held), source, trouble))
+            }
             Some(_) => {
                 if let ManifestName::Tag(tag) = which.clone() {
                     let name = name.clone();
@@ -229,6 +244,8 @@ impl Registry {
             if let Some(tag) = tag {
                 this.metadata.set_tag(&name, &tag, &found.digest)?;
             }
+            this.cache.used(&name, &found.digest);
+            this.cache.usage.grew(bytes.len() as u64);
             Ok(Held {
                 digest: found.digest,
                 media_type: found.media_type,

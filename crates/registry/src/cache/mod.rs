@@ -13,8 +13,11 @@ mod manifests;
 mod memory;
 mod numbers;
 pub(crate) mod options;
+pub(crate) mod partial;
+mod room;
 mod trouble;
 pub(crate) mod upstream;
+mod usage;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -38,6 +41,8 @@ use flights::Flights;
 use memory::Memory;
 use options::{CacheOptions, UpstreamError};
 use upstream::Source;
+pub(crate) use usage::Serving;
+use usage::Usage;
 
 /// Tags whose last comparison is remembered, and blobs whose size is.
 const REMEMBERED: usize = 100_000;
@@ -60,6 +65,7 @@ pub(crate) struct Cache {
     fresh: Memory<(Repository, Tag), ()>,
     sizes: Memory<(Repository, Digest), u64>,
     lists: Memory<String, Arc<Value>>,
+    usage: Arc<Usage>,
 }
 
 /// Why a cache cannot be opened.
@@ -97,6 +103,12 @@ impl Cache {
         }
         if !sources.is_empty() {
             fs::create_dir_all(&staging)?;
+            partial::note(
+                root,
+                sources
+                    .iter()
+                    .map(|source| source.known.options().prefix.as_str()),
+            )?;
         }
         sources.sort_by_key(|source| std::cmp::Reverse(source.known.options().prefix.len()));
         Ok(Self {
@@ -109,6 +121,7 @@ impl Cache {
             fresh: Memory::new(REMEMBERED),
             sizes: Memory::new(REMEMBERED),
             lists: Memory::new(LISTS),
+            usage: Arc::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Numbers of the cache for `/metrics`. The label `upstream` is a prefix of the configuration.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::Cache;
 use super::upstream::{Budget, Counts};
@@ -103,6 +104,41 @@ impl Cache {
                 }
             }
         }
+        for (name, kind, help, value) in self.size_numbers() {
+            let name = format!("towline_registry_cache_{name}");
+            writeln!(
+                out,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+            )
+            .ok();
+        }
         out
+    }
+
+    fn size_numbers(&self) -> Vec<(&'static str, &'static str, &'static str, u64)> {
+        let usage = &self.usage;
+        let mut numbers = vec![
+            (
+                "evicted_total",
+                "counter",
+                "Blobs and manifests that made room for others.",
+                usage.evicted.load(Relaxed),
+            ),
+            (
+                "evicted_bytes_total",
+                "counter",
+                "Their bytes.",
+                usage.evicted_bytes.load(Relaxed),
+            ),
+        ];
+        if let Some(kept) = usage.held().kept {
+            let help = "Bytes that are kept of all upstreams.";
+            numbers.push(("bytes", "gauge", help, kept));
+        }
+        if let Some(size) = self.options.size {
+            let help = "Bytes that may be kept of all upstreams.";
+            numbers.push(("size_bytes", "gauge", help, size));
+        }
+        numbers
     }
 }

@@ -202,6 +202,8 @@ pub struct CacheOptions {
     pub patience: Duration,
     /// Downloads from one upstream at once.
     pub downloads: usize,
+    /// Bytes of upstreams' content that are kept; what was used longest ago makes room. As many as quota and disk allow, if not said.
+    pub size: Option<u64>,
 }
 
 impl Default for CacheOptions {
@@ -213,6 +215,7 @@ impl Default for CacheOptions {
             failure_ttl: Duration::from_secs(5),
             patience: Duration::from_secs(10),
             downloads: 32,
+            size: None,
         }
     }
 }

@@ -61,6 +61,11 @@ impl Gate {
         done
     }
 
+    /// As a collector, for work that looks at things and then takes some of them away in small batches.
+    pub(crate) fn in_batches<T>(&self, work: impl FnOnce(&Batches<'_>) -> T) -> T {
+        self.collecting(|| work(&Batches(self)))
+    }
+
     fn set(&self, fresh: Option<Fresh>) {
         // Whoever is inside has noted what it relies on before the collector looks, or notes it from now on.
         let _alone = self.inside.write().unwrap_or_else(PoisonError::into_inner);
@@ -79,6 +84,23 @@ impl Gate {
             (Some(fresh), Some(name)) => fresh.links.contains(&(name.clone(), short(digest))),
             (Some(fresh), None) => fresh.blobs.contains(&short(digest)),
         })
+    }
+}
+
+/// The right to take things away.
+#[derive(Debug)]
+pub(crate) struct Batches<'a>(&'a Gate);
+
+impl Batches<'_> {
+    /// Things of one batch: so many are taken away while those who add wait.
+    pub(crate) const SIZE: usize = super::BATCH;
+
+    /// Takes a batch away while nobody adds. `work` is told whether something was noted since the work began.
+    pub(crate) fn alone<T>(
+        &self,
+        work: impl FnOnce(&dyn Fn(Option<&Repository>, &Digest) -> bool) -> T,
+    ) -> T {
+        self.0.alone(work)
     }
 }
 

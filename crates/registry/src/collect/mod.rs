@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use towline_oci::{Digest, Document, MAX_DOCUMENT_BYTES};
 
-pub(crate) use gate::Gate;
 use gate::short;
+pub(crate) use gate::{Batches, Gate};
 
 use crate::names::Repository;
 use crate::storage::{BlobStore, MetadataStore, StorageError};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 use towline_sys::fs;
 
-use super::units::Span;
+use super::units::{Bytes, Span};
 use super::{ConfigError, FILE_LIMIT, Reader};
 use crate::cache::options::Upstream;
 use crate::options::Options;
@@ -21,6 +21,7 @@ pub(super) struct CacheText {
     failure_ttl: Option<Span>,
     patience: Option<Span>,
     downloads: Option<usize>,
+    size: Option<Bytes>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +75,9 @@ impl Reader<'_> {
         }
         if let Some(downloads) = text.downloads {
             cache.downloads = downloads.max(1);
+        }
+        if let Some(size) = text.size {
+            cache.size = Some(size.0);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use towline_sys::fs::{self, FsError};
 use crate::access::{Access, Rule, Users, UsersError, Who};
 use crate::options::{ClientAuth, Login, Mount, Options, Tls, Tokens};
 
+pub use units::parse_size;
 use units::{Bytes, Span};
 pub(crate) use watch::Watched;
 use who::Written;

@@ -140,7 +140,7 @@ fn upstreams_are_read_with_their_logins() {
     let file = folder.path().join("registry.yaml");
     let logins = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YW5uOnNlY3JldA=="}}}"#;
     std::fs::write(folder.path().join("hub.json"), logins).unwrap();
-    let text = "cache:\n  tagTtl: 5m\n  upstreams:\n    - {url: docker.io, logins: hub.json}\n    - {url: \"https://ghcr.io/team\", prefix: team}\n";
+    let text = "cache:\n  tagTtl: 5m\n  size: 20GiB\n  upstreams:\n    - {url: docker.io, logins: hub.json}\n    - {url: \"https://ghcr.io/team\", prefix: team}\n";
     std::fs::write(&file, text).unwrap();
     let mut options = Options::new(folder.path());
     apply(&file, &mut options).unwrap();
@@ -157,6 +157,7 @@ fn upstreams_are_read_with_their_logins() {
     );
     assert!(options.cache.upstreams[1].credential.is_anonymous());
     assert_eq!(options.cache.tag_ttl.as_secs(), 300);
+    assert_eq!(options.cache.size, Some(20 << 30));
     std::fs::write(&file, "cache:\n  upstreams:\n    - url: ftp://x.example\n").unwrap();
     let error = apply(&file, &mut options).unwrap_err().to_string();
     assert!(error.contains("line 3") && error.contains("ftp"), "{error}");

@@ -19,6 +19,11 @@ fn split(text: &str) -> (Option<u64>, &str) {
     (text[..end].parse().ok(), text[end..].trim())
 }
 
+/// Reads a size as people write it: `512`, `10KiB`, `10MB`, `4GiB`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    bytes(text).ok_or_else(|| format!("{text:?} is not a size such as 10GiB"))
+}
+
 /// Reads a size.
 fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = split(text.trim());
@@ -71,8 +76,7 @@ impl Text {
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = Text::deserialize(from)?.read();
-        let read = bytes(&text).map(Self);
-        read.ok_or_else(|| D::Error::custom(format!("{text:?} is not a size such as 10GiB")))
+        parse_size(&text).map(Self).map_err(D::Error::custom)
     }
 }
 

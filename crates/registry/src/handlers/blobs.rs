@@ -13,6 +13,7 @@ use crate::body::{Body, full};
 use crate::names::Repository;
 use crate::range::{Wanted, wanted};
 use crate::refusal::{Refusal, missing};
+use crate::storage::Content;
 
 impl Registry {
     pub(crate) async fn get_blob(
@@ -21,56 +22,57 @@ impl Registry {
         name: Repository,
         digest: Digest,
     ) -> Answer {
-        let range = text_header(request, &header::RANGE).map(ToOwned::to_owned);
-        let head = request.method() == Method::HEAD;
-        let asked = digest.clone();
-        let (content, total) = self
-            .blocking("open a blob", move |this| {
-                let linked = this.metadata.has_blob(&name, &asked)?;
-                if linked && head {
-                    let _adding = this.gate.adding();
-                    // Whoever finds it does not push it, and may name it soon.
-                    this.metadata.touch_blob(&name, &asked)?;
+        if request.method() == Method::HEAD {
+            let (_, total) = self.find_blob(name, digest.clone(), true).await?;
+            return Ok(blob_answer(&digest, Part::whole(total), full("")));
+        }
+        // A blob that is asked for again and again needs no other thread.
+        let found = match self.blob_at_once(&name, &digest) {
+            Some(found) => found,
+            None => self.find_blob(name, digest.clone(), false).await?,
+        };
+        blob_in(request, &digest, found)
+    }
+
+    /// The blob, where the disk need not be waited for. Does not block.
+    pub(crate) fn blob_at_once(
+        &self,
+        name: &Repository,
+        digest: &Digest,
+    ) -> Option<(Content, u64)> {
+        if !self.metadata.has_blob_at_once(name, digest) {
+            return None;
+        }
+        self.blobs.open_at_once(digest)
+    }
+
+    /// The blob, for reading; touched where it is only looked for, since whoever finds it does not push it, and may name it soon.
+    async fn find_blob(
+        self: &Arc<Self>,
+        name: Repository,
+        digest: Digest,
+        touch: bool,
+    ) -> Result<(Content, u64), Refusal> {
+        self.blocking("open a blob", move |this| {
+            let linked = this.metadata.has_blob(&name, &digest)?;
+            if linked && touch {
+                let _adding = this.gate.adding();
+                this.metadata.touch_blob(&name, &digest)?;
+            }
+            let found = if linked {
+                this.blobs.open(&digest)?
+            } else {
+                None
+            };
+            found.ok_or_else(|| {
+                let mut unknown = unknown(&digest);
+                if linked {
+                    unknown.internal = Some(format!("{name} holds {digest}, whose bytes are gone"));
                 }
-                let found = if linked {
-                    this.blobs.open(&asked)?
-                } else {
-                    None
-                };
-                found.ok_or_else(|| {
-                    let mut unknown = unknown(&asked);
-                    if linked {
-                        unknown.internal =
-                            Some(format!("{name} holds {asked}, whose bytes are gone"));
-                    }
-                    this.absent(&name, unknown)
-                })
+                this.absent(&name, unknown)
             })
-            .await?;
-        let wanted = if head {
-            Wanted::Whole
-        } else {
-            wanted(range.as_deref(), total)
-        };
-        let part = match wanted {
-            Wanted::Whole => Part::whole(total),
-            Wanted::Part(from, to) => Part::of(from, to, total),
-            Wanted::Unsatisfiable => return Err(Part::unsatisfiable(total)),
-        };
-        let body = if head {
-            full("")
-        } else {
-            let body = content.body(part.from, part.to - part.from);
-            body.map_err(|error| Refusal {
-                internal: Some(error.to_string()),
-                ..Refusal::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "UNKNOWN",
-                    "the registry's storage failed",
-                )
-            })?
-        };
-        Ok(blob_answer(&digest, part, body))
+        })
+        .await
     }
 
     pub(super) async fn delete_blob(self: &Arc<Self>, name: Repository, digest: Digest) -> Answer {
@@ -84,6 +86,29 @@ impl Registry {
         .await?;
         Ok(empty(StatusCode::ACCEPTED, &[]))
     }
+}
+
+/// The answer with what a request wants of a blob.
+pub(crate) fn blob_in(
+    request: &Request<Incoming>,
+    digest: &Digest,
+    (content, total): (Content, u64),
+) -> Answer {
+    let part = match wanted(text_header(request, &header::RANGE), total) {
+        Wanted::Whole => Part::whole(total),
+        Wanted::Part(from, to) => Part::of(from, to, total),
+        Wanted::Unsatisfiable => return Err(Part::unsatisfiable(total)),
+    };
+    let body = content.body(part.from, part.to - part.from);
+    let body = body.map_err(|error| Refusal {
+        internal: Some(error.to_string()),
+        ..Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "UNKNOWN",
+            "the registry's storage failed",
+        )
+    })?;
+    Ok(blob_answer(digest, part, body))
 }
 
 /// What of a blob is answered.

@@ -36,7 +36,7 @@ use crate::uploads::Uploads;
 use crate::web;
 
 pub(crate) use crate::storage::Held;
-pub(crate) use blobs::{Part, blob_answer};
+pub(crate) use blobs::{Part, blob_answer, blob_in};
 pub(crate) use lists::{referrers_answer, tags_answer};
 pub(crate) use login::{Challenge, authorize, host};
 pub(crate) use manifests::is_elsewhere;

@@ -8,7 +8,8 @@ use towline_oci::{Digest, Verifier};
 use towline_sys::fs::{self, FsError};
 
 use super::{
-    ALGORITHMS, BlobStore, Content, StorageError, make_dirs, modified, optional_names, stamped,
+    ALGORITHMS, BlobStore, Content, StorageError, at_once, make_dirs, modified, optional_names,
+    stamped,
 };
 
 /// Blobs in a directory.
@@ -56,6 +57,13 @@ impl BlobStore for FileBlobs {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn open_at_once(&self, digest: &Digest) -> Option<(Content, u64)> {
+        let file = at_once::open(&self.place(digest).1)?;
+        // The kernel has what it says of a file that is open.
+        let length = file.metadata().ok()?.len();
+        Some((Content::File(file), length))
     }
 
     fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError> {

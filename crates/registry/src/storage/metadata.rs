@@ -17,8 +17,8 @@ use towline_oci::Digest;
 use towline_sys::fs;
 
 use super::{
-    ALGORITHMS, ManifestRecord, MetadataStore, Recent, StorageError, make_dirs, modified, remove,
-    stamped,
+    ALGORITHMS, ManifestRecord, MetadataStore, Recent, StorageError, at_once, make_dirs, modified,
+    remove, stamped,
 };
 use crate::names::{Repository, Tag};
 
@@ -111,6 +111,17 @@ impl FileMetadata {
     }
 }
 
+/// Sets when a file was touched, if it is there.
+fn touch(path: &Path, at: SystemTime) -> Result<(), StorageError> {
+    let file = std::fs::File::options().write(true).open(path);
+    match file.and_then(|file| file.set_modified(at)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(fs::FsError::new("touch", path, error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn by_digest(folder: &str, digest: &Digest) -> PathBuf {
     Path::new(folder)
         .join(digest.algorithm().name())
@@ -164,6 +175,10 @@ impl MetadataStore for FileMetadata {
             .is_file())
     }
 
+    fn has_blob_at_once(&self, repository: &Repository, digest: &Digest) -> bool {
+        at_once::is_there(&self.place(repository, by_digest("_blobs", digest)))
+    }
+
     fn link_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError> {
         if self.has_blob(repository, digest)? {
             return self.touch_blob(repository, digest);
@@ -199,13 +214,26 @@ impl MetadataStore for FileMetadata {
         if touched.is_none_or(young) {
             return Ok(());
         }
-        let file = std::fs::File::options().write(true).open(&path);
-        match file.and_then(|file| file.set_modified(now)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(fs::FsError::new("touch", path, error).into())
-            }
-            _ => Ok(()),
+        touch(&path, now)
+    }
+
+    fn manifest_times(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(Digest, SystemTime)>, StorageError> {
+        self.digests(repository, "_manifests")
+    }
+
+    fn note_use(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        at: SystemTime,
+    ) -> Result<(), StorageError> {
+        for folder in ["_blobs", "_manifests"] {
+            touch(&self.place(repository, by_digest(folder, digest)), at)?;
         }
+        Ok(())
     }
 
     fn manifests(&self, repository: &Repository) -> Result<Vec<Digest>, StorageError> {

@@ -3,6 +3,7 @@
 //! Everything here blocks; callers use the threads kept for that. What a method acknowledged survives
 //! `kill -9` and a power cut.
 
+mod at_once;
 mod blobs;
 mod content;
 mod metadata;
@@ -74,6 +75,10 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
     fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError>;
     /// The blob for reading, with its size.
     fn open(&self, digest: &Digest) -> Result<Option<(Content, u64)>, StorageError>;
+    /// The same, where neither the disk nor the network need be waited for; none does not mean that it is not there.
+    fn open_at_once(&self, _digest: &Digest) -> Option<(Content, u64)> {
+        None
+    }
     /// Keeps bytes, which must have this digest.
     fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError>;
     /// Every blob with its size and when it came, in no order.
@@ -115,6 +120,10 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     fn repositories(&self) -> Result<Vec<Repository>, StorageError>;
     /// Whether the repository holds the blob.
     fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, StorageError>;
+    /// Whether it is known without waiting that the repository holds the blob.
+    fn has_blob_at_once(&self, _repository: &Repository, _digest: &Digest) -> bool {
+        false
+    }
     /// When the repository's link to a blob was made, or last touched.
     fn blob_link(
         &self,
@@ -130,6 +139,23 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
     fn touch_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), StorageError>;
     /// The manifests of the repository.
     fn manifests(&self, repository: &Repository) -> Result<Vec<Digest>, StorageError>;
+    /// The manifests of the repository, and when each was written or last used; now, where that is not kept.
+    fn manifest_times(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(Digest, SystemTime)>, StorageError> {
+        let found = self.manifests(repository)?.into_iter();
+        Ok(found.map(|digest| (digest, SystemTime::now())).collect())
+    }
+    /// Keeps when a blob or manifest of the repository was last used, where that is kept.
+    fn note_use(
+        &self,
+        _repository: &Repository,
+        _digest: &Digest,
+        _at: SystemTime,
+    ) -> Result<(), StorageError> {
+        Ok(())
+    }
     /// What is written down of referrers: subject, referrer, and when.
     fn referrer_links(
         &self,

@@ -11,8 +11,8 @@ use towline_oci::Digest;
 
 use crate::names::Repository;
 
-/// Bytes of one generation.
-const GENERATION: usize = 4 << 20;
+/// Bytes of one generation: with both of them full, an idle registry stays below 16 MiB.
+const GENERATION: usize = 3 << 20;
 /// The largest thing that is kept, in bytes.
 const LARGEST: usize = 1 << 20;
 /// What an entry costs besides its bytes, roughly.

@@ -9,9 +9,11 @@ use towline_registry::{Options, Upstream};
 
 use crate::client::{Answer, Registry};
 
+mod absent;
 mod faults;
 mod names;
 mod peers;
+mod room;
 
 /// A registry, a network before it, and a cache that knows it as `up`.
 struct Line {

@@ -62,6 +62,9 @@ pub(super) struct ServeArgs {
     /// Logins for the upstreams, in the format of docker's config.json
     #[arg(long, value_name = "FILE", requires = "upstream")]
     upstream_logins: Option<PathBuf>,
+    /// Keep at most so much of the upstreams' content, such as `50GiB`; what was used longest ago makes room
+    #[arg(long, value_name = "SIZE", requires = "upstream", value_parser = towline_registry::parse_size)]
+    cache_size: Option<u64>,
     /// Append one JSON line for each request to this file
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -86,6 +89,7 @@ impl ServeArgs {
             }
             options.cache.upstreams.push(upstream);
         }
+        options.cache.size = self.cache_size;
         if let Some(file) = &self.htpasswd {
             options.access = access(file, &self.anonymous_pull)?;
         }

@@ -1,0 +1,28 @@
+//! What is done while nothing is asked: the memory of the last busy minute is given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use towline_sys::{memory, task};
+
+use crate::handlers::Registry;
+
+/// How long nothing must be asked.
+const QUIET: Duration = Duration::from_secs(2);
+
+impl Registry {
+    /// Gives memory back whenever requests came and then stopped coming. Never ends.
+    pub(crate) async fn tidy_when_idle(self: Arc<Self>) {
+        let (mut seen, mut tidied) = (0, 0);
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let flights = self.state.flights();
+            let begun = flights.begun();
+            if begun == seen && begun != tidied && flights.is_empty() {
+                task::blocking("give memory back", memory::give_back).await;
+                tidied = begun;
+            }
+            seen = begun;
+        }
+    }
+}
