@@ -1,12 +1,14 @@
 //! Shared storage, as the file says it. Read at the start only.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
+use towline_sys::fs;
 
 use super::units::Span;
-use super::{ConfigError, Reader};
+use super::{ConfigError, FILE_LIMIT, Reader};
 use crate::options::Options;
 use crate::storage::s3::{Role, S3Options};
 
@@ -22,6 +24,7 @@ pub(super) struct StorageText {
     role: Option<RoleText>,
     advertise: Option<String>,
     lease: Option<Spanned<Span>>,
+    ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -61,6 +64,10 @@ impl Reader<'_> {
             Some(RoleText::Writer) | None => Role::Writer,
         };
         storage.advertise.clone_from(&text.advertise);
+        if let Some(ca) = &text.ca {
+            let file = self.path(ca);
+            storage.ca_pem.push(fs::read_bounded(&file, FILE_LIMIT)?);
+        }
         options.storage = Some(storage);
         Ok(())
     }

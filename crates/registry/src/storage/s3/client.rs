@@ -13,9 +13,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 
+use super::checksum::{Checksum, checksummed};
 use super::options::{S3Error, S3Options};
 use crate::body::{self, Body};
 use crate::storage::StorageError;
@@ -108,6 +111,15 @@ impl Client {
     pub(super) fn new(options: &S3Options) -> Result<Self, S3Error> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        for pem in &options.ca_pem {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let wrong = |why: &dyn std::fmt::Display| {
+                    S3Error::Tls(format!("the certificate authority: {why}"))
+                };
+                let certificate = certificate.map_err(|error| wrong(&error))?;
+                roots.add(certificate).map_err(|error| wrong(&error))?;
+            }
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -269,10 +281,12 @@ impl Client {
         condition: If<'_>,
     ) -> Result<Put, StorageError> {
         let key = self.key(name);
+        let checksum = Checksum::of(&bytes);
         let make = || {
             let action = self.0.bucket.put_object(Some(&self.0.credentials), &key);
             let url = action.sign(SIGNED);
             let mut request = Self::request(Method::PUT, url.as_str(), body::full(bytes.clone()));
+            checksummed(&mut request, &checksum);
             let condition = match condition {
                 If::Always => None,
                 If::Absent => Some((header::IF_NONE_MATCH, "*")),

@@ -19,12 +19,14 @@ use crate::storage::StorageError;
 const ENTRY_LIMIT: usize = 64 << 20;
 /// The largest snapshot, in bytes.
 const SNAPSHOT_LIMIT: usize = 1 << 30;
-/// Entries after which there is a new snapshot.
-const SNAPSHOT_EVERY: u64 = 1000;
 /// Entries that are fetched at once at the start.
 const FETCHED: usize = 16;
 /// How long a reader answers from what it read.
 const FRESH: Duration = Duration::from_millis(250);
+/// How often a reader looks whether what it would read next was taken away long ago; more often than anything is taken away.
+const BEHIND: Duration = Duration::from_secs(30);
+/// Attempts at reading a snapshot while the writer replaces it.
+const LOADS: u32 = 5;
 /// How long the writer's address is believed.
 const ADDRESS: Duration = Duration::from_secs(5);
 /// Batches whose outcome is remembered for those who wait for it.
@@ -52,6 +54,8 @@ struct Tail {
     /// When the last reading began that came to the end.
     synced: Option<Instant>,
     snapshot: u64,
+    /// When it was last looked whether a snapshot is further than this.
+    looked: Option<Instant>,
 }
 
 /// The log and what it comes to.
@@ -63,6 +67,8 @@ pub(crate) struct Journal {
     lease: Mutex<Option<(Lease, String)>>,
     instance: String,
     beats_every: Duration,
+    snapshot_every: u64,
+    pub(super) log_kept: Duration,
     state: RwLock<State>,
     tail: Mutex<Tail>,
     queue: Mutex<Queue>,
@@ -93,9 +99,20 @@ fn entry_name(number: u64) -> String {
     format!("log/{number:020}")
 }
 
+/// The number of an entry, by its name.
+pub(super) fn entry_number(name: &str) -> Option<u64> {
+    name.strip_prefix("log/")?.parse().ok()
+}
+
 /// Snapshots are listed from the newest to the oldest.
 fn snapshot_name(entries: u64) -> String {
     format!("snapshots/{:020}", u64::MAX - entries)
+}
+
+/// The entries that a snapshot comes from, by its name.
+pub(super) fn snapshot_number(name: &str) -> Option<u64> {
+    let number: u64 = name.strip_prefix("snapshots/")?.parse().ok()?;
+    Some(u64::MAX - number)
 }
 
 impl Journal {
@@ -114,7 +131,9 @@ impl Journal {
             lease: Mutex::default(),
             instance: Uuid::new_v4().to_string(),
             beats_every: options.lease / 4,
-            state: RwLock::default(),
+            snapshot_every: options.snapshot_every,
+            log_kept: options.log_kept,
+            state: RwLock::new(State::new()),
             tail: Mutex::default(),
             queue: Mutex::default(),
             standing: RwLock::new(Standing::Reader),
@@ -226,36 +245,55 @@ impl Journal {
 
     /// The newest snapshot and all that came after it.
     fn load(&self) -> Result<(), StorageError> {
-        let began = Instant::now();
-        let state = self.handle.block_on(async {
-            let mut state = State::default();
-            let newest = self.client.list("snapshots/", None, 1).await?;
-            if let Some(newest) = newest.first()
-                && let Some((bytes, _)) = self.client.get(&newest.key, SNAPSHOT_LIMIT).await?
-            {
-                state = serde_json::from_slice(&bytes).map_err(|_| StorageError::Corrupt {
-                    path: newest.key.clone().into(),
-                })?;
-            }
-            let after = state.entries.checked_sub(1).map(entry_name);
-            let all = self
-                .client
-                .list("log/", after.as_deref(), usize::MAX)
-                .await?;
-            let numbers = state.entries..state.entries + all.len() as u64;
-            let entries = stream::iter(numbers).map(|number| self.entry(number));
-            let entries: Vec<_> = entries.buffered(FETCHED).try_collect().await?;
-            for entry in entries.into_iter().map_while(|entry| entry) {
-                state.apply(&entry);
-            }
-            Ok::<_, StorageError>(state)
-        })?;
         let mut tail = lock(&self.tail);
+        self.reload(&mut tail)?;
+        self.catch_up(&mut tail)
+    }
+
+    fn reload(&self, tail: &mut Tail) -> Result<(), StorageError> {
+        let began = Instant::now();
+        let state = self.handle.block_on(self.whole())?;
         tail.snapshot = state.entries;
+        tail.looked = Some(began);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        self.catch_up(&mut tail)?;
-        tail.synced = Some(began);
         Ok(())
+    }
+
+    async fn whole(&self) -> Result<State, StorageError> {
+        let mut state = self.newest().await?;
+        let after = state.entries.checked_sub(1).map(entry_name);
+        let all = self
+            .client
+            .list("log/", after.as_deref(), usize::MAX)
+            .await?;
+        let numbers = state.entries..state.entries + all.len() as u64;
+        let entries = stream::iter(numbers).map(|number| self.entry(number));
+        let entries: Vec<_> = entries.buffered(FETCHED).try_collect().await?;
+        for entry in entries.into_iter().map_while(|entry| entry) {
+            state.apply(&entry);
+        }
+        Ok(state)
+    }
+
+    /// What the newest snapshot says.
+    async fn newest(&self) -> Result<State, StorageError> {
+        for _ in 0..LOADS {
+            let newest = self.client.list("snapshots/", None, 1).await?;
+            let Some(newest) = newest.into_iter().next() else {
+                return Ok(State::new());
+            };
+            // Between the list and the reading a newer one may have taken its place.
+            if let Some((bytes, _)) = self.client.get(&newest.key, SNAPSHOT_LIMIT).await? {
+                return State::read(&bytes).ok_or(StorageError::Corrupt {
+                    path: newest.key.into(),
+                });
+            }
+        }
+        Err(StorageError::Remote {
+            what: "read",
+            key: "snapshots/".to_owned(),
+            why: "each was gone when it was read".to_owned(),
+        })
     }
 
     /// Reads on to the end.
@@ -263,12 +301,31 @@ impl Journal {
         let began = Instant::now();
         loop {
             let next = self.read(|state| state.entries);
-            let Some(entry) = self.handle.block_on(self.entry(next))? else {
+            if let Some(entry) = self.handle.block_on(self.entry(next))? {
+                self.apply(&entry);
+            } else if !self.is_behind(tail, next)? {
                 tail.synced = Some(began);
                 return Ok(());
-            };
-            self.apply(&entry);
+            }
         }
+    }
+
+    /// Whether the next entry is not there because it was taken away: then a snapshot says what it said, and was read.
+    fn is_behind(&self, tail: &mut Tail, next: u64) -> Result<bool, StorageError> {
+        let often = BEHIND.min(self.log_kept / 2);
+        if tail.looked.is_some_and(|looked| looked.elapsed() < often) {
+            return Ok(false);
+        }
+        tail.looked = Some(Instant::now());
+        let newest = self
+            .handle
+            .block_on(self.client.list("snapshots/", None, 1))?;
+        let newest = newest.first().and_then(|one| snapshot_number(&one.key));
+        if newest.is_none_or(|entries| entries <= next) {
+            return Ok(false);
+        }
+        self.reload(tail)?;
+        Ok(true)
     }
 
     fn apply(&self, entry: &Entry) {
@@ -363,7 +420,7 @@ impl Journal {
             }
         }
         let entries = self.read(|state| state.entries);
-        if entries - tail.snapshot >= SNAPSHOT_EVERY {
+        if entries - tail.snapshot >= self.snapshot_every {
             self.snapshot(tail);
         }
         Ok(())
@@ -422,16 +479,13 @@ impl Journal {
     /// Writes down everything. Without it the next start only takes longer.
     fn snapshot(&self, tail: &mut Tail) {
         let (entries, bytes) = self.read(|state| (state.entries, serde_json::to_vec(state)));
-        if entries - tail.snapshot < SNAPSHOT_EVERY {
+        if entries - tail.snapshot < self.snapshot_every {
             return;
         }
         let written = self.handle.block_on(async {
             let name = snapshot_name(entries);
             let bytes = bytes.unwrap_or_default().into();
             self.client.put(&name, bytes, If::Absent).await?;
-            for old in self.client.list("snapshots/", Some(&name), 100).await? {
-                self.client.delete(&old.key).await?;
-            }
             Ok::<_, StorageError>(())
         });
         match written {

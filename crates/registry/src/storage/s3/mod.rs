@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `blobs/<algorithm>/<two digits>/<hex>/<uuid>` | a blob; its name is used once and never again |
 //! | `log/<number>` | what was changed, one entry after the other, each written only if there is none of its number |
-//! | `snapshots/<number>` | everything that the log up to some entry comes to |
+//! | `snapshots/<number>` | everything that the log up to some entry comes to; older entries go with time ([`compact`]) |
 //! | `lease` | who writes, written anew every few seconds |
 //!
 //! What repositories hold is what the log says, and nothing else is visible. Whoever becomes the writer puts an entry of its own at
@@ -13,7 +13,9 @@
 //! that no later entry can bring back. So the lease need not be exact: it says who should write, the log says who can.
 
 mod blobs;
+mod checksum;
 mod client;
+mod compact;
 mod feed;
 mod journal;
 mod lease;

@@ -25,6 +25,12 @@ pub struct S3Options {
     pub advertise: Option<String>,
     /// How long a writer that is silent stays the writer.
     pub lease: Duration,
+    /// Changes after which there is a new snapshot of everything.
+    pub snapshot_every: u64,
+    /// How long entries of the log stay that snapshots hold.
+    pub log_kept: Duration,
+    /// More certificate authorities that the service may be known by, PEM.
+    pub ca_pem: Vec<Vec<u8>>,
     pub(crate) credentials: Credentials,
 }
 
@@ -109,6 +115,9 @@ impl S3Options {
             role: Role::default(),
             advertise: None,
             lease: Duration::from_secs(15),
+            snapshot_every: 1000,
+            log_kept: Duration::from_secs(3600),
+            ca_pem: Vec::new(),
             credentials: credentials(var)?,
         })
     }

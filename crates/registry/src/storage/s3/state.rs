@@ -1,6 +1,6 @@
 //! What the log comes to: pure, so that every process that reads the same entries knows the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -102,11 +102,58 @@ pub(super) struct State {
     pub(super) entries: u64,
     pub(super) blobs: BTreeMap<Digest, Kept>,
     pub(super) repositories: BTreeMap<String, Holding>,
+    /// Who wrote the last entry.
+    #[serde(default)]
+    writer: String,
+    /// From which entry on it is known where writers changed; a snapshot that does not say so knows nothing of what came before it.
+    #[serde(default)]
+    known: Option<u64>,
+    /// The entries with which a writer began.
+    #[serde(default)]
+    begins: BTreeSet<u64>,
 }
 
 impl State {
+    /// Nothing, before the first entry.
+    pub(super) fn new() -> Self {
+        Self {
+            known: Some(0),
+            ..Self::default()
+        }
+    }
+
+    /// Whether an entry must stay although snapshots hold what it says.
+    ///
+    /// A writer that slept wakes at the place of its own next entry, and has to find that place taken. It is where the next writer
+    /// began; or the entry before that, if it is the sleeper's own and the answer to its writing was lost. One more stays for good measure.
+    pub(super) fn must_stay(&self, number: u64) -> bool {
+        let is_known = self.known.is_some_and(|known| known <= number);
+        !is_known
+            || self
+                .begins
+                .range(number..=number.saturating_add(2))
+                .next()
+                .is_some()
+    }
+
+    /// At most how many entries before this one must stay, of those of which it is known.
+    pub(super) fn kept_below(&self, number: u64) -> usize {
+        self.begins.range(..number.saturating_add(2)).count() * 3
+    }
+
+    /// What a snapshot says, read by one who may know less of its form than the one who wrote it.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut state: Self = serde_json::from_slice(bytes).ok()?;
+        state.known.get_or_insert(state.entries);
+        Some(state)
+    }
+
     /// The next entry of the log.
     pub(super) fn apply(&mut self, entry: &Entry) {
+        if self.writer != entry.writer {
+            self.begins.insert(self.entries);
+            self.writer.clone_from(&entry.writer);
+        }
         self.entries += 1;
         for op in &entry.ops {
             self.change(op.clone());
@@ -281,8 +328,8 @@ mod tests {
                 }],
             ),
         ];
-        let mut state = State::default();
-        let mut reread = State::default();
+        let mut state = State::new();
+        let mut reread = State::new();
         for (number, entry) in log.iter().enumerate() {
             let text = serde_json::to_string(entry).unwrap();
             state.apply(&serde_json::from_str(&text).unwrap());
@@ -294,5 +341,26 @@ mod tests {
         assert_eq!(holding.tags.keys().collect::<Vec<_>>(), ["v2"]);
         assert!(holding.referrers.is_empty() && holding.manifests.is_empty());
         assert_eq!((state.entries, state.blobs.len()), (4, 1));
+    }
+
+    #[test]
+    fn where_a_writer_began_and_what_may_lie_before_it_stays() {
+        let mut state = State::new();
+        for writer in ["a", "a", "a", "a", "a", "a", "b", "b", "b", "b", "c"] {
+            state.apply(&Entry {
+                writer: writer.to_owned(),
+                nonce: 1,
+                ops: Vec::new(),
+            });
+        }
+        let stay: Vec<u64> = (0..11).filter(|number| state.must_stay(*number)).collect();
+        assert_eq!(stay, [0, 4, 5, 6, 8, 9, 10]);
+        // A snapshot of the time before this was written down says nothing of the entries before it.
+        let mut older = serde_json::to_value(&state).unwrap();
+        for field in ["writer", "known", "begins"] {
+            older.as_object_mut().unwrap().remove(field);
+        }
+        let older = State::read(older.to_string().as_bytes()).unwrap();
+        assert!((0..11).all(|number| older.must_stay(number)) && !older.must_stay(11));
     }
 }

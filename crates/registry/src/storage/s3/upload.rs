@@ -13,6 +13,7 @@ use hyper::body::Frame;
 use rusty_s3::S3Action as _;
 use rusty_s3::actions::CreateMultipartUpload;
 
+use super::checksum::{Checksum, checksummed};
 use super::client::{ATTEMPTS, Client, SIGNED, etag, failed, said, small};
 use crate::body::{self, Body};
 use crate::storage::StorageError;
@@ -36,6 +37,21 @@ fn pieces(file: File, size: u64) -> impl Stream<Item = io::Result<Bytes>> + Send
         let left = left - piece.len() as u64;
         Some((read.map(|()| piece.into()), (file, left)))
     })
+}
+
+/// The checksum of a part of a file.
+fn checksum(file: &Path, from: u64, size: u64) -> io::Result<String> {
+    let mut file = File::open(file)?;
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut checksum = Checksum::default();
+    let mut buffer = vec![0; usize::try_from(PIECE).unwrap_or_default()];
+    let mut file = file.take(size);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(checksum.finish()),
+            length => checksum.update(&buffer[..length]),
+        }
+    }
 }
 
 impl Client {
@@ -132,6 +148,7 @@ impl Client {
         url: &(dyn Fn() -> String + Sync),
     ) -> Result<String, StorageError> {
         let broken = |error: io::Error| failed("read what becomes", name, error);
+        let checksum = checksum(file, from, size).map_err(broken)?;
         let mut why = StatusCode::OK.to_string();
         for _ in 0..ATTEMPTS {
             let mut file = File::open(file).map_err(broken)?;
@@ -142,6 +159,7 @@ impl Client {
             request
                 .headers_mut()
                 .insert(header::CONTENT_LENGTH, size.into());
+            checksummed(&mut request, &checksum);
             let sent = tokio::time::timeout(PATIENCE, self.0.http.request(request)).await;
             match sent {
                 Ok(Ok(answer)) if answer.status() == StatusCode::OK => {

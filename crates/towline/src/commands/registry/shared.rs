@@ -1,5 +1,8 @@
 //! The flags of storage that registries share.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use towline_registry::{Role, S3Options};
 
 use crate::exit::Usage;
@@ -14,6 +17,9 @@ pub(super) struct SharedArgs {
     /// The object storage's address, if it is not AWS's own
     #[arg(long, value_name = "URL", requires = "storage")]
     storage_endpoint: Option<String>,
+    /// Trust this certificate authority (PEM) for the object storage too
+    #[arg(long, value_name = "FILE", requires = "storage")]
+    storage_ca: Option<PathBuf>,
 }
 
 impl SharedArgs {
@@ -26,6 +32,12 @@ impl SharedArgs {
         let mut options = options.map_err(|error| anyhow::Error::new(Usage(error.to_string())))?;
         if let Some(endpoint) = &self.storage_endpoint {
             options = options.at(endpoint);
+        }
+        if let Some(file) = &self.storage_ca {
+            let pem = std::fs::read(file);
+            let pem =
+                pem.with_context(|| format!("read the certificate authority {}", file.display()))?;
+            options.ca_pem.push(pem);
         }
         Ok(Some(options))
     }

@@ -15,6 +15,8 @@ use towline_sys::testing::need_program;
 
 use crate::client::{Answer, send};
 
+mod faults;
+
 const KEY: &str = "towline";
 const SECRET: &str = "towline-secret";
 const ENDPOINT: &str = "TOWLINE_TEST_S3_ENDPOINT";
@@ -33,22 +35,24 @@ struct Server {
 
 impl Server {
     async fn start() -> Option<Self> {
+        Self::with("http", |_| Vec::new()).await
+    }
+
+    /// With more arguments, given the folder beside that of the bucket.
+    async fn with(scheme: &str, more: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let program = need_program("versitygw")?;
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("images")).unwrap();
+        let served = folder.path().join("served");
+        std::fs::create_dir_all(served.join("images")).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = port.local_addr().unwrap();
         drop(port);
         let mut command = Command::new(program);
         command
-            .args([
-                "--port",
-                &address.to_string(),
-                "--keep-alive",
-                "--quiet",
-                "posix",
-            ])
-            .arg(folder.path())
+            .args(["--port", &address.to_string(), "--keep-alive", "--quiet"])
+            .args(more(folder.path()))
+            .arg("posix")
+            .arg(served)
             .env("ROOT_ACCESS_KEY_ID", KEY)
             .env("ROOT_SECRET_ACCESS_KEY", SECRET)
             .stdout(Stdio::null())
@@ -56,7 +60,7 @@ impl Server {
         let child = ChildGuard::spawn(&mut command).unwrap();
         let server = Self {
             folder,
-            endpoint: format!("http://{address}"),
+            endpoint: format!("{scheme}://{address}"),
             _child: child,
         };
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -77,8 +81,13 @@ impl Server {
         Service::start(options).await.unwrap()
     }
 
-    /// The names of blobs' objects.
+    /// How many objects blobs are.
     fn objects(&self) -> usize {
+        self.count("blobs")
+    }
+
+    /// How many objects have names that begin so.
+    fn count(&self, start: &str) -> usize {
         fn count(folder: &Path) -> usize {
             let entries = std::fs::read_dir(folder).into_iter().flatten();
             entries
@@ -88,7 +97,12 @@ impl Server {
                 })
                 .sum()
         }
-        count(&self.folder.path().join("images/some/prefix/blobs"))
+        count(&self.bucket().join(start))
+    }
+
+    /// Where what the registries write lies.
+    fn bucket(&self) -> std::path::PathBuf {
+        self.folder.path().join("served/images/some/prefix")
     }
 }
 
@@ -261,8 +275,8 @@ async fn a_writer_comes_back_with_its_uploads_and_what_rots_is_found() {
     assert_eq!(&got.body[..], b"half and half");
     assert_eq!(check(&server).await.wrong, 0);
     let hex = digest.strip_prefix("sha256:").unwrap();
-    let folder = format!("images/some/prefix/blobs/sha256/{}/{hex}", &hex[..2]);
-    let folder = server.folder.path().join(folder);
+    let folder = format!("blobs/sha256/{}/{hex}", &hex[..2]);
+    let folder = server.bucket().join(folder);
     let object = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
     std::fs::write(object.path(), b"half and hulf").unwrap();
     let checked = check(&server).await;
