@@ -435,8 +435,10 @@ pub(super) fn refusals(all: &[Refused], shows_users: bool) -> Markup {
                             td data-label="Request" { code { bdi { (plain(&one.method, 20)) " " (plain(&one.path, WORDS)) } } }
                             td.n data-label="Status" { (one.status) }
                             td data-label="Cause" {
-                                (one.cause)
-                                @if let Some(cause) = Cause::from_name(one.cause) { br; span.soft { (cause.summary()) } }
+                                div {
+                                    (one.cause)
+                                    @if let Some(cause) = Cause::from_name(one.cause) { div.soft { (cause.summary()) } }
+                                }
                             }
                             @if shows_users {
                                 td data-label="User" { bdi { (plain(one.user.as_deref().unwrap_or_default(), 60)) } }

@@ -158,6 +158,14 @@ impl Browser {
         self.loaded().await;
     }
 
+    /// Where the first thing that a selector finds begins, from the left.
+    pub(crate) async fn left(&mut self, selector: &str) -> f64 {
+        let node = self.find(selector).await;
+        let asked = json!({"nodeId": node});
+        let boxes = self.ask("DOM.getContentQuads", asked).await;
+        boxes["quads"][0][0].as_f64().unwrap()
+    }
+
     /// As `ask`, without waiting for the answer: the event that is waited for may come before it.
     async fn tell(&mut self, method: &str, parameters: Value) {
         self.asked += 1;

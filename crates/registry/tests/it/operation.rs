@@ -197,6 +197,91 @@ async fn heads_and_bodies_are_bounded() {
     );
 }
 
+/// Sends something over a connection of its own, without reading.
+async fn connect(registry: &Registry, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(registry.address()).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// The answer's first line, and all that came.
+async fn answered(stream: &mut TcpStream) -> (String, String) {
+    let mut all = Vec::new();
+    // However it ends: what counts is what was said before.
+    stream.read_to_end(&mut all).await.ok();
+    let text = String::from_utf8_lossy(&all).into_owned();
+    (text.lines().next().unwrap_or_default().to_owned(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_allowed_wait_and_are_served_in_their_turn() {
+    let registry = Registry::with(|options| options.limits.connections = 2).await;
+    let get = "GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&registry, get).await;
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 200");
+        // It stays open, as a client keeps it for the next request.
+        held.push(stream);
+    }
+    let last = "GET /v2/ HTTP/1.1\r\nHost: r\r\nConnection: close\r\n\r\n";
+    let mut third = connect(&registry, last).await;
+    let mut byte = [0];
+    let early = tokio::time::timeout(Duration::from_millis(500), third.peek(&mut byte)).await;
+    assert!(early.is_err(), "it waits while two are open");
+    held.pop();
+    assert_eq!(answered(&mut third).await.0, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stops_coming_ends_and_the_upload_goes_on_where_it_was() {
+    let registry = Registry::with(|options| {
+        options.limits.body_patience = Duration::from_millis(300);
+        options.access_log = Some(options.root.join("access.log"));
+    })
+    .await;
+    let open = registry.send("POST", "/v2/a/blobs/uploads/", &[], "").await;
+    let location = open.header("location").to_owned();
+    let half = registry.send("PATCH", &location, &[], "half").await;
+    assert_eq!(half.status, 202);
+    let slow = format!("PATCH {location} HTTP/1.1\r\nHost: r\r\nContent-Length: 10\r\n\r\n and");
+    let (line, text) = answered(&mut connect(&registry, &slow).await).await;
+    assert!(line.starts_with("HTTP/1.1 408"), "{text}");
+    assert!(text.contains("the body stopped coming"), "{text}");
+    // What came counts, so that the client goes on from there.
+    let status = registry.get(&location).await;
+    assert_eq!(status.header("range"), "0-7", "{status:?}");
+    let digest = sha256(b"half and half");
+    let last = format!("{location}?digest={digest}");
+    let ended = registry.send("PUT", &last, &[], " half").await;
+    assert_eq!(ended.status, 201, "{ended:?}");
+    // A manifest's body, too.
+    let slow = "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: r\r\nContent-Length: 10\r\n\r\n{";
+    let (line, text) = answered(&mut connect(&registry, slow).await).await;
+    assert!(line.starts_with("HTTP/1.1 408"), "{text}");
+    let refused = log(&registry)
+        .into_iter()
+        .filter(|entry| entry["status"] == 408);
+    assert_eq!(refused.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_stops_coming_ends_the_connection() {
+    let registry = Registry::with(|options| {
+        options.limits.head_patience = Duration::from_millis(300);
+    })
+    .await;
+    let mut slow = connect(&registry, "GET /v2/ HTTP/1.1\r\nHo").await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), answered(&mut slow)).await;
+    let (line, text) = ended.expect("the connection ends");
+    assert!(
+        line.is_empty() || line.starts_with("HTTP/1.1 408"),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn a_full_disk_takes_no_pushes_and_goes_on_serving() {
     let registry = Registry::with(|options| options.limits.reserve = u64::MAX).await;
