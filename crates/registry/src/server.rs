@@ -200,7 +200,7 @@ impl Service {
         }
         let registry = Arc::clone(&self.registry);
         task::blocking("note what the cache was used for", move || {
-            registry.note_uses()
+            registry.note_uses();
         })
         .await;
         if let Some(shared) = &self.registry.shared {

@@ -47,11 +47,9 @@ pub(super) fn note<'a>(
     if cached.0.len() == before {
         return Ok(());
     }
-    let text: String = cached
-        .0
-        .iter()
-        .map(|prefix| format!("{prefix}\n"))
-        .collect();
+    // One that is empty is a line, too.
+    let lines: Vec<&str> = cached.0.iter().map(String::as_str).collect();
+    let text = lines.join("\n") + "\n";
     fs::write_atomic(root.join(FILE), text.as_bytes())
 }
 

@@ -194,14 +194,13 @@ impl Registry {
                 if !is_cached {
                     continue;
                 }
-                let size = match sizes.get(&digest) {
-                    Some(size) => *size,
-                    None => {
-                        let size = self.blobs.size(&digest)?.unwrap_or_default();
-                        sizes.insert(digest.clone(), size);
-                        stock.bytes += size;
-                        size
-                    }
+                let size = if let Some(size) = sizes.get(&digest) {
+                    *size
+                } else {
+                    let size = self.blobs.size(&digest)?.unwrap_or_default();
+                    sizes.insert(digest.clone(), size);
+                    stock.bytes += size;
+                    size
                 };
                 stock.things.push(Thing {
                     repository: repository.clone(),

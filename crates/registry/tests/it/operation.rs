@@ -217,21 +217,21 @@ async fn answered(stream: &mut TcpStream) -> (String, String) {
 async fn more_connections_than_allowed_wait_and_are_served_in_their_turn() {
     let registry = Registry::with(|options| options.limits.connections = 2).await;
     let get = "GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n";
-    let mut held = Vec::new();
-    for _ in 0..2 {
+    // They stay open, as a client keeps them for the next request.
+    let held = async || {
         let mut stream = connect(&registry, get).await;
         let mut begin = [0; 12];
         stream.read_exact(&mut begin).await.unwrap();
         assert_eq!(&begin, b"HTTP/1.1 200");
-        // It stays open, as a client keeps it for the next request.
-        held.push(stream);
-    }
+        stream
+    };
+    let (first, _second) = (held().await, held().await);
     let last = "GET /v2/ HTTP/1.1\r\nHost: r\r\nConnection: close\r\n\r\n";
     let mut third = connect(&registry, last).await;
     let mut byte = [0];
     let early = tokio::time::timeout(Duration::from_millis(500), third.peek(&mut byte)).await;
     assert!(early.is_err(), "it waits while two are open");
-    held.pop();
+    drop(first);
     assert_eq!(answered(&mut third).await.0, "HTTP/1.1 200 OK");
 }
 

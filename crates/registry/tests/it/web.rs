@@ -355,15 +355,19 @@ async fn a_browser_reads_the_pages_and_runs_nothing_that_was_pushed() {
         let width = browser.look(320, false).await;
         assert!(width <= 320.0, "{path} is {width} wide");
     }
-    // There a cell is its label and, beside it, all that it says: also the words that explain a cause.
+    narrow(&mut browser, &host).await;
+    if let Some(folder) = std::env::var_os("TOWLINE_TEST_SCREENSHOTS") {
+        pictures(&mut browser, &host, Path::new(&folder)).await;
+    }
+}
+
+/// On a small screen a cell is its label and, beside it, all that it says: also the words that explain a cause.
+async fn narrow(browser: &mut Browser, host: &str) {
     browser.go(&format!("{host}/ui/refusals")).await;
     browser.look(320, false).await;
     let cell = browser.left("td[data-label=Cause]").await;
     let words = browser.left("td[data-label=Cause] .soft").await;
     assert!(words >= cell + 100.0, "{words} beside {cell}");
-    if let Some(folder) = std::env::var_os("TOWLINE_TEST_SCREENSHOTS") {
-        pictures(&mut browser, &host, Path::new(&folder)).await;
-    }
 }
 
 /// Pictures for people to look at.

@@ -284,9 +284,10 @@ impl Journal {
             };
             // Between the list and the reading a newer one may have taken its place.
             if let Some((bytes, _)) = self.client.get(&newest.key, SNAPSHOT_LIMIT).await? {
-                return State::read(&bytes).ok_or(StorageError::Corrupt {
-                    path: newest.key.into(),
-                });
+                let damaged = || StorageError::Corrupt {
+                    path: newest.key.clone().into(),
+                };
+                return State::read(&bytes).ok_or_else(damaged);
             }
         }
         Err(StorageError::Remote {
