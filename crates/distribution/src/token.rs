@@ -506,7 +506,7 @@ mod tests {
             match read("", body.as_bytes()) {
                 Ok(grant) => {
                     assert_eq!(Some((grant.value.expose(), grant.life)), want, "{body}");
-                    let refresh = grant.refresh.as_ref().map(|token| token.expose());
+                    let refresh = grant.refresh.as_ref().map(Secret::expose);
                     assert_eq!(refresh, body.contains("good").then_some("good"), "{body}");
                 }
                 Err(fault) => {
