@@ -196,6 +196,13 @@ impl Repository {
         self.route.run(Need::Anything, ping).await
     }
 
+    /// What time the registry says that it is, as HTTP writes dates, whatever its certificate. Asked without any credential; nothing
+    /// vouches for the answer.
+    pub async fn clock(&self) -> Result<String, Failure> {
+        let clock = |session: Session| async move { session.clock().await };
+        self.route.run(Need::Anything, clock).await
+    }
+
     /// Fetches the manifest or index that the reference names (digest, else tag, else `latest`) and verifies it.
     pub async fn resolve(&self) -> Result<Resolved, Failure> {
         self.get_manifest(Name::of(&self.reference().target()))

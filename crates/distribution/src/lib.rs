@@ -11,6 +11,7 @@ mod body;
 mod certificate;
 mod challenge;
 mod client;
+mod clock;
 mod connect;
 mod denied;
 mod dial;

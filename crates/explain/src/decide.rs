@@ -1,11 +1,16 @@
 //! The decision: one cause out of what was seen. A plain function over plain facts.
 
+mod login;
+mod views;
+
 use towline_cause::{Cause, Confidence, Step};
 use towline_oci::ReferenceError;
 
 use crate::elsewhere::{self, Elsewhere};
 use crate::proof::Proof;
-use crate::secrets::{SecretFact, SecretState};
+use crate::secrets::SecretFact;
+use login::{expired, login, poisoned};
+use views::{both, of_node, of_proof};
 
 /// What the node says of its last attempt.
 #[derive(Debug, Clone)]
@@ -39,6 +44,10 @@ pub struct Facts<'a> {
     pub spare_secret: Option<&'a str>,
     /// Every login that is offered has ended, by its own word.
     pub logins_expired: bool,
+    /// Whether the node's clock is apart from the API server's, where that bears on the cause and was found out.
+    pub node_clock: Option<bool>,
+    /// Another pod got this image from the registry after this one had been made.
+    pub served_since: bool,
     /// The pull as it was replayed.
     pub proof: Option<&'a Proof>,
     /// Where the image is instead.
@@ -77,7 +86,66 @@ impl Verdict {
 /// Nothing is called proven while other causes stay open.
 pub fn decide(facts: &Facts<'_>) -> Verdict {
     let mut verdict = weigh(facts);
+    if facts.served_since {
+        verdict = there(verdict);
+    }
+    if let Some(apart) = facts.node_clock {
+        verdict = by_the_clock(verdict, apart, facts.proof);
+    }
     if !verdict.alternatives.is_empty() {
+        verdict.confidence = verdict.confidence.min(Confidence::Likely);
+    }
+    verdict
+}
+
+/// Whether a verdict is about dates: then the node's clock has a say.
+pub(crate) fn is_of_dates(cause: Cause) -> bool {
+    matches!(cause, Cause::TlsCertificateExpired | Cause::NodeClockSkew)
+}
+
+/// A certificate that is refused for its dates, or a clock that is wrong: the node's own decides, and a replay elsewhere that takes the
+/// certificate leaves nothing open.
+fn by_the_clock(mut verdict: Verdict, apart: bool, proof: Option<&Proof>) -> Verdict {
+    if !verdict.cause.is_some_and(is_of_dates) {
+        return verdict;
+    }
+    verdict.alternatives.retain(|cause| !is_of_dates(*cause));
+    if !apart {
+        verdict.cause = Some(Cause::TlsCertificateExpired);
+        return verdict;
+    }
+    let elsewhere = proof.filter(|proof| !proof.on_node);
+    let taken = elsewhere.is_some_and(|proof| {
+        let failed = proof.failure.as_ref();
+        failed.is_none_or(|failed| failed.step > Step::Tls)
+    });
+    verdict.cause = Some(Cause::NodeClockSkew);
+    if taken {
+        verdict.confidence = Confidence::Proven;
+    } else {
+        verdict.alternatives.insert(0, Cause::TlsCertificateExpired);
+    }
+    verdict
+}
+
+/// What cannot be where the registry has just given the image to another: that it is not there.
+fn there(mut verdict: Verdict) -> Verdict {
+    let absent = |cause: Cause| {
+        matches!(
+            cause,
+            Cause::RepositoryNotFound
+                | Cause::TagNotFound
+                | Cause::DigestNotFound
+                | Cause::InvalidReference
+                | Cause::ImageMoved
+        )
+    };
+    verdict.alternatives.retain(|cause| !absent(*cause));
+    let led = verdict.cause.is_some_and(absent) && !verdict.alternatives.is_empty();
+    if led {
+        let cause = verdict.alternatives.remove(0);
+        verdict.cause = Some(cause);
+        verdict.step = cause.steps().first().copied();
         verdict.confidence = verdict.confidence.min(Confidence::Likely);
     }
     verdict
@@ -104,7 +172,10 @@ fn weigh(facts: &Facts<'_>) -> Verdict {
         .and_then(|proof| proof.failure.as_ref())
         .map(|failed| failed.cause)
         .or_else(|| facts.node.map(|node| node.cause));
-    if facts.on_node_already && failed.is_some_and(elsewhere::may_be) {
+    // Whoever lost a right on an image that the node has once pulled has not built it there.
+    let built_there =
+        |cause: Cause| cause != Cause::InsufficientPermission && elsewhere::may_be(cause);
+    if facts.on_node_already && failed.is_some_and(built_there) {
         return Verdict::proven(Cause::AlwaysPullsLocalImage, Step::Policy);
     }
     if let Some(verdict) = login(facts) {
@@ -121,27 +192,6 @@ fn weigh(facts: &Facts<'_>) -> Verdict {
     }
 }
 
-fn unknown() -> Verdict {
-    Verdict {
-        cause: Some(Cause::Unknown),
-        step: None,
-        confidence: Confidence::Unknown,
-        alternatives: Vec::new(),
-    }
-}
-
-/// One secret that the kubelet cannot read stops every pull of the pod, whatever the registry would say.
-fn poisoned(facts: &Facts<'_>) -> Option<Verdict> {
-    let stopped = facts
-        .node
-        .is_some_and(|node| node.cause == Cause::PullSecretMalformed);
-    let malformed = facts
-        .secrets
-        .iter()
-        .any(|secret| matches!(secret.state, SecretState::Malformed(_)));
-    (stopped && malformed).then(|| Verdict::proven(Cause::PullSecretMalformed, Step::Credentials))
-}
-
 /// No container has its turn before the pod has a sandbox; the replay is of the sandbox's image then.
 fn no_sandbox(facts: &Facts<'_>) -> Option<Verdict> {
     let node = facts.node?;
@@ -156,232 +206,12 @@ fn no_sandbox(facts: &Facts<'_>) -> Option<Verdict> {
     })
 }
 
-/// Causes that a registry's refusal leaves open, and that only pod and secrets decide.
-fn login(facts: &Facts<'_>) -> Option<Verdict> {
-    let refusal = refusal(facts)?;
-    let offered = facts
-        .secrets
-        .iter()
-        .any(|secret| matches!(secret.state, SecretState::Matches(_)));
-    if offered {
-        return None;
-    }
-    let has =
-        |wanted: fn(&SecretState) -> bool| facts.secrets.iter().any(|secret| wanted(&secret.state));
-    let cause = if has(|state| matches!(state, SecretState::Malformed(_))) {
-        Cause::PullSecretMalformed
-    } else if has(|state| matches!(state, SecretState::WrongHost(_))) {
-        Cause::PullSecretWrongHost
-    } else if has(|state| matches!(state, SecretState::Missing)) {
-        Cause::PullSecretMissing
-    } else if has(|state| matches!(state, SecretState::Unreadable(_))) {
-        return None;
-    } else if facts.spare_secret.is_some() {
-        Cause::PullSecretNotReferenced
-    } else {
-        Cause::NoCredentials
-    };
-    let step = if cause == Cause::NoCredentials {
-        Step::Authenticate
-    } else {
-        Step::Credentials
-    };
-    let confidence = match refusal {
-        Refusal::Replayed => Confidence::Proven,
-        Refusal::Told(confidence) => confidence,
-    };
-    let alternatives = if cause == Cause::NoCredentials {
-        open(facts, cause)
-    } else {
-        Vec::new()
-    };
-    Some(Verdict {
-        cause: Some(cause),
-        step: Some(step),
-        confidence,
-        alternatives,
-    })
-}
-
-/// A login that is refused and has ended was right once: that it ended is why.
-fn expired(facts: &Facts<'_>) -> Option<Verdict> {
-    let refused = |cause: Cause| {
-        matches!(
-            cause,
-            Cause::WrongCredentials | Cause::ExpiredCredentials | Cause::NoCredentials
-        )
-    };
-    if !facts.logins_expired {
-        return None;
-    }
-    if let Some(failed) = facts.proof.and_then(|proof| proof.failure.as_ref()) {
-        let cause = Cause::ExpiredCredentials;
-        return refused(failed.cause).then(|| Verdict::proven(cause, Step::Authenticate));
-    }
-    let node = facts.node.filter(|node| refused(node.cause))?;
-    Some(Verdict {
-        confidence: node.confidence.min(Confidence::Stated),
-        ..Verdict::proven(Cause::ExpiredCredentials, Step::Authenticate)
-    })
-}
-
-enum Refusal {
-    /// The replay was refused too.
-    Replayed,
-    /// Only the node says so.
-    Told(Confidence),
-}
-
-/// Whether the registry refuses whoever comes without a login.
-fn refusal(facts: &Facts<'_>) -> Option<Refusal> {
-    let wants_login = |cause: Cause| {
-        matches!(
-            cause,
-            Cause::NoCredentials | Cause::PullSecretMissing | Cause::PullSecretWrongHost
-        )
-    };
-    if let Some(proof) = facts.proof {
-        let failed = proof.failure.as_ref()?;
-        return wants_login(failed.cause).then_some(Refusal::Replayed);
-    }
-    let node = facts.node.filter(|node| wants_login(node.cause))?;
-    Some(Refusal::Told(node.confidence.min(Confidence::Stated)))
-}
-
-fn open(facts: &Facts<'_>, cause: Cause) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = facts
-        .proof
-        .iter()
-        .flat_map(|proof| proof.failure.iter())
-        .flat_map(|failed| failed.alternatives.clone())
-        .collect();
-    causes.retain(|other| *other != cause);
-    causes
-}
-
-/// Facts that do not depend on where one looks from.
-fn same_from_everywhere(cause: Cause) -> bool {
-    matches!(
-        cause,
-        Cause::TagNotFound
-            | Cause::DigestNotFound
-            | Cause::RepositoryNotFound
-            | Cause::PlatformMismatch
-            | Cause::ManifestUnsupported
-            | Cause::NotAnImage
-            | Cause::BlobMissing
-            | Cause::WrongCredentials
-            | Cause::InsufficientPermission
-            | Cause::NoCredentials
-    )
-}
-
-/// A failure that the replay cannot see: it happens on the node, or at another time.
-fn only_the_node_sees(cause: Cause) -> bool {
-    cause.group() == towline_cause::Group::Node
-        || cause.group() == towline_cause::Group::Transfer
-        || matches!(
-            cause,
-            Cause::RateLimited | Cause::NeverPull | Cause::InvalidReference
-        )
-}
-
-/// What the node's own parts say about the node: the kernel's answer to a write of theirs, a limit that they keep themselves. Where
-/// they name it themselves, and it is not read out of words, there is no closer witness and nothing to replay.
-fn of_the_node_itself(cause: Cause) -> bool {
-    matches!(
-        cause,
-        Cause::NoSpaceLeft
-            | Cause::FilesystemReadOnly
-            | Cause::DiskError
-            | Cause::TooManyOpenFiles
-            | Cause::TooManyLayers
-            | Cause::PullThrottled
-    )
-}
-
-/// The replay tries more than a pull does, and so names what a pull only runs into.
-fn tried_further(told: Cause, found: Cause) -> bool {
-    found == Cause::PathMtu && matches!(told, Cause::TlsHandshakeFailed | Cause::ConnectionTimeout)
-}
-
-fn both(node: &NodeView, proof: &Proof) -> Verdict {
-    let Some(failed) = &proof.failure else {
-        return node_alone(node, proof);
-    };
-    if node.cause == Cause::Unknown {
-        return of_proof(proof);
-    }
-    let same = node.cause == failed.cause || node.alternatives.contains(&failed.cause);
-    if same || tried_further(node.cause, failed.cause) {
-        let sure = proof.on_node || node.typed || same_from_everywhere(failed.cause);
-        return Verdict {
-            cause: Some(failed.cause),
-            step: Some(failed.step),
-            confidence: if sure {
-                Confidence::Proven
-            } else {
-                Confidence::Stated
-            },
-            alternatives: failed.alternatives.clone(),
-        };
-    }
-    if same_from_everywhere(failed.cause) && node.confidence < Confidence::Stated {
-        return of_proof(proof);
-    }
-    let mut verdict = of_node(node);
-    if !verdict.alternatives.contains(&failed.cause) {
-        verdict.alternatives.push(failed.cause);
-    }
-    verdict
-}
-
-/// The replay pulls, the node did not: what only the node sees stands; the rest may be over, or differ from there.
-fn node_alone(node: &NodeView, proof: &Proof) -> Verdict {
-    let mut verdict = of_node(node);
-    if !only_the_node_sees(node.cause) && proof.on_node {
-        verdict.confidence = verdict.confidence.min(Confidence::Likely);
-    }
-    verdict
-}
-
-fn of_node(node: &NodeView) -> Verdict {
-    if node.cause == Cause::Unknown {
-        return Verdict {
-            alternatives: node.alternatives.clone(),
-            ..unknown()
-        };
-    }
+fn unknown() -> Verdict {
     Verdict {
-        cause: Some(node.cause),
-        step: node.step.or_else(|| node.cause.steps().first().copied()),
-        confidence: if node.typed && of_the_node_itself(node.cause) {
-            Confidence::Proven
-        } else {
-            node.confidence
-        },
-        alternatives: node.alternatives.clone(),
-    }
-}
-
-fn of_proof(proof: &Proof) -> Verdict {
-    match &proof.failure {
-        None => Verdict {
-            cause: None,
-            step: None,
-            confidence: Confidence::Proven,
-            alternatives: Vec::new(),
-        },
-        Some(failed) => Verdict {
-            cause: Some(failed.cause),
-            step: Some(failed.step),
-            confidence: match failed.cause {
-                Cause::Unknown => Confidence::Unknown,
-                cause if proof.on_node || same_from_everywhere(cause) => Confidence::Proven,
-                _ => Confidence::Likely,
-            },
-            alternatives: failed.alternatives.clone(),
-        },
+        cause: Some(Cause::Unknown),
+        step: None,
+        confidence: Confidence::Unknown,
+        alternatives: Vec::new(),
     }
 }
 
@@ -389,6 +219,7 @@ fn of_proof(proof: &Proof) -> Verdict {
 mod tests {
     use super::*;
     use crate::proof::ProofFailure;
+    use crate::secrets::SecretState;
 
     fn node(cause: Cause, typed: bool) -> NodeView {
         NodeView {
@@ -434,6 +265,8 @@ mod tests {
             secrets,
             spare_secret: None,
             logins_expired: false,
+            served_since: false,
+            node_clock: None,
             proof,
             elsewhere: None,
             on_node_already: false,
@@ -580,6 +413,65 @@ mod tests {
         assert_eq!(verdict.cause, Some(Cause::NoCredentials));
         assert_eq!(verdict.alternatives, [Cause::RepositoryNotFound]);
         assert_eq!(verdict.confidence, Confidence::Likely);
+    }
+
+    #[test]
+    fn the_nodes_clock_decides_what_is_of_dates() {
+        let expired = node(Cause::TlsCertificateExpired, false);
+        let taken = proof(None, false);
+        for (apart, proof, want, confidence) in [
+            (true, Some(&taken), Cause::NodeClockSkew, Confidence::Proven),
+            (true, None, Cause::NodeClockSkew, Confidence::Likely),
+            (
+                false,
+                Some(&taken),
+                Cause::TlsCertificateExpired,
+                Confidence::Stated,
+            ),
+        ] {
+            let verdict = decide(&Facts {
+                node_clock: Some(apart),
+                ..facts(Some(&expired), proof, &[])
+            });
+            assert_eq!(
+                (verdict.cause, verdict.confidence),
+                (Some(want), confidence)
+            );
+            let open = verdict.alternatives == [Cause::TlsCertificateExpired];
+            assert_eq!(open, apart && proof.is_none(), "{verdict:?}");
+        }
+        let other = node(Cause::TagNotFound, false);
+        let verdict = decide(&Facts {
+            node_clock: Some(true),
+            ..facts(Some(&other), None, &[])
+        });
+        assert_eq!(verdict.cause, Some(Cause::TagNotFound));
+    }
+
+    #[test]
+    fn what_the_registry_has_just_given_out_is_there() {
+        let mut refused = proof(Some(Cause::NoCredentials), true);
+        refused.failure.as_mut().unwrap().alternatives = vec![Cause::RepositoryNotFound];
+        let served = |facts| Facts {
+            served_since: true,
+            ..facts
+        };
+        let verdict = decide(&served(facts(None, Some(&refused), &[])));
+        assert_eq!(verdict.cause, Some(Cause::NoCredentials));
+        assert_eq!(verdict.confidence, Confidence::Proven);
+        assert!(verdict.alternatives.is_empty());
+
+        let mut told = node(Cause::RepositoryNotFound, false);
+        told.alternatives = vec![Cause::NoCredentials];
+        let verdict = decide(&served(facts(Some(&told), None, &[])));
+        assert_eq!(verdict.cause, Some(Cause::NoCredentials));
+        assert_eq!(verdict.confidence, Confidence::Likely);
+
+        // What the replay sees now counts more: it was taken away since.
+        let gone = proof(Some(Cause::TagNotFound), true);
+        let verdict = decide(&served(facts(None, Some(&gone), &[])));
+        assert_eq!(verdict.cause, Some(Cause::TagNotFound));
+        assert_eq!(verdict.confidence, Confidence::Proven);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) fn may_be(cause: Cause) -> bool {
             | Cause::DigestNotFound
             | Cause::RepositoryNotFound
             | Cause::NoCredentials
+            // A place that was closed refuses whoever comes.
+            | Cause::InsufficientPermission
             | Cause::DnsNameNotFound
     )
 }

@@ -1,13 +1,18 @@
 //! From a verdict to the change that helps: as commands for a person and as data for whoever applies them.
 
+mod image;
+mod secret;
+
 use towline_cause::{Cause, Confidence};
 use towline_oci::Reference;
 
 use crate::decide::Verdict;
 use crate::elsewhere::Elsewhere;
 use crate::proof::Proof;
-use crate::secrets::{SecretFact, SecretState};
+use crate::secrets::SecretFact;
 use crate::{Action, Fix, Target};
+use image::{allowed_pull, image_elsewhere, near_tags, other_image, platforms};
+use secret::{missing_secrets, new_secret, referenced_secret, replaced_secrets};
 
 /// What the fixes of one diagnosis are made from.
 #[derive(Debug)]
@@ -158,38 +163,6 @@ fn rolls_out(kind: &str) -> bool {
     matches!(kind, "Deployment" | "StatefulSet" | "DaemonSet")
 }
 
-fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
-    let (Some(image), Some(proof)) = (ground.image, ground.proof) else {
-        return other_image(ground);
-    };
-    let fixes = proof.tags_near.iter().take(3).filter_map(|tag| {
-        let near = image.with_tag(tag)?;
-        let mut words = format!("Use the tag {tag:?}, which exists");
-        let action = set_image(ground.target, &as_written(ground.target, &near));
-        if action.is_none()
-            && let Some(how) = by_hand(ground.target)
-        {
-            words = format!("{words}: {how}");
-        }
-        let alike = proof.tag_alike.as_ref() == Some(tag);
-        let mut actions: Vec<Action> = action.into_iter().collect();
-        let certain = alike && !actions.is_empty() && acts_at_once(ground.target);
-        if !actions.is_empty() {
-            actions.extend(remade(ground.target));
-        }
-        Some(Fix {
-            certain,
-            ..fix(words, actions, ground.target)
-        })
-    });
-    let fixes: Vec<Fix> = fixes.collect();
-    if fixes.is_empty() {
-        other_image(ground)
-    } else {
-        fixes
-    }
-}
-
 /// Whether a changed template reaches pods without anybody's doing: a cron job's next run is not now.
 fn acts_at_once(target: &Target) -> bool {
     let owner = target.owner.as_ref();
@@ -206,229 +179,11 @@ fn remade(target: &Target) -> Option<Action> {
     })
 }
 
-/// Keeps the way the person wrote the name: `nginx:1.25` stays short.
-fn as_written(target: &Target, near: &Reference) -> String {
-    let tag = near.tag().unwrap_or("latest");
-    let written = target.image.split('@').next().unwrap_or_default();
-    let slash = written.rfind('/').map_or(0, |at| at + 1);
-    let name = written[slash..]
-        .find(':')
-        .map_or(written, |colon| &written[..slash + colon]);
-    format!("{name}:{tag}")
-}
-
-/// A change that needs a person to say what was meant.
-fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
-    let words = "Name an image that exists";
-    let Some(action) = set_image(ground.target, "IMAGE") else {
-        let by_hand = by_hand(ground.target);
-        let fix = by_hand.map(|how| fix(format!("{words}: {how}"), vec![], ground.target));
-        return fix.into_iter().collect();
-    };
-    let mut fix = fix(words, vec![action], ground.target);
-    fix.actions.clear();
-    vec![fix]
-}
-
-fn image_elsewhere(ground: &Ground<'_>) -> Vec<Fix> {
-    let Some(found) = ground.elsewhere else {
-        return Vec::new();
-    };
-    let words = format!("Use {}, which is there", found.image);
-    let actions: Vec<Action> = set_image(ground.target, &found.image).into_iter().collect();
-    vec![fix(words, actions, ground.target)]
-}
-
-fn allowed_pull(ground: &Ground<'_>, cause: Cause) -> Vec<Fix> {
-    let (kind, name) = object(ground.target);
-    let (true, Some(namespace), Some(container)) = (
-        TEMPLATED.contains(&kind.as_str()),
-        ground.target.namespace.clone(),
-        ground.target.container.clone(),
-    ) else {
-        return Vec::new();
-    };
-    let action = Action::AllowPull {
-        namespace,
-        kind,
-        name,
-        container,
-        init: ground.target.init,
-    };
-    let words = if cause == Cause::NeverPull {
-        "Let the kubelet pull the image where it is absent, or load it on the node"
-    } else {
-        "Let the kubelet use the image that the node has; a tag of its own for each build keeps that right"
-    };
-    vec![fix(words, vec![action], ground.target)]
-}
-
-fn platforms(ground: &Ground<'_>) -> Vec<Fix> {
-    let offered = ground
-        .proof
-        .map(|proof| proof.platforms.join(", "))
-        .filter(|list| !list.is_empty());
-    let mut fixes = other_image(ground);
-    for fix in &mut fixes {
-        fix.description = match &offered {
-            Some(list) => format!("The image exists for {list} only: publish it for the node's platform, name another tag, or choose such a node by nodeSelector"),
-            None => "Publish the image for the node's platform, name another tag, or choose another node".to_owned(),
-        };
-    }
-    fixes
-}
-
-fn server(ground: &Ground<'_>) -> Option<String> {
-    let image = ground.image?;
-    let hub = image.registry() == "docker.io";
-    Some(if hub {
-        "https://index.docker.io/v1/".to_owned()
-    } else {
-        image.registry().to_owned()
-    })
-}
-
-/// How a pod comes to name a secret: in the workload's template, or through the service account, since a pod's own list is immutable.
-fn reference(ground: &Ground<'_>, secret: &str) -> Vec<Action> {
-    let Some(namespace) = ground.target.namespace.clone() else {
-        return Vec::new();
-    };
-    match &ground.target.owner {
-        Some(owner) if TEMPLATED.contains(&owner.kind.to_lowercase().as_str()) => {
-            vec![Action::ReferenceSecret {
-                namespace,
-                kind: owner.kind.to_lowercase(),
-                name: owner.name.clone(),
-                secret: secret.to_owned(),
-            }]
-        }
-        _ => vec![Action::ReferenceSecret {
-            namespace,
-            kind: "serviceaccount".to_owned(),
-            name: ground.service_account.to_owned(),
-            secret: secret.to_owned(),
-        }],
-    }
-}
-
-/// A pod without an owner keeps its list of secrets for life: it has to be made again.
-fn remake(ground: &Ground<'_>) -> &'static str {
-    if ground.target.owner.is_none() {
-        "; then delete and apply the pod again, its list of secrets cannot be changed"
-    } else {
-        ""
-    }
-}
-
-fn new_secret(ground: &Ground<'_>, name: &str, replace: bool) -> Option<Fix> {
-    let namespace = ground.target.namespace.clone()?;
-    let mut actions = vec![Action::PullSecret {
-        namespace,
-        name: name.to_owned(),
-        server: server(ground)?,
-        replace,
-    }];
-    actions.extend(reference(ground, name));
-    let words = format!(
-        "Create a pull secret for {} and name it{}",
-        server(ground)?,
-        remake(ground)
-    );
-    Some(fix(words, actions, ground.target))
-}
-
-fn missing_secrets(ground: &Ground<'_>) -> Vec<Fix> {
-    let missing = ground
-        .secrets
-        .iter()
-        .filter(|secret| matches!(secret.state, SecretState::Missing));
-    let fixes = missing.filter_map(|secret| {
-        let action = Action::PullSecret {
-            namespace: ground.target.namespace.clone()?,
-            name: secret.name.clone(),
-            server: server(ground)?,
-            replace: false,
-        };
-        Some(fix(
-            format!("Create the secret {:?} that the pod names", secret.name),
-            vec![action],
-            ground.target,
-        ))
-    });
-    fixes.collect()
-}
-
-fn replaced_secrets(ground: &Ground<'_>, cause: Cause) -> Vec<Fix> {
-    let wrong = ground.secrets.iter().filter(|secret| match cause {
-        Cause::PullSecretWrongHost => matches!(secret.state, SecretState::WrongHost(_)),
-        Cause::PullSecretMalformed => matches!(secret.state, SecretState::Malformed(_)),
-        _ => matches!(secret.state, SecretState::Matches(_)),
-    });
-    let fixes = wrong.filter_map(|secret| {
-        let server = server(ground)?;
-        let words = format!("Make the secret {:?} anew, for {server}", secret.name);
-        let action = Action::PullSecret {
-            namespace: ground.target.namespace.clone()?,
-            name: secret.name.clone(),
-            server,
-            replace: true,
-        };
-        Some(fix(words, vec![action], ground.target))
-    });
-    fixes.collect()
-}
-
-/// A secret that would do is there: the pod has to name it. Certain where that changes one workload alone; what a service account
-/// names, all its pods get, and a pod without an owner is not made again by anybody.
-fn referenced_secret(ground: &Ground<'_>) -> Vec<Fix> {
-    let Some(name) = ground.spare_secret else {
-        return Vec::new();
-    };
-    let target = ground.target;
-    if ground.account_names_it
-        && let Some(namespace) = target.namespace.clone()
-    {
-        let account = ground.service_account;
-        let words = format!(
-            "Make the pod anew: the service account {account:?} names the secret {name:?} by now, which a pod gets when it is made"
-        );
-        let actions = match target.owner {
-            Some(_) => vec![Action::DeletePod {
-                namespace,
-                name: target.name.clone(),
-            }],
-            None => Vec::new(),
-        };
-        let certain = !actions.is_empty() && target.kind == "Pod";
-        return vec![Fix {
-            certain,
-            confirm: Some(format!(
-                "kubectl -n {} get pods -w",
-                target.namespace.as_deref().unwrap_or_default()
-            )),
-            ..fix(words, actions, target)
-        }];
-    }
-    let mut actions = reference(ground, name);
-    let in_template = |action: &Action| matches!(action, Action::ReferenceSecret { kind, .. } if kind != "serviceaccount");
-    let certain = !actions.is_empty() && actions.iter().all(in_template) && acts_at_once(target);
-    if certain {
-        actions.extend(remade(target));
-    }
-    let words = format!(
-        "Name the secret {name:?}, which the registry accepts{}",
-        remake(ground)
-    );
-    vec![Fix {
-        certain,
-        ..fix(words, actions, target)
-    }]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Owner;
+    use crate::secrets::SecretState;
 
     fn target(owner: Option<&str>) -> Target {
         Target {

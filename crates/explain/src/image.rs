@@ -1,7 +1,7 @@
 //! An image reference explained on its own, without a cluster.
 
 use towline_keyring::Candidate;
-use towline_oci::{Platform, Reference};
+use towline_oci::{Platform, Reference, ReferenceError};
 
 use crate::decide::{self, Facts, Verdict};
 use crate::decider;
@@ -12,7 +12,7 @@ use crate::proof::{self, Proof};
 use crate::retired;
 use crate::scrub::scrub;
 use crate::views;
-use crate::{Diagnosis, Evidence, Fix, Target};
+use crate::{Diagnosis, Evidence, Fix, Sight, Target};
 
 /// Replays the pull of an image with these credentials (none: anonymously) and says why it would not work. With an eye on a node the
 /// pull is replayed there too, without any login, and what that shows decides.
@@ -53,19 +53,13 @@ pub async fn explain(
         secrets: &[],
         spare_secret: None,
         logins_expired: false,
+        served_since: false,
+        node_clock: None,
         elsewhere: None,
         on_node_already: false,
         proof: proof.as_ref(),
     });
-    let failure = proof.as_ref().and_then(|proof| proof.failure.as_ref());
-    let summary = match (&parsed, failure) {
-        (Err(error), _) => error.to_string(),
-        (Ok(_), Some(failed)) => failed.detail.clone(),
-        (Ok(_), None) => {
-            let from = seen.first().map_or("here", |sight| &sight.seen_from);
-            format!("{image} can be pulled from {from}")
-        }
-    };
+    let summary = summary(image, parsed.as_ref().err(), proof.as_ref(), &seen);
     let fixes = fixes_of(&target, parsed.as_ref().ok(), &verdict, proof.as_ref());
     let image = parsed.as_ref().ok();
     let retired = image.and_then(|image| retired::evidence(image, verdict.cause));
@@ -74,6 +68,7 @@ pub async fn explain(
         || ("this machine".to_owned(), proof::SEEN_BY.to_owned()),
         |proof| proof.seen.clone(),
     );
+    let clock = proof.as_ref().and_then(Proof::clock_evidence);
     let evidence = [Evidence {
         fact: summary.clone(),
         seen_from,
@@ -85,7 +80,12 @@ pub async fn explain(
         cause: verdict.cause,
         step: verdict.step,
         confidence: verdict.confidence,
-        evidence: evidence.into_iter().chain(differ).chain(retired).collect(),
+        evidence: evidence
+            .into_iter()
+            .chain(clock)
+            .chain(differ)
+            .chain(retired)
+            .collect(),
         decided_by,
         seen,
         unread,
@@ -94,6 +94,23 @@ pub async fn explain(
         steps: proof.map(|proof| proof.steps).unwrap_or_default(),
         ..Diagnosis::about(target)
     })
+}
+
+/// One sentence: what is wrong with the name, where the pull stops, or that it goes.
+fn summary(
+    image: &str,
+    bad: Option<&ReferenceError>,
+    proof: Option<&Proof>,
+    seen: &[Sight],
+) -> String {
+    if let Some(error) = bad {
+        return error.to_string();
+    }
+    if let Some(failed) = proof.and_then(|proof| proof.failure.as_ref()) {
+        return failed.detail.clone();
+    }
+    let from = seen.first().map_or("here", |sight| &sight.seen_from);
+    format!("{image} can be pulled from {from}")
 }
 
 fn fixes_of(

@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use crate::Diagnosis;
 use crate::eye::Eye;
 use crate::prober::Budget;
+pub(crate) use container::image_states;
 pub(crate) use desk::Desk;
 pub(crate) use view::View;
 
@@ -73,7 +74,7 @@ pub async fn explain(
 ) -> Result<Vec<Diagnosis>, ExplainError> {
     let pod = read(&context.kube, namespace, name).await?;
     let desk = Desk::new(context, false);
-    let view = Box::pin(View::of_pod(&desk.world, pod)).await;
+    let view = Box::pin(View::of_pod(&desk.world, pod, None)).await;
     Ok(desk.explain(&view).await)
 }
 

@@ -2,10 +2,10 @@
 
 use towline_cause::{Cause, CauseName, Step};
 use towline_keyring::Candidate;
-use towline_probe::{Outcome, Report, StepReport};
+use towline_probe::{Clock, Outcome, Report, StepReport};
 
 use crate::prober::Asked;
-use crate::{Sight, StepOutcome, StepSeen};
+use crate::{Evidence, Sight, StepOutcome, StepSeen};
 
 /// What a replay showed.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,8 @@ pub struct Proof {
     pub on_node: bool,
     /// What the reference means.
     pub digest: Option<String>,
+    /// Where the clocks there and at the registry are apart by more than means nothing: how, in words.
+    pub clock: Option<String>,
     /// From where it was seen, and by which client.
     pub seen: (String, String),
 }
@@ -32,6 +34,19 @@ pub struct Proof {
 pub(crate) const SEEN_BY: &str = "towline probe";
 
 impl Proof {
+    /// What a clock that is wrong shows, where the failure does not say it already.
+    pub(crate) fn clock_evidence(&self) -> Option<Evidence> {
+        let words = self.clock.as_ref()?;
+        let said = self.failure.as_ref();
+        let (seen_from, seen_by) = self.seen.clone();
+        let said = said.is_some_and(|failed| failed.detail.contains(words));
+        (!said).then(|| Evidence {
+            fact: words.clone(),
+            seen_from,
+            seen_by,
+        })
+    }
+
     /// How the pull goes from there, in short.
     pub fn sight(&self) -> Sight {
         let failed = self.failure.as_ref();
@@ -88,6 +103,7 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
         seen_by: Some(by.to_owned()),
         ..step_seen(step)
     };
+    let clock = report.clock.as_ref().filter(|clock| clock.differs());
     Proof {
         failure: report.failure.as_ref().map(|failed| ProofFailure {
             cause: failed.cause(),
@@ -102,6 +118,7 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
         platforms: report.platforms.iter().map(ToString::to_string).collect(),
         on_node,
         digest: report.digest.as_ref().map(ToString::to_string),
+        clock: clock.map(Clock::words),
         seen: (from.to_owned(), by.to_owned()),
     }
 }

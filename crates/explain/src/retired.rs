@@ -1,11 +1,14 @@
 //! Names that were given up by who published there: what happened, since when, where the images are now, and who says so.
 
+mod places;
+
 use towline_cause::Cause;
 use towline_oci::Reference;
 
 use crate::Evidence;
+use places::RETIRED;
 
-/// One retirement. A place is a registry and the beginning of a repository.
+/// One retirement. A place is a registry, and in it one repository, or all those that begin with what ends with a slash or is empty.
 #[derive(Debug)]
 pub(crate) struct Retirement {
     registry: &'static str,
@@ -18,59 +21,6 @@ pub(crate) struct Retirement {
     source: &'static str,
 }
 
-/// The known ones; the most special place first.
-const RETIRED: &[Retirement] = &[
-    Retirement {
-        registry: "k8s.gcr.io",
-        repository: "",
-        to: Some(("registry.k8s.io", "")),
-        what: "k8s.gcr.io was frozen on 2023-04-03 and only leads to registry.k8s.io: nothing newer is there",
-        source: "https://kubernetes.io/blog/2023/02/06/k8s-gcr-io-freeze-announcement/",
-    },
-    Retirement {
-        registry: "gcr.io",
-        repository: "google_containers/",
-        to: Some(("registry.k8s.io", "")),
-        what: "gcr.io/google_containers is the old name of what became k8s.gcr.io and then registry.k8s.io",
-        source: "https://kubernetes.io/blog/2023/02/06/k8s-gcr-io-freeze-announcement/",
-    },
-    Retirement {
-        registry: "gcr.io",
-        repository: "google-containers/",
-        to: Some(("registry.k8s.io", "")),
-        what: "gcr.io/google-containers is the old name of what became k8s.gcr.io and then registry.k8s.io",
-        source: "https://kubernetes.io/blog/2023/02/06/k8s-gcr-io-freeze-announcement/",
-    },
-    Retirement {
-        registry: "gcr.io",
-        repository: "kubebuilder/",
-        to: Some(("registry.k8s.io", "kubebuilder/")),
-        what: "gcr.io/kubebuilder was given up with Google's Container Registry on 2025-03-18; its images were copied to registry.k8s.io/kubebuilder",
-        source: "https://github.com/kubernetes-sigs/kubebuilder/discussions/3907",
-    },
-    Retirement {
-        registry: "gcr.io",
-        repository: "",
-        to: None,
-        what: "Google's Container Registry was shut down on 2025-03-18; images on gcr.io that were not moved to Artifact Registry are gone",
-        source: "https://cloud.google.com/artifact-registry/docs/transition/setup-gcr-repo",
-    },
-    Retirement {
-        registry: "docker.io",
-        repository: "bitnami/",
-        to: Some(("docker.io", "bitnamilegacy/")),
-        what: "versioned tags of docker.io/bitnami were taken away from 2025-08-28 on; those of then are in docker.io/bitnamilegacy, without updates",
-        source: "https://github.com/bitnami/charts/issues/35164",
-    },
-    Retirement {
-        registry: "docker.pkg.github.com",
-        repository: "",
-        to: None,
-        what: "GitHub's Docker registry docker.pkg.github.com was replaced by ghcr.io; docker.pkg.github.com/OWNER/REPOSITORY/IMAGE became ghcr.io/OWNER/IMAGE or ghcr.io/OWNER/REPOSITORY/IMAGE",
-        source: "https://docs.github.com/packages/working-with-a-github-packages-registry/working-with-the-docker-registry",
-    },
-];
-
 /// What is known of a manifest that no runtime of today reads, whoever holds it.
 pub(crate) const SCHEMA_1: (&str, &str) = (
     "Docker's manifest version 2, schema 1, is of 2015 and deprecated since 2017; containerd 2.1 and Docker 26 do not pull it any more, and Docker Hub takes none since 2024-11-04",
@@ -79,8 +29,15 @@ pub(crate) const SCHEMA_1: (&str, &str) = (
 
 /// What happened to the place of an image.
 fn of(image: &Reference) -> Option<&'static Retirement> {
+    let repository = image.repository();
     RETIRED.iter().find(|one| {
-        one.registry == image.registry() && image.repository().starts_with(one.repository)
+        let all = one.repository.is_empty() || one.repository.ends_with('/');
+        let there = if all {
+            repository.starts_with(one.repository)
+        } else {
+            repository == one.repository
+        };
+        one.registry == image.registry() && there
     })
 }
 
@@ -109,6 +66,7 @@ pub(crate) fn evidence(image: &Reference, cause: Option<Cause>) -> Option<Eviden
             | Cause::DnsNameNotFound
             | Cause::HostUnreachable
             | Cause::ConnectionRefused
+            | Cause::Unknown
     );
     let (what, source) = if cause == Cause::ManifestUnsupported {
         SCHEMA_1
@@ -145,7 +103,35 @@ mod tests {
                 Some("docker.io/bitnamilegacy/redis:7.2"),
                 "bitnamilegacy",
             ),
+            (
+                "gcr.io/tekton-releases/github.com/tektoncd/pipeline/cmd/git-init:v0.29.0",
+                Some("ghcr.io/tektoncd/github.com/tektoncd/pipeline/cmd/git-init:v0.29.0"),
+                "ghcr.io",
+            ),
+            (
+                "gcr.io/ml-pipeline/frontend:2.14.3",
+                Some("ghcr.io/kubeflow/kfp-frontend:2.14.3"),
+                "gone",
+            ),
+            (
+                "gcr.io/kubernetes-helm/tiller:v2.16.1",
+                Some("ghcr.io/helm/tiller:v2.16.1"),
+                "deleted",
+            ),
+            (
+                "minio/mc:latest",
+                Some("quay.io/minio/mc:latest"),
+                "removed",
+            ),
+            ("java:8", Some("docker.io/library/openjdk:8"), "deprecated"),
+            (
+                "registry.centos.org/centos/centos:7",
+                Some("quay.io/centos/centos:7"),
+                "switched off",
+            ),
+            ("openjdk:17", None, "deprecated"),
             ("gcr.io/some-project/app:v1", None, "shut down"),
+            ("eu.gcr.io/some-project/app:v1", None, "shut down"),
             ("docker.pkg.github.com/o/r/i:1", None, "ghcr.io"),
         ] {
             let image = Reference::parse(image).unwrap();
@@ -160,5 +146,33 @@ mod tests {
         assert_eq!(evidence(&other, Some(Cause::TagNotFound)), None);
         let old = evidence(&other, Some(Cause::ManifestUnsupported)).unwrap();
         assert!(old.fact.contains("schema 1"));
+    }
+
+    #[test]
+    fn a_repository_is_not_another_that_begins_like_it() {
+        for image in [
+            "openjdk-tools/x:1",
+            "quay.io/coreos/flannel-cni:1",
+            "docker.io/library/centos-stream:9",
+        ] {
+            let image = Reference::parse(image).unwrap();
+            assert_eq!(evidence(&image, Some(Cause::TagNotFound)), None, "{image}");
+        }
+    }
+
+    #[test]
+    fn each_row_is_reachable_and_can_be_read() {
+        for (at, row) in RETIRED.iter().enumerate() {
+            let place = format!("{}/{}", row.registry, row.repository);
+            assert!(row.source.starts_with("https://"), "{place}");
+            assert!(row.what.len() < 200, "{place}: {}", row.what.len());
+            let end = if place.ends_with('/') { "x:1" } else { ":1" };
+            let image = Reference::parse(&format!("{place}{end}")).unwrap();
+            let found = of(&image).unwrap();
+            assert!(std::ptr::eq(found, row), "{place}: row {at} is hidden");
+            if let Some(moved) = successor(&image) {
+                assert!(Reference::parse(&moved).is_ok(), "{moved}");
+            }
+        }
     }
 }

@@ -121,9 +121,10 @@ pub async fn explain(context: &Context, asks: &[Ask]) -> Result<Scan, ExplainErr
         // The healthy ones of many are only counted; a pod or workload that was asked for by name gets an answer in any case.
         let named = !matches!(ask, Ask::Namespace(_) | Ask::Cluster);
         let views = futures::stream::iter(found.pods).map(|pod| async {
+            let around = found.around.clone();
             let view = match found.template_of.clone() {
                 Some(workload) => Box::pin(View::of_template(&desk.world, workload, pod)).await,
-                None => Box::pin(View::of_pod(&desk.world, pod)).await,
+                None => Box::pin(View::of_pod(&desk.world, pod, around)).await,
             };
             desk.explain(&view).await
         });
@@ -165,5 +166,6 @@ async fn one(context: &Context, namespace: &str, name: &str) -> Result<find::Fou
         waiting: usize::from(pod::wants_a_look(&pod)),
         pods: vec![pod],
         template_of: None,
+        around: None,
     })
 }

@@ -1,5 +1,7 @@
 //! What the cluster's API says, each thing asked once, however many pods share it.
 
+mod around;
+mod clock;
 mod events;
 
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
 use towline_oci::Platform;
 
+pub(crate) use around::{Around, Own};
+pub(crate) use clock::NodeClock;
 pub(crate) use events::{Said, Spoken};
 
 use crate::Owner;
@@ -18,6 +22,8 @@ use crate::memo::Memo;
 
 /// The most secrets of a namespace that are looked at.
 const MAX_SECRETS: u32 = 200;
+/// The most pods of a namespace that are looked at for what they say of another: a page.
+const MAX_AROUND: u32 = 500;
 
 /// An answer, or why there is none (`403 Forbidden`).
 pub(crate) type Answer<T> = Result<T, String>;
@@ -33,6 +39,8 @@ pub(crate) struct World {
     owners: Memo<(String, String, String), Answer<Option<Owner>>>,
     accounts: Memo<(String, String), Answer<Arc<[String]>>>,
     events: Memo<String, Answer<Arc<Spoken>>>,
+    around: Memo<String, Answer<Arc<Around>>>,
+    clocks: Memo<String, Answer<NodeClock>>,
 }
 
 impl std::fmt::Debug for World {
@@ -67,6 +75,8 @@ impl World {
             owners: Memo::default(),
             accounts: Memo::default(),
             events: Memo::default(),
+            around: Memo::default(),
+            clocks: Memo::default(),
         }
     }
 
@@ -164,6 +174,25 @@ impl World {
                 (Some(direct), Some(Unknown { what, why }))
             }
         }
+    }
+
+    /// What time a node has.
+    pub(crate) async fn clock(&self, node: &str) -> Answer<NodeClock> {
+        let ask = || clock::read(&self.client, node);
+        self.clocks.get(node.to_owned(), ask).await
+    }
+
+    /// The pods of a namespace, at most [`MAX_AROUND`], as witnesses of what works there and where.
+    pub(crate) async fn around(&self, namespace: &str) -> Answer<Arc<Around>> {
+        let ask = || async {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            let params = ListParams::default().limit(MAX_AROUND);
+            let page = pods.list(&params).await.map_err(|error| reason(&error))?;
+            let mut around = Around::default();
+            page.items.iter().for_each(|pod| around.take(pod));
+            Ok(Arc::new(around))
+        };
+        self.around.get(namespace.to_owned(), ask).await
     }
 
     /// What was said of a pod's pulls.

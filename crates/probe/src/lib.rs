@@ -4,6 +4,7 @@
 //! and, where the pull would fail, the cause with its evidence.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod content;
 mod contrast;
 mod credentials;
@@ -14,6 +15,8 @@ mod request;
 mod run;
 
 pub use near::near;
-pub use report::{API_VERSION, FailureReport, KIND, Outcome, RateLimit, Report, StepReport, Tried};
+pub use report::{
+    API_VERSION, Clock, FailureReport, KIND, Outcome, RateLimit, Report, StepReport, Tried,
+};
 pub use request::Request;
 pub use run::run;

@@ -9,6 +9,7 @@ use towline_distribution::Fact;
 use towline_keyring::Candidate;
 use towline_oci::Reference;
 
+use crate::clock;
 use crate::report::Outcome;
 use crate::run::Probe;
 
@@ -25,6 +26,7 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
         Err(_) => None,
     };
     let facts = probe.new_facts();
+    clock::note(probe, &facts);
     let other = match &reached {
         Ok(_) => other_family(&facts).await,
         Err(_) => None,
@@ -60,11 +62,13 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
     }
     if let Err(failure) = &reached {
         probe.fail(failure);
+        clock::weigh_certificate(probe, &repository).await;
         return false;
     }
     match pinged {
         Some(Err(failure)) if failure.step() < Step::Authenticate => {
             probe.fail(&failure);
+            clock::weigh_certificate(probe, &repository).await;
             false
         }
         // What `/v2/` says otherwise is kept among the facts: the manifest decides.

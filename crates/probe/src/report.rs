@@ -119,6 +119,18 @@ pub struct RateLimit {
     pub source: Option<String>,
 }
 
+/// Two clocks at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Clock {
+    /// Where the replay ran, RFC 3339.
+    pub here: String,
+    /// What the registry said, RFC 3339, to the second.
+    pub registry: String,
+    /// Seconds by which the first is ahead of the second; negative where it is behind.
+    pub ahead: i64,
+}
+
 /// What a replay found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -163,6 +175,9 @@ pub struct Report {
     /// The rate limit that the registry names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// What the registry says of the time, where it said anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
     /// Everything that the client saw, in order.
     #[serde(default)]
     pub facts: Vec<Fact>,

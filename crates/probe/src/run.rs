@@ -9,6 +9,7 @@ use towline_distribution::{Client, Fact, Recorder, Repository, Resolved};
 use towline_keyring::Candidate;
 use towline_oci::Reference;
 
+use crate::clock;
 use crate::content;
 use crate::credentials;
 use crate::network;
@@ -78,6 +79,7 @@ impl<'a> Probe<'a> {
                 digest: None,
                 size: None,
                 rate_limit: None,
+                clock: None,
                 facts: Vec::new(),
             },
             recorder: Arc::new(Recorder::new()),
@@ -93,6 +95,7 @@ impl<'a> Probe<'a> {
             return;
         }
         let Some((repository, resolved)) = credentials::try_all(self, &reference).await else {
+            clock::weigh_refusal(self);
             return;
         };
         let Some(manifest) = content::platform(self, &repository, resolved).await else {
@@ -210,6 +213,14 @@ impl<'a> Probe<'a> {
         }
         if self.report.failure.is_none() {
             self.report.failure = Some(FailureReport::from(failure));
+        }
+    }
+
+    /// Says another thing of a step that has failed.
+    pub(crate) fn retell(&mut self, step: Step, text: String, cause: String) {
+        if let Some(one) = self.report.steps.iter_mut().find(|one| one.step == step) {
+            one.text = text;
+            one.facts.insert("cause".to_owned(), cause);
         }
     }
 

@@ -104,7 +104,7 @@ pub(crate) fn error(error: &anyhow::Error) {
     note(format!("{} {error}", styled(BAD.bold(), "error:")));
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {
-        let words = cause.to_string();
+        let words = words_of(cause);
         if !last.contains(&words) {
             note(format!("  caused by: {words}"));
         }
@@ -114,6 +114,16 @@ pub(crate) fn error(error: &anyhow::Error) {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             note(format!("{} {}", styled(BOLD, "hint:"), hinted.hint));
         }
+    }
+}
+
+/// An error's own words; of an API server's refusal its sentence, without the document around it.
+fn words_of(cause: &(dyn std::error::Error + 'static)) -> String {
+    let boxed = cause.downcast_ref::<Box<kube::Error>>();
+    let plain = cause.downcast_ref::<kube::Error>();
+    match boxed.map(AsRef::as_ref).or(plain) {
+        Some(kube::Error::Api(status)) => status.message.clone(),
+        _ => cause.to_string(),
     }
 }
 

@@ -19,6 +19,8 @@ use super::{MAX_ANSWER, Wanted, report};
 const DEADLINE: u64 = 120;
 /// How long its replay is waited for: its own image has to be pulled first.
 const PATIENCE: Duration = Duration::from_secs(110);
+/// Most characters of what it or its kubelet said that are told.
+const MAX_WORDS: usize = 600;
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -152,7 +154,7 @@ impl Visit {
         let pod = manifest((&namespace, &name), node, &self.image, wanted)?;
         let made = pods.create(&PostParams::default(), &pod).await;
         made.map_err(|error| format!("the pod cannot be made: {error}"))?;
-        let answer = answer(&pods, &name).await;
+        let answer = answer(&pods, &name, &self.image).await;
         // What is left stays noted, and is told by `clean_up`.
         self.delete(client, (namespace, name)).await.ok();
         answer
@@ -160,7 +162,7 @@ impl Visit {
 }
 
 /// Waits until the pod is over, and reads what it printed.
-async fn answer(pods: &Api<Pod>, name: &str) -> Result<Report, String> {
+async fn answer(pods: &Api<Pod>, name: &str, image: &str) -> Result<Report, String> {
     let since = Instant::now();
     loop {
         let pod = pods.get(name).await.map_err(|error| error.to_string())?;
@@ -178,9 +180,14 @@ async fn answer(pods: &Api<Pod>, name: &str) -> Result<Report, String> {
             let said =
                 said.map_err(|error| format!("what the pod said cannot be read: {error}"))?;
             return report(said.as_bytes()).map_err(|error| match phase {
-                Some("Failed") => format!("the pod failed{}: {}", why(&pod), said.trim()),
+                Some("Failed") => {
+                    format!("the pod of {image} failed{}: {}", why(&pod), short(&said))
+                }
                 _ => error,
             });
+        }
+        if let Some(why) = never_starts(&pod) {
+            return Err(format!("the pod's own image {image} does not run: {why}"));
         }
         if since.elapsed() > PATIENCE {
             return Err(format!(
@@ -191,6 +198,36 @@ async fn answer(pods: &Api<Pod>, name: &str) -> Result<Report, String> {
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// What keeps its container from ever starting, in the kubelet's words: waiting on would only cost time.
+fn never_starts(pod: &Pod) -> Option<String> {
+    const FOR_GOOD: [&str; 6] = [
+        "ErrImageNeverPull",
+        "CreateContainerError",
+        "CreateContainerConfigError",
+        "RunContainerError",
+        "ImageInspectError",
+        "SignatureValidationFailed",
+    ];
+    let status = pod.status.as_ref()?;
+    let container = status.container_statuses.as_ref()?.first()?;
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    let pulls = crate::text::is_pull_reason(reason);
+    (pulls || FOR_GOOD.contains(&reason)).then(|| {
+        let message = waiting.message.as_deref().unwrap_or_default();
+        format!("{reason}: {}", short(message))
+    })
+}
+
+/// What a program or a kubelet said, in bounds.
+fn short(text: &str) -> String {
+    let mut words: String = text.trim().chars().take(MAX_WORDS).collect();
+    if words.len() < text.trim().len() {
+        words.push_str(" ...");
+    }
+    words
 }
 
 /// Why its container waits or ended, where the status says so.

@@ -93,6 +93,42 @@ impl Container<'_> {
     }
 }
 
+/// How one container's image stands.
+#[derive(Debug)]
+pub(crate) struct ImageState<'a> {
+    pub(crate) image: &'a str,
+    /// The node has it.
+    pub(crate) there: bool,
+    /// When the container started last.
+    pub(crate) since: Option<Timestamp>,
+    /// The kubelet says that it does not pull.
+    pub(crate) fails: bool,
+    /// The registry is asked before each start.
+    pub(crate) always: bool,
+}
+
+/// How the images of a pod stand.
+pub(crate) fn image_states(pod: &Pod) -> Vec<ImageState<'_>> {
+    let started = |container: &Container<'_>| {
+        let state = container.status.and_then(|status| status.state.as_ref());
+        let running = state.and_then(|state| state.running.as_ref());
+        let ended = state.and_then(|state| state.terminated.as_ref());
+        let since = running
+            .and_then(|running| running.started_at.as_ref())
+            .or_else(|| ended.and_then(|ended| ended.started_at.as_ref()));
+        since.map(|time| time.0)
+    };
+    let fails = |reason: &str| crate::text::is_pull_reason(reason);
+    let states = all(pod).into_iter().map(|container| ImageState {
+        there: container.image_is_there(),
+        since: started(&container),
+        fails: container.waiting_reason().is_some_and(fails),
+        always: container.always_pulls(),
+        image: container.image,
+    });
+    states.collect()
+}
+
 fn pull_of(view: &View, container: &Container<'_>) -> Option<ContainerPull> {
     let annotation = view.pod.metadata.annotations.as_ref()?.get(ANNOTATION)?;
     Pulls::parse(annotation)

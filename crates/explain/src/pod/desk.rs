@@ -22,7 +22,7 @@ use crate::retired;
 use crate::scrub::scrub;
 use crate::secrets::{self, SecretFact, SecretState};
 use crate::views;
-use crate::world::World;
+use crate::world::{NodeClock, World};
 use crate::{Diagnosis, Evidence, Sight, Target, Unread};
 
 /// The most secrets that a pod does not name and that are tried all the same: each costs the registry a replay.
@@ -80,6 +80,8 @@ impl Desk {
             secrets: &found.facts,
             spare_secret: spare_name,
             logins_expired: found.ends.all_over(),
+            node_clock: found.clock.as_ref().map(NodeClock::differs),
+            served_since: image.is_some_and(|image| view.served_since(image)),
             proof,
         });
         let ground = Ground {
@@ -98,7 +100,17 @@ impl Desk {
         evidence.extend(words::secret_evidence(&found.facts, spare_name));
         evidence.extend(found.elsewhere.as_ref().map(words::elsewhere_evidence));
         evidence.extend(proof.map(words::proof_evidence));
+        evidence.extend(proof.and_then(Proof::clock_evidence));
+        evidence.extend(
+            found
+                .clock
+                .as_ref()
+                .map(|clock| clock_evidence(view, clock)),
+        );
         evidence.extend(found.differ.clone());
+        if let Some(image) = image {
+            evidence.extend(view.witnesses(image, verdict.cause));
+        }
         evidence.extend(found.ends.evidence());
         evidence.extend(image.and_then(|image| retired::evidence(image, verdict.cause)));
         let decided = words::secret_summary(&verdict, &found.facts, spare_name)
@@ -156,10 +168,13 @@ impl Desk {
         }
         let seen = (&facts[..], proof.as_ref(), node.as_ref());
         let elsewhere = self.elsewhere(view, (image, container.image), seen).await;
+        let dated = (proof.as_ref(), node.as_ref());
+        let clock = self.clock(view, dated, &mut unread).await;
         Found {
             ends: image
                 .map(|image| ends(view, image, &facts))
                 .unwrap_or_default(),
+            clock,
             node,
             facts,
             proof,
@@ -224,6 +239,32 @@ impl Desk {
             credentials: candidates.into_iter().map(|one| one.credential).collect(),
         };
         Some(views::look(eye, wanted).await)
+    }
+
+    /// The node's clock, where a cause of dates is in question.
+    async fn clock(
+        &self,
+        view: &View,
+        (proof, node): (Option<&Proof>, Option<&NodeView>),
+        unread: &mut Vec<String>,
+    ) -> Option<NodeClock> {
+        let failed = proof.and_then(|proof| proof.failure.as_ref());
+        let causes = failed.map(|failed| failed.cause).into_iter();
+        let mut causes = causes.chain(node.map(|node| node.cause));
+        let name = view
+            .node_name()
+            .filter(|_| causes.any(decide::is_of_dates))?;
+        let clock = self.world.clock(name).await;
+        clock
+            .map_err(|why| {
+                let unknown = Unread {
+                    what: format!("the lease of node {name}"),
+                    why,
+                    cost: "whether its clock is right stays unknown".to_owned(),
+                };
+                unread.push(unknown.to_string());
+            })
+            .ok()
     }
 
     /// Looks for the image where a person may have meant it to be, with the logins of the pod.
@@ -316,6 +357,8 @@ impl Desk {
 /// What is known of one container's image.
 struct Found {
     node: Option<NodeView>,
+    /// Where dates decide.
+    clock: Option<NodeClock>,
     facts: Vec<SecretFact>,
     ends: Ends,
     proof: Option<Proof>,
@@ -364,6 +407,14 @@ fn target(view: &View, container: &Container<'_>) -> Target {
         image: container.image.to_owned(),
         node: view.node_name().map(str::to_owned),
         owner: view.owner.clone(),
+    }
+}
+
+fn clock_evidence(view: &View, clock: &NodeClock) -> Evidence {
+    Evidence {
+        fact: clock.words(view.node_name().unwrap_or_default()),
+        seen_from: "the cluster's API".to_owned(),
+        seen_by: "kubelet".to_owned(),
     }
 }
 

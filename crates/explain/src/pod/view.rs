@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt as _;
+use towline_cause::Cause;
 
 use super::container::{self, Container};
 use crate::decide::NodeView;
-use crate::world::{Answer, NodeFact, Said, World};
+use crate::world::{Answer, Around, NodeFact, Own, Said, World};
 use crate::{Evidence, Owner, Unread};
 
 /// One pod, or a workload's template as the pod that it would make.
@@ -22,14 +23,17 @@ pub(crate) struct View {
     pub(super) events: Vec<Said>,
     pub(super) secrets: Vec<(String, Answer<Option<Arc<Secret>>>)>,
     pub(super) node: NodeFact,
+    /// What other pods say.
+    around: Arc<Around>,
     pub(super) unread: Vec<Unread>,
 }
 
 impl View {
-    pub(crate) async fn of_pod(world: &World, pod: Pod) -> Self {
+    /// `around` holds what other pods say, where they were read already.
+    pub(crate) async fn of_pod(world: &World, pod: Pod, around: Option<Arc<Around>>) -> Self {
         let namespace = pod.namespace().unwrap_or_default();
         let (owner, unknown) = world.owner(&namespace, &pod).await;
-        let mut view = Self::read(world, namespace, "Pod", pod, owner).await;
+        let mut view = Self::read(world, namespace, ("Pod", pod), owner, around).await;
         view.unread.extend(unknown.map(|unknown| Unread {
             what: unknown.what,
             why: unknown.why,
@@ -67,7 +71,7 @@ impl View {
             }
         }
         let kind = workload.kind.clone();
-        let mut view = Self::read(world, namespace, &kind, pod, Some(workload)).await;
+        let mut view = Self::read(world, namespace, (&kind, pod), Some(workload), None).await;
         view.unread.extend(unread);
         view
     }
@@ -75,9 +79,9 @@ impl View {
     async fn read(
         world: &World,
         namespace: String,
-        kind: &str,
-        pod: Pod,
+        (kind, pod): (&str, Pod),
         owner: Option<Owner>,
+        around: Option<Arc<Around>>,
     ) -> Self {
         let mut view = Self {
             name: pod.name_any(),
@@ -86,15 +90,18 @@ impl View {
             events: Vec::new(),
             secrets: Vec::new(),
             node: NodeFact::default(),
+            around: Arc::default(),
             unread: Vec::new(),
             namespace,
             pod,
         };
-        let (events, secrets, node) = futures::join!(
+        let (events, secrets, node, around) = futures::join!(
             view.read_events(world),
             view.read_secrets(world),
-            view.read_node(world)
+            view.read_node(world),
+            view.read_around(world, around)
         );
+        view.take_around(around);
         view.take_events(events);
         view.take_secrets(secrets);
         view.take_node(node);
@@ -169,6 +176,61 @@ impl View {
             ),
             None => {}
         }
+    }
+
+    /// Other pods, where one image of this one is not there.
+    async fn read_around(
+        &self,
+        world: &World,
+        known: Option<Arc<Around>>,
+    ) -> Option<Answer<Arc<Around>>> {
+        if let Some(known) = known {
+            return Some(Ok(known));
+        }
+        let all = container::all(&self.pod);
+        let broken = all.iter().any(|container| !container.image_is_there());
+        if broken {
+            Some(world.around(&self.namespace).await)
+        } else {
+            None
+        }
+    }
+
+    fn take_around(&mut self, around: Option<Answer<Arc<Around>>>) {
+        match around {
+            Some(Ok(around)) => self.around = around,
+            Some(Err(why)) => self.note(
+                format!("the other pods of namespace {}", self.namespace),
+                why,
+                "whether the image runs elsewhere stays unknown",
+            ),
+            None => {}
+        }
+    }
+
+    fn own<'a>(&'a self, pod: &'a str) -> Own<'a> {
+        let made = self.pod.metadata.creation_timestamp.as_ref();
+        Own {
+            pod,
+            node: self.node_name(),
+            made: made.map(|time| time.0),
+        }
+    }
+
+    /// Whether another pod got this image from the registry after this pod had been made.
+    pub(super) fn served_since(&self, image: &towline_oci::Reference) -> bool {
+        let pod = format!("{}/{}", self.namespace, self.name);
+        self.around.served_since(image, self.own(&pod))
+    }
+
+    /// What other pods say of an image.
+    pub(super) fn witnesses(
+        &self,
+        image: &towline_oci::Reference,
+        cause: Option<Cause>,
+    ) -> Vec<Evidence> {
+        let pod = format!("{}/{}", self.namespace, self.name);
+        self.around.evidence(image, self.own(&pod), cause)
     }
 
     pub(super) fn note(&mut self, what: String, why: String, cost: &str) {

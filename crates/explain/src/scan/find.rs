@@ -1,5 +1,7 @@
 //! From what is asked about to the pods that want a look.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DynamicObject, ListParams};
@@ -10,7 +12,7 @@ use serde_json::Value;
 use super::Ask;
 use crate::Owner;
 use crate::pod::{Context, ExplainError, wants_a_look};
-use crate::world::World;
+use crate::world::{Around, World};
 
 /// Pods in a page.
 const PAGE: u32 = 500;
@@ -117,6 +119,8 @@ pub(super) struct Found {
     pub(super) pods: Vec<Pod>,
     /// Set where the only pod is what this workload's template would make.
     pub(super) template_of: Option<Owner>,
+    /// What all pods that were seen say of each other, where they are all of a namespace or of the cluster.
+    pub(super) around: Option<Arc<Around>>,
 }
 
 pub(super) async fn find(
@@ -162,7 +166,9 @@ async fn list(
         waiting: 0,
         pods: Vec::new(),
         template_of: None,
+        around: None,
     };
+    let mut around = Around::default();
     loop {
         let page = pods
             .list(&params)
@@ -173,6 +179,7 @@ async fn list(
             })?;
         for mut pod in page.items {
             found.seen += 1;
+            around.take(&pod);
             found.waiting += usize::from(wants_a_look(&pod));
             if wanted(&pod) && found.pods.len() < MAX_PODS {
                 pod.metadata.managed_fields = None;
@@ -181,9 +188,11 @@ async fn list(
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(found),
+            None => break,
         }
     }
+    found.around = Some(Arc::new(around));
+    Ok(found)
 }
 
 async fn workload(
@@ -229,6 +238,7 @@ async fn workload(
         waiting,
         pods: own,
         template_of: None,
+        around: None,
     };
     if found.seen == 0 {
         found.pods = template(kind, &object, namespace).into_iter().collect();

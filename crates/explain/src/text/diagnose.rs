@@ -8,6 +8,7 @@ use super::seen::{Container, MAX_PODS, Pod, Said, Seen, is_pull_reason};
 use crate::decide::Verdict;
 use crate::decider;
 use crate::fixes::{self, Ground};
+use crate::retired;
 use crate::scrub::scrub;
 use crate::secrets::{SecretFact, SecretState};
 use crate::{Decider, Diagnosis, Evidence, Fix, Retry, Target};
@@ -318,7 +319,9 @@ fn one(case: Case<'_>) -> Diagnosis {
     let fixes = fixes(&target, pod, parsed.as_ref().ok(), &verdict, &missing);
     let open = verdict.cause.is_some();
     let decided_by = deciding(&target, &verdict).filter(|_| open);
-    let evidence = evidence(pod, &statements, &verdict);
+    let mut evidence = evidence(pod, &statements, &verdict);
+    let image_of = parsed.as_ref().ok();
+    evidence.extend(image_of.and_then(|image| retired::evidence(image, verdict.cause)));
     let attempts = statements
         .iter()
         .filter_map(|statement| statement.said.count)

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::Diagnosis;
 use describe::Describe;
+pub(crate) use seen::is_pull_reason;
 use seen::{Said, Seen};
 
 /// Longest paste that is read, in bytes; what follows is ignored, and the answer says so.

@@ -122,7 +122,7 @@ const PULL_REASONS: &[&str] = &[
     "SignatureValidationFailed",
 ];
 
-pub(super) fn is_pull_reason(reason: &str) -> bool {
+pub(crate) fn is_pull_reason(reason: &str) -> bool {
     PULL_REASONS.contains(&reason)
 }
 

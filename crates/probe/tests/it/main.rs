@@ -1,6 +1,8 @@
 //! Pulls replayed against a real registry, with faults in front of it.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod channel;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -81,10 +83,10 @@ fn secret(name: &str, user: &str, password: &str) -> Candidate {
     }
 }
 
-fn client() -> Client {
+fn options() -> Options {
     towline_distribution::tls::install_provider();
     let short = Duration::from_secs(2);
-    Client::new(Options {
+    Options {
         system_roots: false,
         timeouts: Timeouts {
             dns: short,
@@ -99,8 +101,11 @@ fn client() -> Client {
             longest: Duration::from_millis(50),
         },
         ..Options::default()
-    })
-    .unwrap()
+    }
+}
+
+fn client() -> Client {
+    Client::new(options()).unwrap()
 }
 
 async fn probe(image: String, candidates: Vec<Candidate>) -> Report {

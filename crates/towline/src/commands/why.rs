@@ -188,15 +188,21 @@ async fn of_cluster(context: &Context, asks: &[scan::Ask]) -> anyhow::Result<Ans
             ),
         ),
         ExplainError::Api { source, .. } if is_forbidden(source) => {
-            let rights = anyhow::Error::new(error).context("the cluster does not let you read what is asked about");
-            rights.context(exit::Hinted {
-                message: "cannot tell why".to_owned(),
-                hint: "docs/why.md lists the rights that this takes; -n NAMESPACE asks about one namespace alone".to_owned(),
-            })
+            hinted(
+                format!("{error}: the cluster does not let you: {}", refusal(source)),
+                "docs/rbac-why.yaml lists the rights that this takes; -n NAMESPACE asks about one namespace alone",
+            )
         }
         ExplainError::Api { .. } => anyhow::Error::new(error).context("ask the cluster"),
     })?;
     Ok(Answer::of_scan(scan, asks))
+}
+
+fn refusal(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

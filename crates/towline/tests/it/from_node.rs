@@ -71,6 +71,11 @@ fn where_the_views_differ_the_nodes_own_decides() {
     let found = answer(&node, &[&image, "--ca", &ca, "--from-node", "node1"]);
     assert_eq!(found["cause"], "TlsUnknownAuthority", "{found}");
 
+    let output = node.towline(&["why", "pod/secure", "--from-node", "node2"]);
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("the cluster has no node \"node2\""), "{told}");
+    node.apply("apiVersion: v1\nkind: Node\nmetadata: {name: node2}\n");
     let found = answer(&node, &["pod/secure", "--ca", &ca, "--from-node", "node2"]);
     assert!(
         found["unread"].to_string().contains("is on node node1"),

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use towline_explain::eye::{Eye, Right, Visit};
 use towline_explain::scan::Ask;
 
@@ -21,6 +22,7 @@ pub(super) async fn eye(
         return Ok(None);
     };
     let client = cluster.client.clone();
+    there(&client, node).await?;
     let Some(image) = &args.with_pod else {
         return Ok(Some(Arc::new(Eye::kubelet(client, node))));
     };
@@ -40,6 +42,19 @@ pub(super) async fn eye(
     allowed(args, cluster, &namespaces).await?;
     let visit = Visit::new(image.as_str(), cluster.namespace.as_str());
     Ok(Some(Arc::new(Eye::pod(client, node, visit))))
+}
+
+/// Whether the cluster has this node, where the caller may know: a pod for a node that is not there would wait for nobody.
+async fn there(client: &kube::Client, node: &str) -> anyhow::Result<()> {
+    let nodes: kube::Api<Node> = kube::Api::all(client.clone());
+    match nodes.get_opt(node).await {
+        Ok(None) => Err(hinted(
+            format!("the cluster has no node {node:?}"),
+            "`towline get nodes` lists them",
+        )),
+        // Who may not read nodes may still look from one.
+        Ok(Some(_)) | Err(_) => Ok(()),
+    }
 }
 
 /// Says what it takes and asks before anything is made.

@@ -2,6 +2,7 @@
 
 pub(crate) mod containerd;
 pub(crate) mod node;
+pub(crate) mod ourselves;
 pub(crate) mod program;
 pub(crate) mod registry;
 pub(crate) mod schema;
