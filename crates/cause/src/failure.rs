@@ -85,6 +85,13 @@ impl Failure {
         self
     }
 
+    /// Names another cause: whoever passes a failure on may know more than who saw it.
+    #[must_use]
+    pub fn of_cause(mut self, cause: Cause) -> Self {
+        self.0.cause = cause;
+        self
+    }
+
     /// Adds words to this layer's own.
     #[must_use]
     pub fn adding(mut self, words: &str) -> Self {

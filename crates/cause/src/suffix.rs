@@ -62,6 +62,20 @@ pub fn parse(text: &str) -> Option<Suffix> {
     named.then_some(suffix)
 }
 
+/// The text for people: without the suffixes, and without the space before each.
+pub fn without(text: &str) -> String {
+    let mut rest = text;
+    let mut shown = String::new();
+    while let Some((before, from)) = rest.split_once(OPEN) {
+        let Some((_, after)) = from.split_once(']') else {
+            break;
+        };
+        shown.push_str(before.trim_end_matches(' '));
+        rest = after;
+    }
+    shown + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +112,18 @@ mod tests {
             render(Cause::DnsFailed, Step::Dns, Some("a b")),
             "[towline: cause=DnsFailed step=dns]"
         );
+    }
+
+    #[test]
+    fn people_read_it_without() {
+        let suffix = render(Cause::TagNotFound, Step::Resolve, Some("http://r.io"));
+        for (text, want) in [
+            (format!("a: b {suffix}"), "a: b"),
+            (format!("[a {suffix}, b {suffix}]"), "[a, b]"),
+            ("a [towline: cause=".to_owned(), "a [towline: cause="),
+            ("plain".to_owned(), "plain"),
+        ] {
+            assert_eq!(without(&text), want);
+        }
     }
 }

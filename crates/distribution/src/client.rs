@@ -122,6 +122,29 @@ pub struct Resolved {
     pub headers: Vec<(String, String)>,
 }
 
+impl Resolved {
+    /// What the registry wants people to be told, from its `Warning` headers of code 299: a line each, of at most 300 characters.
+    pub fn warnings(&self) -> Vec<String> {
+        let headers = self.headers.iter();
+        let warnings = headers.filter(|(name, _)| name == "warning");
+        warnings.filter_map(|(_, value)| warning(value)).collect()
+    }
+}
+
+/// The text of `299 - "text"`.
+fn warning(value: &str) -> Option<String> {
+    const MOST: usize = 300;
+    let quoted = value.trim().strip_prefix("299 ")?.split_once('"')?.1;
+    let (text, _) = quoted.rsplit_once('"')?;
+    let mut escaped = false;
+    let shown = text.chars().filter(|c| {
+        escaped = *c == '\\' && !escaped;
+        !escaped && !c.is_control()
+    });
+    let shown: String = shown.take(MOST).collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
 /// What a HEAD of a manifest says.
 #[derive(Debug, Clone)]
 pub struct ManifestHead {
@@ -424,4 +447,32 @@ pub fn select_platform<'a>(
             format!("the image is not built for {platform}; it is built for {offered}"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_read_and_cleaned() {
+        for (value, want) in [
+            (
+                "299 - \"Your token ends soon.\"",
+                Some("Your token ends soon."),
+            ),
+            (
+                r#"299 registry "say \"hi\" \\ bye""#,
+                Some(r#"say "hi" \ bye"#),
+            ),
+            ("299 - \"a\u{1b}[31mb\"", Some("a[31mb")),
+            ("199 - \"other\"", None),
+            ("299 - bare", None),
+            ("299 - \"\"", None),
+            ("", None),
+        ] {
+            assert_eq!(warning(value).as_deref(), want, "{value}");
+        }
+        let long = format!("299 - \"{}\"", "x".repeat(5000));
+        assert_eq!(warning(&long).map(|text| text.len()), Some(300));
+    }
 }

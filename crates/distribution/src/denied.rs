@@ -188,7 +188,7 @@ pub(crate) fn of_foreign_realm(registry: &Origin, ask: &Ask, target: &Target) ->
         Step::Authenticate,
         format!(
             "{registry} wants the login ({}) sent to {}, which is not in its own domain; it was not sent. If that token service is right, \
-             trust its host",
+             trust its host by name (--trust-realm)",
             target.credential, ask.realm
         ),
     )

@@ -93,6 +93,9 @@ pub struct Retries {
     pub base: Duration,
     /// Longest wait; a server that asks for more gets no second request and its wish is kept in the failure.
     pub longest: Duration,
+    /// How long the rest of a blob is asked for, whatever [`Retries::attempts`] says, where a host that has answered takes no connection any
+    /// more: a registry that restarts. Counted from the last byte that came.
+    pub patience: Duration,
 }
 
 impl Default for Retries {
@@ -101,6 +104,7 @@ impl Default for Retries {
             attempts: 4,
             base: Duration::from_millis(250),
             longest: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
         }
     }
 }
@@ -111,6 +115,7 @@ impl Retries {
         attempts: 1,
         base: Duration::ZERO,
         longest: Duration::ZERO,
+        patience: Duration::ZERO,
     };
 }
 

@@ -100,6 +100,27 @@ pub(crate) fn of_failure(failure: &Failure) -> Seen {
     }
 }
 
+/// The longest wait for a host that is away: a registry that restarts is back within seconds, and nobody should wait much longer than that.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// When to ask again for a host that was there and takes no connection for `quiet` so far; `None` once that is as long as the options allow.
+pub(crate) fn while_away(
+    quiet: Duration,
+    attempt: u32,
+    retries: &Retries,
+    random: f64,
+) -> Option<Duration> {
+    if quiet >= retries.patience {
+        return None;
+    }
+    let patient = Retries {
+        attempts: u32::MAX,
+        longest: retries.longest.min(AWAY),
+        ..*retries
+    };
+    next(Seen::Passing { most: u32::MAX }, attempt, &patient, random)
+}
+
 /// Whether and when to send again after attempt number `attempt` (from 1). `random` is uniform in 0..1.
 pub(crate) fn next(seen: Seen, attempt: u32, retries: &Retries, random: f64) -> Option<Duration> {
     let most = match seen {
@@ -149,6 +170,7 @@ mod tests {
         attempts: 4,
         base: Duration::from_millis(100),
         longest: Duration::from_secs(1),
+        patience: Duration::from_secs(30),
     };
 
     #[test]
@@ -168,6 +190,19 @@ mod tests {
             next(passing, 8, &patient, 1.0).map(|w| w.as_millis()),
             Some(1000)
         );
+    }
+
+    #[test]
+    fn a_host_that_is_away_is_waited_for_as_long_as_the_options_allow() {
+        let secs = Duration::from_secs;
+        let at = |quiet, attempt| while_away(quiet, attempt, &RETRIES, 0.5).map(|w| w.as_millis());
+        assert_eq!(at(secs(0), 1), Some(100));
+        assert_eq!(at(secs(29), 40), Some(1000), "more attempts than usual");
+        assert_eq!(at(secs(30), 3), None);
+        let usual = Retries::default();
+        let longest = while_away(secs(9), 20, &usual, 1.0);
+        assert_eq!(longest, Some(AWAY));
+        assert_eq!(while_away(secs(0), 1, &Retries::NONE, 0.5), None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ struct Transfer {
     avoid: Vec<String>,
     /// Attempts since the last byte arrived.
     fruitless: u32,
+    /// When the last byte arrived.
+    quiet_since: Instant,
     /// Bytes since the last cut.
     since: u64,
     pacer: Pacer,
@@ -66,6 +68,7 @@ pub(crate) async fn open(
         skip: 0,
         body: None,
         fruitless: 0,
+        quiet_since: Instant::now(),
         since: 0,
         pacer: Pacer::new(route.pace()),
         slow: 0,
@@ -77,7 +80,7 @@ pub(crate) async fn open(
     }
     let mut endpoint = route.first_place();
     if range.start < transfer.end {
-        let partial = transfer.connect().await?;
+        let partial = transfer.connect_patiently().await?;
         if !partial {
             transfer.end = descriptor.size;
         }
@@ -107,12 +110,12 @@ impl Transfer {
     async fn piece(&mut self) -> Result<Bytes, Failure> {
         loop {
             if self.body.is_none()
-                && let Err(failure) = self.connect().await
+                && let Err(failure) = self.connect_patiently().await
             {
                 // Whatever cut the connection may take a moment to pass; what is final stays so.
                 let is_final =
                     matches!(failure.cause(), Cause::DigestMismatch | Cause::RateLimited);
-                if is_final || !failure.cause().transient() {
+                if is_final || is_away(&failure) || !failure.cause().transient() {
                     return Err(failure);
                 }
                 self.again(failure).await?;
@@ -196,6 +199,7 @@ impl Transfer {
 
     fn take(&mut self, mut piece: Bytes) -> Result<Bytes, Failure> {
         self.fruitless = 0;
+        self.quiet_since = Instant::now();
         let mut after = self.at + piece.len() as u64;
         if after > self.descriptor.size {
             return Err(self.mismatch("more bytes came"));
@@ -235,6 +239,35 @@ impl Transfer {
             tokio::time::sleep(wait).await;
         }
         Ok(())
+    }
+
+    /// Asks for the bytes that are missing, also while a host that has answered takes no connection: it restarts, and what was asked of it is
+    /// asked again once it is back.
+    async fn connect_patiently(&mut self) -> Result<bool, Failure> {
+        loop {
+            let failure = match self.connect().await {
+                Err(failure) if is_away(&failure) && self.route.has_answered() => failure,
+                connected => return connected,
+            };
+            // Whoever has answered is there under this name: that it is this machine itself explains nothing.
+            let failure = match failure.cause() {
+                Cause::RegistryIsLocalhost => failure.of_cause(Cause::ConnectionRefused),
+                _ => failure,
+            };
+            self.fruitless += 1;
+            let quiet = self.quiet_since.elapsed();
+            let random = fastrand::f64();
+            let retries = self.route.retries();
+            let Some(wait) = retry::while_away(quiet, self.fruitless, retries, random) else {
+                let words = format!(
+                    "; it had answered before, and was waited for {} s",
+                    quiet.as_secs()
+                );
+                return Err(failure.adding(&words));
+            };
+            self.tell(&failure, wait);
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn tell(&self, failure: &Failure, wait: Duration) {
@@ -337,6 +370,14 @@ async fn connect(
         starts,
         place: session.origin()?,
     })
+}
+
+/// Whether nobody takes connections where somebody did, or cuts each one before it answers: what stands before a registry that restarts does.
+fn is_away(failure: &Failure) -> bool {
+    matches!(
+        failure.cause(),
+        Cause::ConnectionRefused | Cause::RegistryIsLocalhost | Cause::ConnectionReset
+    )
 }
 
 /// Where an answer starts that was to start at `at`; or what is wrong with it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use towline_cause::{Cause, Failure, Step};
+use towline_distribution::{Fact, Observer};
 use towline_oci::{Digest, Reference};
 use towline_store::{Collected, Damage, ImageRecord, Store, StoreError, Usage};
 use towline_sys::task::{self, CancellationToken};
@@ -33,7 +34,8 @@ struct Inner {
 }
 
 impl Images {
-    /// Opens the store and its images. Blocks. Fails with step commit where the store is in use, of another version, or damaged.
+    /// Opens the store and its images. Blocks. Fails with step commit where the store is in use ([`in_use_by`] says by whom), of another
+    /// version, or damaged.
     pub fn open(options: Options) -> Result<Self, Failure> {
         let store = Store::open_with(&options.root, options.store).map_err(|error| {
             let detail = format!(
@@ -93,7 +95,9 @@ impl Images {
         Pull {
             store: self.inner.store.clone(),
             locks: Arc::clone(&self.inner.locks),
-            repository: client.repository(&image, key.credential, request.trace.clone()),
+            repository: client
+                .repository(&image, key.credential, request.trace.clone())
+                .observed(Arc::new(Logged(image.to_string()))),
             image,
             platform: key.platform,
             ceilings: options.ceilings,
@@ -314,6 +318,36 @@ impl Images {
         task::blocking("store", move || work(&store))
             .await
             .map_err(|error| error.into_failure(Step::Commit, detail))
+    }
+}
+
+/// Logs what happens on the way to a registry: decisions as `info`, the rest as `debug`.
+struct Logged(String);
+
+impl Observer for Logged {
+    fn observe(&self, fact: Fact) {
+        let image = &self.0;
+        match fact {
+            Fact::Retry {
+                what,
+                attempt,
+                wait_millis,
+                why,
+            } => tracing::info!(image, what, attempt, wait_millis, why, "asked again"),
+            Fact::Endpoint { endpoint, outcome } => {
+                tracing::info!(image, endpoint, outcome, "the next endpoint is asked");
+            }
+            other => tracing::debug!(image, fact = ?other, "on the way"),
+        }
+    }
+}
+
+/// Who uses the store, where that is why [`Images::open`] failed: process id and program, as that process wrote them.
+pub fn in_use_by(failure: &Failure) -> Option<&str> {
+    let source = std::error::Error::source(failure)?;
+    match source.downcast_ref::<StoreError>()? {
+        StoreError::InUse { holder, .. } => Some(holder),
+        _ => None,
     }
 }
 

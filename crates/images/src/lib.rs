@@ -26,7 +26,7 @@ mod unpack;
 
 pub use ceilings::Ceilings;
 pub use image::Image;
-pub use images::Images;
+pub use images::{Images, in_use_by};
 pub use options::{Options, PullRequest};
 pub use plan::{Plan, PlannedLayer};
 pub use progress::{LayerPhase, LayerProgress, Phase, Progress};

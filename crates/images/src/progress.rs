@@ -10,6 +10,8 @@ pub struct Progress {
     pub phase: Phase,
     /// One entry a layer, lowest first; empty until the manifest is known.
     pub layers: Vec<LayerProgress>,
+    /// What the registry wants people to be told, a line each.
+    pub warnings: Vec<String>,
 }
 
 impl Progress {
@@ -30,7 +32,7 @@ pub enum Phase {
     Resolving,
     /// Downloads and unpacks layers.
     Layers,
-    /// Records the image.
+    /// Makes what was unpacked durable and records the image.
     Committing,
     /// The image is there.
     Done,

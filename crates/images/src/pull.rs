@@ -86,6 +86,7 @@ impl Pull {
     /// What [`Pull::run`] would do. Asks for manifest and config, writes nothing.
     pub(crate) async fn plan(self) -> Result<Plan, Failure> {
         let resolved = self.or_cancel(Box::pin(self.repository.resolve())).await?;
+        self.warn(resolved.warnings());
         let found = self.choose(resolved).await?;
         check::manifest(&found.digest, &found.manifest, &self.ceilings)?;
         let (config, _) = self.config(&found.manifest.config).await?;
@@ -109,6 +110,7 @@ impl Pull {
     pub(crate) async fn run(self) -> Result<Image, Failure> {
         let resolved = self.or_cancel(Box::pin(self.repository.resolve())).await?;
         let named = resolved.digest.clone();
+        self.warn(resolved.warnings());
         let found = self.choose(resolved).await?;
         check::manifest(&found.digest, &found.manifest, &self.ceilings)?;
         let lease = self.store.lease();
@@ -129,9 +131,18 @@ impl Pull {
         // What it could not do is done again with the record, which fails with that.
         documents.await.ok();
         layers?;
-        self.progress
-            .send_modify(|progress| progress.phase = Phase::Committing);
         self.record(found, named, config_text, lease).await
+    }
+
+    /// Passes on what the registry wants people to be told.
+    fn warn(&self, warnings: Vec<String>) {
+        for warning in &warnings {
+            tracing::warn!(image = %self.image, warning, "the registry warns");
+        }
+        if !warnings.is_empty() {
+            self.progress
+                .send_modify(|progress| progress.warnings = warnings);
+        }
     }
 
     /// The manifest for the platform.
@@ -254,9 +265,33 @@ impl Pull {
                 first = Some(failure);
             }
         }
+        if first.is_none() {
+            self.progress
+                .send_modify(|progress| progress.phase = Phase::Committing);
+        }
         // Also when the pull fails: what is whole now has no spool any more for the next attempt.
         let settled = fetch.settling.end(&self.store).await;
-        first.map_or(settled, Err)
+        first.map_or(settled, |failure| Err(self.with_kept(failure)))
+    }
+
+    /// Adds to a failure what it leaves for the next attempt.
+    fn with_kept(&self, failure: Failure) -> Failure {
+        // Wrong bytes are not kept, and who gave up is told already.
+        let told = matches!(
+            failure.cause(),
+            Cause::DigestMismatch | Cause::DeadlineExceeded
+        );
+        let coming = matches!(
+            failure.step(),
+            Step::Dns | Step::Connect | Step::Tls | Step::Authenticate | Step::Fetch
+        );
+        let (bytes, total) = self.progress.borrow().bytes();
+        if told || !coming || bytes == 0 {
+            return failure;
+        }
+        failure.adding(&format!(
+            "; {bytes} of {total} bytes are kept, the next pull goes on there"
+        ))
     }
 
     /// Puts manifest and config into the store beside the layers, so that nobody waits for the disk for their sake at the end.

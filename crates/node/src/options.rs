@@ -32,6 +32,8 @@ pub struct Options {
     pub endpoints: towline_distribution::Sources,
     /// Proxies between this node and registries.
     pub proxies: towline_distribution::Proxies,
+    /// Hosts of token services that get logins although they lie outside the registry's own domain.
+    pub trusted_realms: Vec<String>,
     /// What a layer may cost.
     pub ceilings: towline_runtime::Ceilings,
     /// How long registries are waited for.
@@ -80,6 +82,7 @@ impl Options {
             extra_ca_pem: Vec::new(),
             endpoints: towline_distribution::Sources::default(),
             proxies: towline_distribution::Proxies::default(),
+            trusted_realms: Vec::new(),
             ceilings: towline_runtime::Ceilings::default(),
             registry_timeouts: Timeouts::default(),
             registry_retries: Retries::default(),
@@ -101,6 +104,7 @@ impl Options {
         }
         options.endpoints.clone_from(&self.endpoints);
         options.proxies.clone_from(&self.proxies);
+        options.trusted_realms.clone_from(&self.trusted_realms);
         options.extra_ca_pem.clone_from(&self.extra_ca_pem);
         options.timeouts = self.registry_timeouts;
         options.retries = self.registry_retries;

@@ -7,12 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use towline_cause::{Cause, Failure};
 use towline_images::{Damage, Image, Images};
 use towline_oci::ImageConfig;
+use towline_sys::fs::FsError;
+
+use crate::server::Socket;
 
 /// The most bytes of a question.
 const MOST_QUESTION: u64 = 1 << 20;
@@ -193,6 +197,26 @@ pub async fn ask(socket: &Path, question: &Question) -> Result<Answer, ControlEr
         Some(Reply::Refused { words, cause }) => Err(ControlError::Store { words, cause }),
         None => Err(ControlError::Answer),
     }
+}
+
+/// Questions that are answered at the same time.
+pub(crate) const ASKED_AT_ONCE: usize = 8;
+
+/// Answers for a store that this process owns, at this socket, until dropped; root and this process's user may ask.
+pub async fn offer(images: Images, socket: PathBuf) -> Result<(), FsError> {
+    let connections = Socket::bind(&socket).await?.connections();
+    connections
+        .for_each_concurrent(ASKED_AT_ONCE, |stream| async {
+            let answered = match stream {
+                Ok(stream) => serve(stream, &images).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "a question about images was not answered");
+            }
+        })
+        .await;
+    Ok(())
 }
 
 /// Answers one connection.

@@ -32,8 +32,6 @@ use crate::{Options, control};
 
 /// How often the image store is rid of what no image uses.
 const TIDY: Duration = Duration::from_secs(3600);
-/// Questions about images that are answered at the same time.
-const ASKED_AT_ONCE: usize = 8;
 /// The form of the state directory.
 const STATE: FormatVersion = FormatVersion::new("towline-runtime-state", 1);
 
@@ -154,7 +152,7 @@ fn serve_store(core: &Arc<Core>, socket: Socket) {
             }
         };
         let connections = socket.connections();
-        let all = connections.for_each_concurrent(ASKED_AT_ONCE, each);
+        let all = connections.for_each_concurrent(control::ASKED_AT_ONCE, each);
         tokio::select! {
             () = stop.cancelled() => {}
             () = all => {}

@@ -7,7 +7,7 @@ use crate::exit::Usage;
 /// The ceilings of layers.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct CeilingArgs {
-    /// Accept larger layers, as layer-bytes=2T or ratio=2000; an error names the ceiling that it met; repeatable
+    /// Accept larger layers, as layer-bytes=2T or ratio=2000 (K, M, G, T are 1024s here); an error names the ceiling that it met; repeatable
     #[arg(
         long = "ceiling",
         value_name = "NAME=NUMBER",
@@ -29,7 +29,12 @@ impl CeilingArgs {
         Ok(ceilings)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.raised.iter().all(String::is_empty)
+    /// Whether the command line raises one, and not the environment alone.
+    pub(crate) fn is_given(&self) -> bool {
+        let everywhere = std::env::var("TOWLINE_CEILINGS").unwrap_or_default();
+        let raised = self.raised.iter().filter(|text| !text.is_empty());
+        raised
+            .map(String::as_str)
+            .ne(everywhere.split(',').filter(|text| !text.is_empty()))
     }
 }

@@ -60,8 +60,27 @@ impl Logins {
         self.find_at(image, None)
     }
 
+    /// Whether it depends on TLS which login an image gets: an entry that names a scheme is for that alone.
+    #[cfg(feature = "node")]
+    pub(crate) fn depend_on_tls(&self, image: &Reference) -> bool {
+        self.files.iter().any(|file| {
+            let at = |tls| file.logins.find_at(image, Some(tls), &file.path);
+            match (at(true), at(false)) {
+                (Login::Stored(with), Login::Stored(without)) => {
+                    with.credential != without.credential
+                }
+                (Login::Helper { .. }, Login::Helper { .. }) | (Login::None, Login::None) => false,
+                _ => true,
+            }
+        })
+    }
+
     /// The login for an image at a place that is spoken to over TLS or not, where that is known.
-    fn find_at(&self, image: &Reference, tls: Option<bool>) -> anyhow::Result<Option<Candidate>> {
+    pub(crate) fn find_at(
+        &self,
+        image: &Reference,
+        tls: Option<bool>,
+    ) -> anyhow::Result<Option<Candidate>> {
         for file in &self.files {
             let origin = Origin::AuthFile(file.path.clone());
             match file.logins.find_at(image, tls, &file.path) {
@@ -107,7 +126,7 @@ impl Logins {
             );
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             let found = known.entry(key).or_insert_with(|| {
-                match self.find_at(&place.image, Some(place.tls)) {
+                match in_place(|| self.find_at(&place.image, Some(place.tls))) {
                     Ok(found) => found.map(|candidate| candidate.credential),
                     Err(error) => {
                         output::note(format!("{error:#}; the mirror gets no login"));
@@ -117,6 +136,18 @@ impl Logins {
             });
             found.clone()
         })
+    }
+}
+
+/// Runs what may take a while, as a helper does, so that other tasks go on meanwhile.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let shared = Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if shared {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 

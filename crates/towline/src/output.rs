@@ -82,16 +82,45 @@ pub(crate) fn line(text: impl std::fmt::Display) -> std::io::Result<()> {
     writeln!(anstream::stdout().lock(), "{text}")
 }
 
+/// A line of the answer of a command that goes on, and keeps its exit code, also when nobody reads any more.
+#[cfg(feature = "node")]
+pub(crate) fn told(text: impl std::fmt::Display) {
+    // Whatever else is wrong with stdout, there is nowhere else to say it.
+    drop(line(text));
+}
+
+/// Takes that nobody reads any more for no error.
+#[cfg(feature = "node")]
+pub(crate) fn unless_gone(error: anyhow::Error) -> anyhow::Result<()> {
+    let gone = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    });
+    if gone { Ok(()) } else { Err(error) }
+}
+
 /// A line beside the answer: progress, hints, notes.
 pub(crate) fn note(text: impl std::fmt::Display) {
     // Nobody is left to tell when stderr is gone.
     drop(writeln!(anstream::stderr().lock(), "{text}"));
 }
 
-/// Draws over the current line of stderr.
+/// Draws over the last so many lines of stderr, the current one included.
 #[cfg(feature = "node")]
-pub(crate) fn redraw(text: &str) {
-    drop(write!(anstream::stderr().lock(), "\r\x1b[K{text}"));
+pub(crate) fn redraw(lines_before: usize, text: &str) {
+    let up = match lines_before {
+        0 | 1 => String::new(),
+        more => format!("\x1b[{}A", more - 1),
+    };
+    drop(write!(anstream::stderr().lock(), "\r{up}\x1b[J{text}"));
+}
+
+/// Columns of the terminal that stderr is; 80 where it does not say.
+#[cfg(feature = "node")]
+pub(crate) fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { 80 } else { columns }
 }
 
 /// A styled word.

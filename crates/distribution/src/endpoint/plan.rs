@@ -279,6 +279,9 @@ pub struct PlannedEndpoint {
     pub resolves_tags: bool,
     /// Whether the image's login is offered there.
     pub login: bool,
+    /// Who it is asked as, where a login is stored for the place itself; never the login's value.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub own_login: Option<String>,
     /// Whether any certificate is taken.
     pub skip_verify: bool,
     /// Extra certificate authorities.

@@ -4,6 +4,7 @@
 //! goes on; a place that gave no answer comes last for a while. Every endpoint's outcome is kept.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,8 @@ pub(crate) struct Route {
     credential: Credential,
     trace: Trace,
     blobs: Arc<Mutex<HashMap<Digest, Blob>>>,
+    /// Something was answered.
+    answered: Arc<AtomicBool>,
     sessions: Vec<Session>,
     /// The image's own registry, for what no mirror takes: uploads.
     own: Option<Session>,
@@ -95,6 +98,7 @@ impl Route {
             credential,
             trace,
             blobs: Arc::default(),
+            answered: Arc::default(),
             sessions: Vec::new(),
             own: None,
             problem: None,
@@ -286,11 +290,20 @@ impl Route {
             return Err(self.nowhere());
         }
         let order = self.order(need, avoid);
-        match order.as_slice() {
+        let answer = match order.as_slice() {
             [] => Err(self.nowhere()),
             [only] => Box::pin(ask(self.sessions[*only].clone())).await,
             _ => Box::pin(self.several(order, ask)).await,
+        };
+        if answer.is_ok() {
+            self.answered.store(true, Ordering::Relaxed);
         }
+        answer
+    }
+
+    /// Whether anything that was asked for came.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     async fn several<T, F>(
@@ -466,6 +479,8 @@ fn described(session: &Session) -> PlannedEndpoint {
         mirror: endpoint.mirror,
         resolves_tags: endpoint.resolves,
         login: endpoint.may_login,
+        // Described for nobody: what login there is, is the place's own.
+        own_login: (!session.target.is_anonymous()).then(|| session.target.credential.to_string()),
         skip_verify: endpoint.trust.skip_verify,
         authorities: endpoint.trust.ca.len(),
         client_certificate: endpoint.trust.client.is_some(),

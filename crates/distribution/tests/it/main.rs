@@ -14,6 +14,7 @@ mod parts;
 mod proxy;
 mod real;
 mod resolve;
+mod restart;
 mod rows;
 mod security;
 mod stub;

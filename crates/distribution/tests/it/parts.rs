@@ -138,6 +138,7 @@ impl Faulty {
                 attempts: 3,
                 base: Duration::from_millis(1),
                 longest: Duration::from_millis(5),
+                patience: Duration::ZERO,
             },
             ..Options::default()
         };

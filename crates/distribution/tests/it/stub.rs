@@ -301,6 +301,7 @@ pub(crate) fn options() -> Options {
             attempts: 3,
             base: std::time::Duration::from_millis(5),
             longest: std::time::Duration::from_millis(50),
+            patience: std::time::Duration::ZERO,
         },
         ..Options::default()
     }

@@ -99,6 +99,7 @@ fn options() -> Options {
             attempts: 2,
             base: Duration::from_millis(5),
             longest: Duration::from_millis(50),
+            patience: Duration::ZERO,
         },
         ..Options::default()
     }

@@ -1,11 +1,10 @@
 //! `towline df`: what images take.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use towline_runtime::control::{Answer, Question};
 
-use super::store;
+use super::store::{self, StoreArgs};
 use crate::exit::OK;
 use crate::output::{self, Format};
 use crate::table;
@@ -13,16 +12,15 @@ use crate::table;
 /// Show what the images of a data directory take on the disk, through the node while that runs
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Answer::Usage(rows) = store::ask(&args.data_dir, Question::Usage).await? else {
+    let Answer::Usage(rows) = store::ask(&args.store, Question::Usage).await? else {
         return Err(store::unexpected());
     };
     if args.output != Format::Text {

@@ -79,6 +79,11 @@ fn lines(endpoint: &PlannedEndpoint) -> Vec<String> {
     if !endpoint.login {
         lines.push("the image's login is not sent there".to_owned());
     }
+    if let Some(login) = &endpoint.own_login {
+        lines.push(format!(
+            "asked as {login}: a login is stored for this place"
+        ));
+    }
     if endpoint.skip_verify {
         lines.push("any certificate is taken".to_owned());
     }

@@ -1,43 +1,37 @@
 //! `towline images`: what is in the store.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use towline_runtime::control::{Answer, Question};
+use towline_runtime::control::{Answer, Listed, Question};
 
-use super::store;
+use super::store::{self, StoreArgs};
 use crate::exit::OK;
 use crate::output::{self, Format};
 use crate::table;
 
-/// List the images of a data directory, through its node while that runs
+/// List the images of a data directory, one line a name; through its node while that runs
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// How to print the list
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Answer::Images(rows) = store::ask(&args.data_dir, Question::Images).await? else {
+    let Answer::Images(rows) = store::ask(&args.store, Question::Images).await? else {
         return Err(store::unexpected());
     };
     if args.output != Format::Text {
         output::document(args.output, &rows)?;
         return Ok(ExitCode::from(OK));
     }
-    let cells = rows.iter().map(|row| {
-        let name = row
-            .tags
-            .first()
-            .or_else(|| row.digests.first())
-            .cloned()
-            .unwrap_or_else(|| "<none>".to_owned());
+    let cells = rows.iter().flat_map(|row| {
         let id = row.id.trim_start_matches("sha256:");
-        vec![name, id.chars().take(12).collect(), output::size(row.size)]
+        let id: String = id.chars().take(12).collect();
+        let line = move |name| vec![name, id.clone(), output::size(row.size)];
+        names(row).into_iter().map(line)
     });
     for line in table::layout(
         &["Image", "Id", "Size"].map(str::to_owned),
@@ -46,4 +40,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         output::line(line)?;
     }
     Ok(ExitCode::from(OK))
+}
+
+/// Every name that an image is called by; its digests where it has no tag.
+fn names(row: &Listed) -> Vec<String> {
+    let names = if row.tags.is_empty() {
+        &row.digests
+    } else {
+        &row.tags
+    };
+    if names.is_empty() {
+        return vec!["<none>".to_owned()];
+    }
+    names.clone()
 }

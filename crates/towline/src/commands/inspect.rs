@@ -1,11 +1,10 @@
 //! `towline inspect`: what an image is.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use towline_runtime::control::{Answer, Question};
 
-use super::store;
+use super::store::{self, StoreArgs};
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 
@@ -15,17 +14,16 @@ pub(crate) struct Args {
     /// Name, id, or the beginning of an id
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
-    /// How to print the answer; without it YAML
+    #[command(flatten)]
+    store: StoreArgs,
+    /// How to print the answer; `text` is YAML too
     #[arg(short, long, value_enum, default_value_t = Format::Yaml, value_name = "FORMAT")]
     output: Format,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let question = Question::Inspect(args.images.clone());
-    let Answer::Inspected(answers) = store::ask(&args.data_dir, question).await? else {
+    let Answer::Inspected(answers) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
     let all = answers.iter().all(Option::is_some);
@@ -39,7 +37,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let found: Vec<_> = answers.into_iter().flatten().collect();
     if !found.is_empty() {
-        output::document(args.output, &found)?;
+        let format = match args.output {
+            Format::Text => Format::Yaml,
+            other => other,
+        };
+        output::document(format, &found)?;
     }
     Ok(ExitCode::from(if all { OK } else { BROKEN }))
 }

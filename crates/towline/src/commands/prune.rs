@@ -1,11 +1,10 @@
 //! `towline prune`: removes what nothing uses.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use towline_runtime::control::{Answer, Question};
 
-use super::store;
+use super::store::{self, StoreArgs};
 use crate::exit::OK;
 use crate::output;
 
@@ -17,14 +16,13 @@ pub(crate) struct Args {
     /// Also every image that no container holds and that is not pinned
     #[arg(short, long)]
     all: bool,
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let question = Question::Prune(args.all);
-    let Answer::Pruned(pruned) = store::ask(&args.data_dir, question).await? else {
+    let Answer::Pruned(pruned) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
     output::line(format!(

@@ -1,22 +1,25 @@
 //! `towline pull`: pull and unpack images, on their own or through the node that runs.
 
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
+use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Client;
-use towline_images::{Image, Images, PullRequest};
-use towline_keyring::Credential;
-use towline_oci::{Platform, Reference};
+use towline_images::{Ceilings, Images};
+use towline_node::Facts;
+use towline_oci::Platform;
 
+use super::store::StoreArgs;
 use crate::ceilings::CeilingArgs;
-use crate::exit::{BROKEN, OK, Usage, hinted};
+use crate::exit::{BROKEN, OK, STOPPED, Usage};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
+use asked::Asked;
 use progress::Shown;
 
 /// Images that are pulled at the same time.
@@ -24,17 +27,19 @@ const AT_ONCE: usize = 3;
 
 /// Pull and unpack images
 ///
-/// While a node runs on the data directory, its runtime does it, with the resolver and authorities that the node was told.
+/// While a node runs on the data directory, its runtime does it, with the resolver and authorities that the node was told; while another
+/// pull or command is at it, this one waits.
 ///
 /// What was cut short goes on where it ended, also after a kill. A large layer comes over several connections where they bring more.
+///
+/// A number of bytes is written as 1000000, 800K, 5M or 2G (thousands here; KiB, MiB, GiB are 1024s).
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Platform to pull for [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
@@ -42,10 +47,10 @@ pub(crate) struct Args {
     /// at the end
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
-    /// Only tell what would be done: sizes, layers that are here, bytes to download
+    /// Only tell what would be done: sizes, layers that are here, bytes to download, and the time at --limit-rate; writes nothing
     #[arg(long)]
     dry_run: bool,
-    /// Bytes a second that all downloads together take at most, as 5M or 800K
+    /// Bytes a second that all downloads together take at most, as 5M or 800K (5,000,000 and 800,000)
     #[arg(long, value_name = "BYTES", value_parser = rate)]
     limit_rate: Option<NonZeroU64>,
     /// Bytes a second that a connection has to bring, on average over 30 s; else another one is tried, and after four in a row the pull
@@ -61,10 +66,13 @@ pub(crate) struct Args {
     registry: RegistryArgs,
 }
 
+mod advice;
+mod asked;
 mod plan;
 mod progress;
 pub(crate) mod through_node;
 
+/// What became of an image.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Pulled {
@@ -74,11 +82,69 @@ struct Pulled {
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<towline_cause::Cause>,
+    cause: Option<Cause>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    step: Option<towline_cause::Step>,
+    step: Option<Step>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip)]
+    took: Duration,
+}
+
+impl Pulled {
+    fn well(image: &str, id: String, size: u64) -> Self {
+        Self {
+            id: Some(id),
+            size: Some(size),
+            ..Self::nothing(image)
+        }
+    }
+
+    fn failed(image: &str, cause: Cause, step: Option<Step>, error: String) -> Self {
+        Self {
+            cause: Some(cause),
+            step,
+            error: Some(error),
+            ..Self::nothing(image)
+        }
+    }
+
+    fn of(image: &str, failure: &Failure) -> Self {
+        Self::failed(
+            image,
+            failure.cause(),
+            Some(failure.step()),
+            failure.chain(),
+        )
+    }
+
+    fn nothing(image: &str) -> Self {
+        Self {
+            image: image.to_owned(),
+            id: None,
+            size: None,
+            cause: None,
+            step: None,
+            error: None,
+            took: Duration::ZERO,
+        }
+    }
+}
+
+/// Who pulls.
+enum Puller {
+    /// This process, which owns the store.
+    Own(Images, Client),
+    /// The node that owns it.
+    Node(Facts),
+}
+
+/// What all images of a command share.
+struct Pulling<'a> {
+    args: &'a Args,
+    asked: Asked,
+    puller: Puller,
+    shown: Shown,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -87,183 +153,173 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
         None => Platform::host(),
     };
-    let mut answers = Vec::new();
-    if let Some(facts) = towline_node::Facts::read(&args.data_dir) {
+    let asked = Asked::new(&args.registry)?;
+    let node = args.store.node().await;
+    if node.is_some() {
         through_node::refuse_what_it_decides(&args)?;
-        for name in &args.images {
-            let pulled = through_node::pull(&facts, &args, name).await?;
-            ended(&args, &pulled)?;
-            answers.push(pulled);
-        }
+    } else if args.dry_run {
+        return plan::run(&args, &asked, platform).await;
+    }
+    let (puller, _answering) = if let Some(facts) = node {
+        (Puller::Node(facts), None)
     } else {
-        let images = open_for(&args, platform)?;
-        if args.dry_run {
-            return plan::run(&images, &args).await;
-        }
-        let shown = Shown::start(&args);
-        let pulls = args.images.iter();
-        let pulls = pulls.map(|name| pull(&images, &args, name, &shown));
-        let mut running = futures::stream::iter(pulls).buffered(AT_ONCE);
-        while let Some(pulled) = running.next().await {
-            let pulled = pulled?;
-            ended(&args, &pulled)?;
-            answers.push(pulled);
-        }
-    }
-    let failed = answers.iter().any(|pulled| pulled.cause.is_some());
-    if args.output == Format::Yaml {
-        output::document(args.output, &answers)?;
-    }
-    Ok(ExitCode::from(if failed { BROKEN } else { OK }))
+        let ceilings = args.ceilings.ceilings()?;
+        let client = client(&args, &asked)?;
+        let images = open(&args, ceilings, client.clone(), platform).await?;
+        let answering = args.store.answer_others(&images);
+        (Puller::Own(images, client), Some(answering))
+    };
+    let shown = Shown::start(args.output);
+    let pulling = Pulling {
+        args: &args,
+        asked,
+        puller,
+        shown,
+    };
+    pulling.all().await
 }
 
-/// Tells of the end of a pull whoever follows events.
-fn ended(args: &Args, pulled: &Pulled) -> anyhow::Result<()> {
-    if args.output == Format::Json {
-        progress::event(&pulled.image, "ended", serde_json::to_value(pulled)?);
-    }
-    Ok(())
-}
-
-/// Opens the images of a data directory, unless its node runs.
-pub(crate) fn open(data_dir: &Path, client: Client, platform: Platform) -> anyhow::Result<Images> {
-    refuse_beside_a_node(data_dir)?;
-    let options = options(data_dir, client, platform)?;
-    Images::open(options).with_context(|| format!("open the images of {}", data_dir.display()))
-}
-
-/// Opens the images as a pull was told.
-fn open_for(args: &Args, platform: Platform) -> anyhow::Result<Images> {
-    let mut client = args.registry.options()?;
-    if let Some(rate) = args.min_rate {
-        client.pace.least = rate;
-    }
-    let client = Client::new(client).context("make the registry client")?;
-    let mut options = options(&args.data_dir, client, platform)?;
-    options.rate = args.limit_rate;
-    options.ceilings = args.ceilings.ceilings()?;
-    if let Some(connections) = args.connections {
-        options.connections_per_layer = connections.into();
-    }
-    Images::open(options).with_context(|| format!("open the images of {}", args.data_dir.display()))
-}
-
-fn refuse_beside_a_node(data_dir: &Path) -> anyhow::Result<()> {
-    if let Some(facts) = towline_node::Facts::read(data_dir) {
-        return Err(hinted(
-            format!(
-                "the node {} (process {}) owns the images of {}",
-                facts.node,
-                facts.pid,
-                data_dir.display()
-            ),
-            format!(
-                "ask it: crictl --runtime-endpoint unix://{} pull IMAGE; or give another --data-dir",
-                facts.cri.display()
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn options(
-    data_dir: &Path,
+/// Opens the images as this pull was told.
+async fn open(
+    args: &Args,
+    ceilings: Ceilings,
     client: Client,
     platform: Platform,
-) -> anyhow::Result<towline_images::Options> {
-    let root = data_dir.join("runtime");
-    std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
-    Ok(towline_images::Options::new(
-        root.join("images"),
-        client,
-        platform,
-    ))
-}
-
-/// The request for an image as the command line has it; or why it names none.
-fn request(
-    args: &Args,
-    name: &str,
-) -> anyhow::Result<Result<PullRequest, towline_oci::ReferenceError>> {
-    let reference = match Reference::parse(name) {
-        Ok(reference) => reference,
-        Err(error) => return Ok(Err(error)),
-    };
-    let candidate = args.registry.candidates(name)?.into_iter().next();
-    let credential = candidate.map_or(Credential::Anonymous, |candidate| candidate.credential);
-    Ok(Ok(PullRequest::new(reference, credential)))
-}
-
-async fn pull(images: &Images, args: &Args, name: &str, shown: &Shown) -> anyhow::Result<Pulled> {
-    let mut pulled = Pulled {
-        image: name.to_owned(),
-        id: None,
-        size: None,
-        cause: None,
-        step: None,
-        error: None,
-    };
-    let mut request = match request(args, name)? {
-        Ok(request) => request,
-        Err(error) => {
-            let cause = towline_cause::Cause::InvalidReference;
-            say(args, &format!("{}: {error}", cause.name()));
-            pulled.cause = Some(cause);
-            pulled.step = Some(towline_cause::Step::Reference);
-            pulled.error = Some(error.to_string());
-            return Ok(pulled);
+) -> anyhow::Result<Images> {
+    let change = |options: &mut towline_images::Options| {
+        options.rate = args.limit_rate;
+        options.ceilings = ceilings;
+        if let Some(connections) = args.connections {
+            options.connections_per_layer = connections.into();
         }
     };
-    request.progress = Some(shown.add(name));
-    let started = Instant::now();
-    let result = images.pull(request).await;
-    shown.remove(name);
-    match result {
-        Ok(image) => done(args, name, &image, started.elapsed(), &mut pulled)?,
-        Err(failure) => {
-            pulled.cause = Some(failure.cause());
-            pulled.step = Some(failure.step());
-            pulled.error = Some(failure.chain());
-            say(
-                args,
-                &format!("{name}: {} ({})", failure.chain(), failure.cause()),
-            );
-            say(
-                args,
-                &format!(
-                    "hint: {}; `towline why {name}` shows each step",
-                    failure.cause().fix()
-                ),
-            );
+    args.store.open(client, platform, change).await
+}
+
+fn client(args: &Args, asked: &Asked) -> anyhow::Result<Client> {
+    let mut options = args.registry.options_without_logins()?;
+    options.mirror_logins = asked.of_mirrors();
+    if let Some(rate) = args.min_rate {
+        options.pace.least = rate;
+    }
+    Client::new(options).context("make the registry client")
+}
+
+impl Pulling<'_> {
+    /// Pulls every image, several at a time; each one's end is told when it happens.
+    async fn all(self) -> anyhow::Result<ExitCode> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let names = &self.args.images;
+        let this = &self;
+        let pulls = names.iter().enumerate();
+        let pulls = pulls.map(|(at, name)| async move { (at, this.pull(name).await) });
+        let mut running = futures::stream::iter(pulls).buffer_unordered(AT_ONCE);
+        let mut answers: Vec<Option<Pulled>> = names.iter().map(|_| None).collect();
+        let stopped = loop {
+            tokio::select! {
+                pulled = running.next() => match pulled {
+                    Some((at, pulled)) => {
+                        self.tell_end(&pulled)?;
+                        answers[at] = Some(pulled);
+                    }
+                    None => break false,
+                },
+                _ = interrupt.recv() => break true,
+                _ = terminate.recv() => break true,
+            }
+        };
+        drop(running);
+        if stopped {
+            self.stop(&mut answers).await?;
+        }
+        let answers: Vec<Pulled> = answers.into_iter().flatten().collect();
+        if self.args.output == Format::Yaml {
+            output::document(self.args.output, &answers).or_else(output::unless_gone)?;
+        }
+        let failed = answers.iter().any(|pulled| pulled.cause.is_some());
+        Ok(ExitCode::from(match (stopped, failed) {
+            (true, _) => STOPPED,
+            (false, true) => BROKEN,
+            (false, false) => OK,
+        }))
+    }
+
+    async fn pull(&self, name: &str) -> Pulled {
+        let started = Instant::now();
+        let (client, node) = match &self.puller {
+            Puller::Own(_, client) => (Some(client), None),
+            Puller::Node(facts) => (None, Some(facts.node.as_str())),
+        };
+        let progress = self.shown.add(name, node);
+        let pulled = match self.asked.request(name, client).await {
+            Err(failure) => Pulled::of(name, &failure),
+            Ok(mut request) => match &self.puller {
+                Puller::Node(facts) => through_node::pull(facts, name, &request.credential).await,
+                Puller::Own(images, _) => {
+                    request.progress = Some(progress);
+                    match images.pull(request).await {
+                        Ok(image) => Pulled::well(name, image.id.to_string(), image.size),
+                        Err(failure) => Pulled::of(name, &failure),
+                    }
+                }
+            },
+        };
+        self.shown.end(name);
+        Pulled {
+            took: started.elapsed(),
+            ..pulled
         }
     }
-    Ok(pulled)
-}
 
-fn say(args: &Args, text: &str) {
-    if args.output == Format::Text {
-        output::note(text);
+    /// Stops what runs, and says what became of it.
+    async fn stop(&self, answers: &mut [Option<Pulled>]) -> anyhow::Result<()> {
+        if let Puller::Own(images, _) = &self.puller {
+            // A second signal does not wait for what is being written.
+            let mut again = signal(SignalKind::interrupt())?;
+            tokio::select! {
+                () = images.stop() => {}
+                _ = again.recv() => {}
+            }
+        }
+        for (name, answer) in self.args.images.iter().zip(answers) {
+            if answer.is_none() {
+                let words = "stopped by a signal; what came is kept for the next pull".to_owned();
+                let pulled = Pulled::failed(name, Cause::DeadlineExceeded, None, words);
+                self.tell_end(&pulled)?;
+                *answer = Some(pulled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what became of an image, to people or to whoever follows events.
+    fn tell_end(&self, pulled: &Pulled) -> anyhow::Result<()> {
+        match self.args.output {
+            Format::Json => {
+                progress::event(&pulled.image, "ended", serde_json::to_value(pulled)?);
+            }
+            Format::Text => self.shown.aside(|| say(pulled, &self.args.registry)),
+            Format::Yaml => {}
+        }
+        Ok(())
     }
 }
 
-fn done(
-    args: &Args,
-    name: &str,
-    image: &Image,
-    took: Duration,
-    pulled: &mut Pulled,
-) -> anyhow::Result<()> {
-    pulled.id = Some(image.id.to_string());
-    pulled.size = Some(image.size);
-    if args.output == Format::Text {
-        output::line(format!(
+/// One image's end for people.
+fn say(pulled: &Pulled, registry: &RegistryArgs) {
+    let name = &pulled.image;
+    let (Some(cause), Some(error)) = (pulled.cause, &pulled.error) else {
+        output::told(format!(
             "{name} {} {} in {:.1} s",
-            image.id,
-            output::size(image.size),
-            took.as_secs_f64()
-        ))?;
-    }
-    Ok(())
+            pulled.id.as_deref().unwrap_or_default(),
+            output::size(pulled.size.unwrap_or(0)),
+            pulled.took.as_secs_f64()
+        ));
+        return;
+    };
+    output::note(format!("{name}: {error} ({cause})"));
+    output::note(format!("hint: {}", advice::of(cause, name, registry)));
 }
 
 /// Reads a number of bytes that is not 0.

@@ -1,11 +1,10 @@
 //! `towline rm`: removes images.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use towline_runtime::control::{Answer, Question};
 
-use super::store;
+use super::store::{self, StoreArgs};
 use crate::exit::{BROKEN, OK};
 use crate::output;
 
@@ -15,14 +14,13 @@ pub(crate) struct Args {
     /// Name, id, or the beginning of an id
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let question = Question::Remove(args.images.clone());
-    let Answer::Removed(removed) = store::ask(&args.data_dir, question).await? else {
+    let Answer::Removed(removed) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
     let mut missing = false;

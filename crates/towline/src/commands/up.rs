@@ -21,7 +21,7 @@ use crate::exit::{BROKEN, OK, hinted};
 use crate::image_gc::ImageGcArgs;
 use crate::output::{self, BOLD, styled};
 use crate::pods_view::{self, Row};
-use crate::registry_client::MirrorArgs;
+use crate::registry_client::{MirrorArgs, WayArgs};
 use crate::{cli, manifests};
 
 /// How long stopping may take, pods included: somebody waits at a terminal.
@@ -63,6 +63,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     mirrors: MirrorArgs,
     #[command(flatten)]
+    way: WayArgs,
+    #[command(flatten)]
     image_gc: ImageGcArgs,
     #[command(flatten)]
     ceilings: CeilingArgs,
@@ -79,6 +81,8 @@ impl Args {
         options.kubelet_listen = self.kubelet_listen;
         options.resolver.clone_from(&self.resolver);
         options.endpoints = self.mirrors.sources()?;
+        options.proxies = self.way.proxies();
+        options.trusted_realms = self.way.trusted_realms();
         options.image_gc = self.image_gc.rules()?;
         options.ceilings = self.ceilings.ceilings()?;
         options.kubernetes_exact = self.kubernetes_exact;

@@ -1,6 +1,5 @@
 //! `towline verify`: whether what is on the disk is what was pulled.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -11,7 +10,7 @@ use towline_node::Facts;
 use towline_oci::{Platform, Reference};
 use towline_runtime::control::{Answer, Inspected, Question};
 
-use super::store;
+use super::store::{self, StoreArgs};
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
@@ -22,9 +21,8 @@ pub(crate) struct Args {
     /// Fetch again what is damaged or missing, from the registry that the image came from
     #[arg(long)]
     repair: bool,
-    /// Where images are kept
-    #[arg(long, value_name = "DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -45,7 +43,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (count, damage) = verify(&args).await?;
     if args.output == Format::Text {
         for each in &damage {
-            output::line(each)?;
+            output::told(each);
         }
     }
     let left = if args.repair && !damage.is_empty() {
@@ -60,9 +58,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         } else {
             ""
         };
-        output::line(format!(
+        output::told(format!(
             "{count} images, {bad} things are damaged{repaired}"
-        ))?;
+        ));
         if bad > 0 && left.is_none() {
             output::note("hint: towline verify --repair fetches again what is damaged");
         }
@@ -72,13 +70,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             damage,
             left_after_repair: left,
         };
-        output::document(args.output, &verified)?;
+        // Whether something is damaged is said by the exit code too, also to who reads no further.
+        output::document(args.output, &verified).or_else(output::unless_gone)?;
     }
     Ok(ExitCode::from(if bad == 0 { OK } else { BROKEN }))
 }
 
 async fn verify(args: &Args) -> anyhow::Result<(u64, Vec<Damage>)> {
-    match store::ask(&args.data_dir, Question::Verify).await? {
+    match store::ask(&args.store, Question::Verify).await? {
         Answer::Verified { images, damage } => Ok((images, damage)),
         _ => Err(store::unexpected()),
     }
@@ -87,7 +86,7 @@ async fn verify(args: &Args) -> anyhow::Result<(u64, Vec<Damage>)> {
 /// Takes away what is damaged, pulls each image that misses something, and gives what is damaged then.
 async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<Vec<Damage>> {
     let question = Question::Discard(damage.to_vec());
-    let Answer::Discarded(gone) = store::ask(&args.data_dir, question).await? else {
+    let Answer::Discarded(gone) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
     for (each, _) in damage.iter().zip(gone).filter(|(_, gone)| !gone) {
@@ -103,7 +102,7 @@ async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<Vec<Damage>> {
         .collect();
     ids.dedup();
     let question = Question::Inspect(ids);
-    let Answer::Inspected(images) = store::ask(&args.data_dir, question).await? else {
+    let Answer::Inspected(images) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
     for image in images.into_iter().flatten() {
@@ -123,7 +122,7 @@ async fn pull_again(args: &Args, image: &Inspected) -> anyhow::Result<()> {
         let Ok(reference) = Reference::parse(name) else {
             continue;
         };
-        let pulled = match Facts::read(&args.data_dir) {
+        let pulled = match args.store.node().await {
             Some(facts) => through_node(args, &facts, name).await?,
             None => directly(args, reference, image).await?,
         };
@@ -145,7 +144,7 @@ async fn directly(
     image: &Inspected,
 ) -> anyhow::Result<Result<(), String>> {
     let client = args.registry.client()?;
-    let images = super::pull::open(&args.data_dir, client, Platform::host())?;
+    let images = args.store.open(client, Platform::host(), |_| {}).await?;
     let candidate = args.registry.candidates(&reference.to_string())?;
     let candidate = candidate.into_iter().next();
     let credential = candidate.map_or(Credential::Anonymous, |candidate| candidate.credential);

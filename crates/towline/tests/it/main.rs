@@ -25,6 +25,7 @@ mod many;
 mod node;
 mod owners;
 mod paste;
+mod pulling;
 mod pulls;
 mod registry;
 mod signals;

@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use towline_distribution::Client;
 use towline_images::{Images, Plan};
+use towline_oci::Platform;
 
-use super::Args;
-use crate::exit::{BROKEN, OK, Usage};
+use super::asked::Asked;
+use super::{Args, Pulled};
+use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::table;
 
@@ -21,27 +24,50 @@ struct Planned {
     plan: Plan,
 }
 
+/// What is known of one image.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Planned(Planned),
+    Failed(Pulled),
+}
+
 /// Tells what a pull would do.
-pub(super) async fn run(images: &Images, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    args: &Args,
+    asked: &Asked,
+    platform: Platform,
+) -> anyhow::Result<ExitCode> {
+    args.ceilings.ceilings()?;
+    let client = super::client(args, asked)?;
+    let (images, _empty) = args.store.open_to_look(client.clone(), platform).await?;
     let mut answers = Vec::new();
-    let mut failed = false;
     for name in &args.images {
-        let request = super::request(args, name)?
-            .map_err(|error| anyhow::Error::new(Usage(format!("{name}: {error}"))))?;
-        match images.plan(request).await {
-            Ok(plan) => answers.push(planned(args, name, plan)),
-            Err(failure) => {
-                failed = true;
-                output::note(format!("{name}: {} ({})", failure.chain(), failure.cause()));
-            }
+        let answer = match plan(&images, &client, asked, name).await {
+            Ok(plan) => Answer::Planned(planned(args, name, plan)),
+            Err(failure) => Answer::Failed(Pulled::of(name, &failure)),
+        };
+        if args.output == Format::Text {
+            text(&answer, args)?;
         }
+        answers.push(answer);
     }
-    if args.output == Format::Text {
-        answers.iter().try_for_each(text)?;
-    } else {
+    if args.output != Format::Text {
         output::document(args.output, &answers)?;
     }
+    let failed = answers
+        .iter()
+        .any(|answer| matches!(answer, Answer::Failed(_)));
     Ok(ExitCode::from(if failed { BROKEN } else { OK }))
+}
+
+async fn plan(
+    images: &Images,
+    client: &Client,
+    asked: &Asked,
+    name: &str,
+) -> Result<Plan, towline_cause::Failure> {
+    images.plan(asked.request(name, Some(client)).await?).await
 }
 
 fn planned(args: &Args, name: &str, plan: Plan) -> Planned {
@@ -55,7 +81,14 @@ fn planned(args: &Args, name: &str, plan: Plan) -> Planned {
     }
 }
 
-fn text(planned: &Planned) -> std::io::Result<()> {
+fn text(answer: &Answer, args: &Args) -> std::io::Result<()> {
+    let planned = match answer {
+        Answer::Planned(planned) => planned,
+        Answer::Failed(pulled) => {
+            super::say(pulled, &args.registry);
+            return Ok(());
+        }
+    };
     let rows: Vec<Vec<String>> = planned
         .plan
         .layers
@@ -72,12 +105,20 @@ fn text(planned: &Planned) -> std::io::Result<()> {
     for line in table::layout(&["Layer", "Size", "Then"].map(str::to_owned), &rows) {
         output::line(line)?;
     }
-    let time = planned.seconds_at_rate;
-    let time = time.map_or_else(String::new, |seconds| format!(", {seconds} s at that rate"));
     output::line(format!(
-        "{} {} of {} to download{time}",
+        "{} {} of {} to download{}",
         planned.image,
         output::size(planned.to_fetch),
-        output::size(planned.total)
+        output::size(planned.total),
+        time(planned)
     ))
+}
+
+/// How long that takes, as far as it can be told: nobody has measured the way to the registry.
+fn time(planned: &Planned) -> String {
+    match planned.seconds_at_rate {
+        Some(seconds) => format!(", {seconds} s at that rate"),
+        None if planned.to_fetch == 0 => String::new(),
+        None => "; how long that takes is not known without --limit-rate".to_owned(),
+    }
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use towline_images::Progress;
+use towline_images::{LayerPhase, Phase, Progress};
 use towline_sys::task;
 
-use super::Args;
 use crate::output::{self, Format};
 
 /// Progress appears only when a pull takes longer than this.
@@ -20,6 +19,8 @@ const SOON: Duration = Duration::from_millis(250);
 const DRAWN: Duration = Duration::from_millis(100);
 /// Elsewhere a line appears so often.
 const LINES: Duration = Duration::from_secs(10);
+/// The rate is that of the last so many seconds.
+const LATELY: Duration = Duration::from_secs(5);
 
 /// A pull that runs.
 struct Pull {
@@ -27,38 +28,62 @@ struct Pull {
     progress: watch::Receiver<Progress>,
     told: Progress,
     pace: Pace,
+    /// The node that pulls it, and says nothing of how far it is.
+    node: Option<String>,
 }
 
 /// How fast bytes come, and how long the rest takes at that.
+#[derive(Default)]
 struct Pace {
-    /// When it was looked at, and the bytes then: enough for [`LOOKS`] back.
+    /// When it was looked at, and the bytes then; the first one is as old as [`LATELY`], or older.
     looks: VecDeque<(Instant, u64)>,
 }
-
-/// The rate is that of so many looks, drawn or told: 5 s.
-const LOOKS: usize = 50;
 
 impl Pace {
     /// Looks again; bytes a second lately, where they can be told.
     fn look(&mut self, now: Instant, bytes: u64) -> Option<u64> {
-        let (then, before) = *self.looks.front().unwrap_or(&(now, bytes));
-        if self.looks.len() == LOOKS {
+        let age = |then: Instant| now.saturating_duration_since(then);
+        while self
+            .looks
+            .get(1)
+            .is_some_and(|(then, _)| age(*then) >= LATELY)
+        {
             self.looks.pop_front();
         }
+        let (then, before) = *self.looks.front().unwrap_or(&(now, bytes));
         self.looks.push_back((now, bytes));
-        let millis = u64::try_from(now.saturating_duration_since(then).as_millis()).ok()?;
+        let millis = u64::try_from(age(then).as_millis()).ok()?;
         (bytes.saturating_sub(before) * 1000).checked_div(millis)
+    }
+}
+
+/// Pulls that run, and what of them stands on the terminal.
+#[derive(Default)]
+struct Pulls {
+    running: Vec<Pull>,
+    /// Lines that are drawn.
+    drawn: usize,
+    /// What registries wanted people to be told, and what was.
+    warnings: Vec<String>,
+}
+
+impl Pulls {
+    fn draw(&mut self, lines: &[String]) {
+        if self.drawn > 0 || !lines.is_empty() {
+            output::redraw(self.drawn, &lines.join("\n"));
+        }
+        self.drawn = lines.len();
     }
 }
 
 /// Shows pulls until dropped.
 pub(super) struct Shown {
-    pulls: Arc<Mutex<Vec<Pull>>>,
+    pulls: Arc<Mutex<Pulls>>,
     how: How,
     task: JoinHandle<()>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
     Drawn,
     Lines,
@@ -67,8 +92,8 @@ enum How {
 }
 
 impl Shown {
-    pub(super) fn start(args: &Args) -> Self {
-        let how = match args.output {
+    pub(super) fn start(format: Format) -> Self {
+        let how = match format {
             Format::Json => How::Events,
             Format::Text if std::io::stderr().is_terminal() => How::Drawn,
             Format::Text => How::Lines,
@@ -79,92 +104,163 @@ impl Shown {
         Self { pulls, how, task }
     }
 
-    /// A pull begins: where it reports.
-    pub(super) fn add(&self, name: &str) -> watch::Sender<Progress> {
+    /// A pull begins, here or on a node: where it reports.
+    pub(super) fn add(&self, name: &str, node: Option<&str>) -> watch::Sender<Progress> {
         let (sender, progress) = watch::channel(Progress::default());
         let pull = Pull {
             name: name.to_owned(),
             progress,
             told: Progress::default(),
-            pace: Pace {
-                looks: VecDeque::with_capacity(LOOKS),
-            },
+            pace: Pace::default(),
+            node: node.map(str::to_owned),
         };
-        lock(&self.pulls).push(pull);
+        if self.how == How::Events {
+            event(name, "phase", serde_json::json!(Phase::Resolving));
+        }
+        lock(&self.pulls).running.push(pull);
         sender
     }
 
     /// A pull has ended.
-    pub(super) fn remove(&self, name: &str) {
+    pub(super) fn end(&self, name: &str) {
         let mut pulls = lock(&self.pulls);
-        if let Some(at) = pulls.iter().position(|pull| pull.name == name) {
-            let mut pull = pulls.remove(at);
-            // What happened since the last look.
-            if matches!(self.how, How::Events) {
-                tell(&mut pull);
-            }
+        let Some(at) = pulls.running.iter().position(|pull| pull.name == name) else {
+            return;
+        };
+        let mut pull = pulls.running.remove(at);
+        if self.how == How::Events {
+            tell(&mut pull);
+        } else {
+            warn(&mut pulls, &pull);
         }
-        // The line has to be gone before anything else is printed.
-        if std::io::stderr().is_terminal() {
-            output::redraw("");
-        }
+    }
+
+    /// Prints something between what is drawn.
+    pub(super) fn aside(&self, print: impl FnOnce()) {
+        let mut pulls = lock(&self.pulls);
+        pulls.draw(&[]);
+        print();
     }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
         self.task.abort();
+        lock(&self.pulls).draw(&[]);
     }
 }
 
-fn lock(pulls: &Mutex<Vec<Pull>>) -> MutexGuard<'_, Vec<Pull>> {
+fn lock(pulls: &Mutex<Pulls>) -> MutexGuard<'_, Pulls> {
     pulls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn show(pulls: Arc<Mutex<Vec<Pull>>>, how: How) {
+async fn show(pulls: Arc<Mutex<Pulls>>, how: How) {
     let every = match how {
         How::Drawn | How::Events => DRAWN,
         How::Lines => LINES,
         How::Not => return,
     };
-    if matches!(how, How::Drawn) {
-        tokio::time::sleep(SOON).await;
-    }
-    let started = Instant::now();
-    let mut tick = tokio::time::interval_at(started + every.min(SOON), every);
+    // Nothing for what ends at once.
+    let first = if how == How::Drawn { SOON } else { every };
+    let mut tick = tokio::time::interval_at(Instant::now() + first, every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
         let mut pulls = lock(&pulls);
-        match how {
-            How::Events => pulls.iter_mut().for_each(tell),
-            _ if pulls.is_empty() => {}
-            How::Drawn => output::redraw(&summary(&mut pulls)),
-            // Nothing for what ends at once.
-            _ if started.elapsed() < LINES => {}
-            _ => output::note(summary(&mut pulls)),
+        if how == How::Events {
+            pulls.running.iter_mut().for_each(tell);
+            continue;
+        }
+        let now = Instant::now();
+        let lines: Vec<(String, String)> = pulls
+            .running
+            .iter_mut()
+            .map(|pull| (pull.name.clone(), stand(pull, now)))
+            .collect();
+        if how == How::Drawn {
+            let columns = output::columns();
+            let lines: Vec<String> = lines
+                .iter()
+                .map(|(name, stand)| fit(name, stand, columns))
+                .collect();
+            pulls.draw(&lines);
+        } else {
+            for (name, stand) in lines {
+                output::note(format!("{name}: {stand}"));
+            }
         }
     }
 }
 
-fn summary(pulls: &mut [Pull]) -> String {
-    let one = |pull: &mut Pull| {
-        let (bytes, total) = pull.progress.borrow().bytes();
-        let percent = (bytes * 100).checked_div(total).unwrap_or(0);
-        let rate = pull.pace.look(Instant::now(), bytes);
-        let rate = rate.filter(|rate| *rate > 0 && bytes < total);
-        let rest = rate.map_or_else(String::new, |rate| {
-            let left = (total - bytes).div_ceil(rate);
-            format!(", {}/s, {left} s left", output::size(rate))
-        });
-        format!("{} {percent}% of {}{rest}", pull.name, output::size(total))
+/// Passes on what a registry wants people to be told, once.
+fn warn(pulls: &mut Pulls, pull: &Pull) {
+    for warning in &pull.progress.borrow().warnings {
+        if !pulls.warnings.contains(warning) {
+            pulls.warnings.push(warning.clone());
+            pulls.draw(&[]);
+            output::note(format!("{}: the registry warns: {warning}", pull.name));
+        }
+    }
+}
+
+/// What a pull is at, and how far.
+fn stand(pull: &mut Pull, now: Instant) -> String {
+    if let Some(node) = &pull.node {
+        return format!("the node {node} pulls it");
+    }
+    let progress = pull.progress.borrow().clone();
+    let (bytes, total) = progress.bytes();
+    let rate = pull.pace.look(now, bytes);
+    match progress.phase {
+        Phase::Resolving => "resolving".to_owned(),
+        Phase::Committing | Phase::Done => "committing".to_owned(),
+        Phase::Layers if bytes >= total => {
+            let layers = progress.layers.iter();
+            let done = layers.filter(|layer| layer.phase == LayerPhase::Done);
+            format!(
+                "unpacking, {} of {} layers done",
+                done.count(),
+                progress.layers.len()
+            )
+        }
+        Phase::Layers => {
+            let percent = (bytes * 100).checked_div(total).unwrap_or(0);
+            let rest = rate
+                .filter(|rate| *rate > 0)
+                .map_or_else(String::new, |rate| {
+                    let left = (total - bytes).div_ceil(rate);
+                    format!(", {}/s, {left} s left", output::size(rate))
+                });
+            format!("downloading, {percent}% of {}{rest}", output::size(total))
+        }
+    }
+}
+
+/// A line of at most `columns - 1` columns: a full one would wrap, and what wraps cannot be drawn over. The name gives way first, in its
+/// middle.
+fn fit(name: &str, stand: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(1);
+    let length = |text: &str| text.chars().count();
+    let for_name = room.saturating_sub(length(stand) + 2).max(8);
+    let name = if length(name) > for_name {
+        let tail = (for_name - 1) * 2 / 3;
+        let head: String = name.chars().take(for_name - 1 - tail).collect();
+        let tail: String = name.chars().skip(length(name) - tail).collect();
+        format!("{head}…{tail}")
+    } else {
+        name.to_owned()
     };
-    let all: Vec<String> = pulls.iter_mut().map(one).collect();
-    all.join(", ")
+    format!("{name}  {stand}").chars().take(room).collect()
 }
 
 /// Tells what is new of a pull.
 fn tell(pull: &mut Pull) {
     let now = pull.progress.borrow_and_update().clone();
+    for warning in &now.warnings {
+        if !pull.told.warnings.contains(warning) {
+            event(&pull.name, "warning", serde_json::json!(warning));
+        }
+    }
     if now.phase != pull.told.phase {
         event(&pull.name, "phase", serde_json::json!(now.phase));
     }
@@ -204,12 +300,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_that_of_the_last_looks() {
-        let mut pace = Pace {
-            looks: VecDeque::new(),
-        };
+    fn the_rate_is_that_of_the_last_seconds_however_often_it_is_looked() {
         let start = Instant::now();
         let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+        let mut pace = Pace::default();
         assert_eq!(pace.look(at(0), 0), None);
         assert_eq!(pace.look(at(1), 500), Some(5000));
         for tenths in 2..100 {
@@ -221,5 +315,31 @@ mod tests {
             "what was long ago is forgotten"
         );
         assert_eq!(pace.look(at(101), 5500), Some(1000));
+        let mut rarely = Pace::default();
+        for look in 0..20 {
+            rarely.look(at(look * 100), look * 1_000_000);
+        }
+        assert_eq!(
+            rarely.look(at(2000), 19_000_000 + 50_000),
+            Some(5000),
+            "not of minutes ago"
+        );
+    }
+
+    #[test]
+    fn a_line_fits_whatever_the_name_is() {
+        let name = "registry.example.com:5000/a/very/long/path/of/a/team/application:v1.2.3";
+        let stand = "downloading, 42% of 63.9 MB, 5.1 MB/s, 7 s left";
+        for columns in [0, 1, 20, 40, 80, 200] {
+            let line = fit(name, stand, columns);
+            assert!(line.chars().count() < columns.max(1), "{columns}: {line}");
+        }
+        let line = fit(name, stand, 80);
+        assert!(line.ends_with(stand) && line.contains('…'), "{line}");
+        assert!(
+            line.contains(":v1.2.3"),
+            "the end of a name says most: {line}"
+        );
+        assert_eq!(fit("a", "resolving", 80), "a  resolving");
     }
 }
