@@ -28,6 +28,8 @@ pub(crate) enum Bench {
     Bound(bound::Args),
     #[command(hide = true)]
     Shape(shaper::Args),
+    #[command(hide = true)]
+    Send(serve::SendArgs),
 }
 
 impl Bench {
@@ -39,6 +41,7 @@ impl Bench {
             Self::Registry(args) => serve::run(args, root),
             Self::Bound(args) => bound::run(args),
             Self::Shape(args) => shaper::run(args),
+            Self::Send(args) => serve::send(args),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -2,29 +2,37 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
-/// The file at whatever path is asked for; until the process ends.
-pub(super) fn serve(file: &Path) -> anyhow::Result<SocketAddr> {
-    let file = File::open(file).with_context(|| format!("open {}", file.display()))?;
+/// Send one file to whoever asks
+#[derive(clap::Args)]
+pub(in crate::bench) struct Args {
+    /// The file
+    file: PathBuf,
+    /// Where to listen
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+/// Sends the file at whatever path is asked for, until the process ends.
+pub(in crate::bench) fn run(args: &Args) -> anyhow::Result<()> {
+    let path = &args.file;
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let length = file.metadata()?.len();
     let file = Arc::new(file);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let file = Arc::clone(&file);
-            std::thread::spawn(move || {
-                // It ends when the client goes.
-                drop(answer(&stream, &file, length));
-            });
-        }
-    });
-    Ok(address)
+    let listener = TcpListener::bind(args.listen)?;
+    for stream in listener.incoming().flatten() {
+        let file = Arc::clone(&file);
+        std::thread::spawn(move || {
+            // It ends when the client goes.
+            drop(answer(&stream, &file, length));
+        });
+    }
+    Ok(())
 }
 
 fn answer(mut stream: &TcpStream, file: &File, length: u64) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ pub(super) const REPOSITORY: &str = "bench/one";
 /// The repository with many tags.
 pub(super) const TAGGED: &str = "bench/tags";
 /// Connections that set tags at once.
-const TAGGERS: usize = 16;
+pub(super) const TAGGERS: usize = 16;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Which program.

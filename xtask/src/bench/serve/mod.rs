@@ -3,25 +3,35 @@
 mod bound;
 mod client;
 mod contender;
+mod figures;
 mod load;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+pub(super) use self::bound::Args as SendArgs;
+pub(super) use self::bound::run as send;
 use self::contender::{Kind, REPOSITORY, Running, TAGGED, digest, push};
+use self::figures::Figures;
 use self::load::{Asked, Done};
-use super::{process, result, say};
+use super::process::{self, Daemon};
+use super::{registry, result, say};
 
+/// Connections that pull blobs.
+const BLOB_CONNECTIONS: [usize; 3] = [1, 16, 64];
 /// Connections that ask for manifests and lists.
 const CONNECTIONS: usize = 16;
 /// Bytes of a chunk of a push in chunks.
 const CHUNK: usize = 16 << 20;
 /// The contender that is no registry.
 const BOUND: &str = "sendfile alone";
+const IDLE_NEW: &str = "resident, idle and new (MiB)";
+const HIGHEST: &str = "resident, highest under this load (MiB)";
+const IDLE_AFTER: &str = "resident, idle after all of it (MiB)";
 
 /// The registry under load, beside docker-registry
 #[derive(clap::Args)]
@@ -50,55 +60,9 @@ pub(crate) struct Args {
     /// The program to measure
     #[arg(long, value_name = "FILE", default_value = "target/release/towline")]
     towline: PathBuf,
-}
-
-/// Values by what was measured and by contender, each as often as it was measured.
-#[derive(Default)]
-struct Figures(BTreeMap<(String, &'static str), Vec<f64>>);
-
-impl Figures {
-    fn note(&mut self, what: &str, who: &'static str, value: f64) {
-        say(&format!("{what}, {who}: {value:.1}"));
-        let all = self.0.entry((what.to_owned(), who)).or_default();
-        all.push(value);
-    }
-
-    fn median(&self, what: &str, who: &'static str) -> Option<f64> {
-        let mut all = self.0.get(&(what.to_owned(), who))?.clone();
-        all.sort_by(f64::total_cmp);
-        all.get((all.len() - 1) / 2).copied()
-    }
-
-    fn markdown(&self) -> String {
-        let [ours, theirs] = Kind::ALL.map(Kind::name);
-        let mut text = format!(
-            "| | {ours} | {theirs} | ratio | {BOUND} | of it |\n| --- | --- | --- | --- | --- | --- |\n"
-        );
-        let mut rows: Vec<&String> = self.0.keys().map(|(what, _)| what).collect();
-        rows.dedup();
-        for what in rows {
-            let value = |who| self.median(what, who);
-            let shown =
-                |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |it| format!("{it:.1}"));
-            let part = |of: Option<f64>| match (value(ours), of) {
-                (Some(own), Some(of)) if of > 0.0 => format!("{:.2}", own / of),
-                _ => "-".to_owned(),
-            };
-            let (peer, bound) = (value(theirs), value(BOUND));
-            // Writing to a String does not fail.
-            writeln!(
-                text,
-                "| {what} | {} | {} | {} | {} | {} |",
-                shown(value(ours)),
-                shown(peer),
-                part(peer),
-                shown(bound),
-                part(bound)
-            )
-            .ok();
-        }
-        text
-    }
+    /// Write the table into this file too
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
@@ -109,45 +73,120 @@ pub(crate) fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     if !towline.is_file() {
         bail!("{} is not there: cargo build --release", towline.display());
     }
+    let began = load_average()?;
     let layer = noise(args.blob << 20, 1);
-    let mut figures = Figures::default();
+    let mut figures = Figures::new(names(args));
     let mut all = Vec::new();
     for kind in Kind::ALL {
         let one = Running::start(kind, &towline, &work)?;
         std::thread::sleep(Duration::from_secs(2));
-        figures.note("memory idle, new (MiB)", kind.name(), resident(&one)?);
+        figures.note(IDLE_NEW, kind.name(), resident(&one)?);
         let began = Instant::now();
         one.fill(&layer, args.tags)
             .with_context(|| format!("fill {}", kind.name()))?;
         let seconds = began.elapsed().as_secs_f64();
-        figures.note("filling it (s)", kind.name(), seconds);
+        figures.note(&filling(args), kind.name(), seconds);
         process::reset_high_water(one.daemon.id())?;
         all.push(one);
     }
     let file = work.join("blob");
     std::fs::write(&file, &layer)?;
-    let bound = bound::serve(&file)?;
+    let bound = Bound::start(&file, &work)?;
     let layer = digest(&layer);
     for round in 0..args.rounds {
         for row in rows(&layer) {
-            let time = Duration::from_secs(args.seconds);
-            if row.is_blob {
-                let done = load::run(bound, &row.asked, row.connections, time)?;
-                figures.note(&row.name, BOUND, row.value(done));
-            }
-            for one in &all {
-                let done = load::run(one.address, &row.asked, row.connections, time)
-                    .with_context(|| format!("load {}", one.kind.name()))?;
-                figures.note(&row.name, one.kind.name(), row.value(done));
-            }
+            measure(args, &row, &bound, &all, &mut figures)?;
         }
         for one in &all {
             pushes(args.push << 20, round, one, &work, &mut figures)?;
         }
     }
     watch(args, &layer, &all, &mut figures)?;
-    result(&figures.markdown());
+    let table = figures.markdown(&docker_registry()?);
+    let processors = std::thread::available_parallelism()?;
+    let text = format!(
+        "{processors} processors, loopback, medians of {} rounds of {} s each; load of the machine {began} at the start, {} at the end.\n\n{table}",
+        args.rounds,
+        args.seconds,
+        load_average()?
+    );
+    if let Some(path) = &args.table {
+        std::fs::write(path, &text).with_context(|| format!("write {}", path.display()))?;
+    }
+    result(&text);
     Ok(())
+}
+
+/// The server that is no registry, in a process of its own so that its CPU can be told.
+struct Bound {
+    address: SocketAddr,
+    daemon: Daemon,
+}
+
+impl Bound {
+    fn start(file: &Path, work: &Path) -> anyhow::Result<Self> {
+        let address = registry::free_address()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bench", "send", "--listen", &address.to_string()]);
+        let mut daemon = Daemon::start(command.arg(file), &work.join("bound.log"))?;
+        daemon
+            .until(|| TcpStream::connect(address).is_ok())
+            .context("start the server that only sends")?;
+        Ok(Self { address, daemon })
+    }
+}
+
+/// One row, for one contender after the other.
+fn measure(
+    args: &Args,
+    row: &Row,
+    bound: &Bound,
+    all: &[Running],
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let time = Duration::from_secs(args.seconds);
+    let mut contenders = Vec::new();
+    if row.is_blob {
+        contenders.push((BOUND, bound.address, bound.daemon.id()));
+    }
+    contenders.extend(
+        all.iter()
+            .map(|one| (one.kind.name(), one.address, one.daemon.id())),
+    );
+    for (who, address, id) in contenders {
+        let before = process::cpu(id)?;
+        let done = load::run(address, &row.asked, row.connections, time)
+            .with_context(|| format!("load {who}"))?;
+        figures.note(&row.name, who, row.value(done));
+        if row.is_blob {
+            let gib = mebibytes(done.bytes) / 1024.0;
+            figures.note(
+                &cpu_name(row.connections),
+                who,
+                (process::cpu(id)? - before) / gib,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The three loads of the last minutes, as the kernel says them.
+fn load_average() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    let first = text.split_ascii_whitespace().next();
+    Ok(first.unwrap_or_default().to_owned())
+}
+
+/// docker-registry with its version.
+fn docker_registry() -> anyhow::Result<String> {
+    let output = Command::new("docker-registry").arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split_ascii_whitespace().find_map(|word| {
+        let word = word.trim_start_matches('v');
+        word.starts_with(|first: char| first.is_ascii_digit())
+            .then(|| word.to_owned())
+    });
+    Ok(format!("docker-registry {}", version.unwrap_or_default()))
 }
 
 /// Bytes that do not compress and are the same in every run.
@@ -195,31 +234,84 @@ fn rows(layer: &str) -> Vec<Row> {
     let manifest = format!("/v2/{REPOSITORY}/manifests/v1");
     let mut rows = vec![
         row(
-            "manifest GET by tag (1/s)".to_owned(),
+            format!("manifest GET by tag, {CONNECTIONS} connections (1/s)"),
             "GET",
             manifest.clone(),
             CONNECTIONS,
             false,
         ),
         row(
-            "manifest HEAD by tag (1/s)".to_owned(),
+            format!("manifest HEAD by tag, {CONNECTIONS} connections (1/s)"),
             "HEAD",
             manifest,
             CONNECTIONS,
             false,
         ),
     ];
-    for connections in [1, 16, 64] {
-        let name = format!("blob GET, {connections} connections (MiB/s)");
+    for connections in BLOB_CONNECTIONS {
+        let name = blob_name(connections);
         let path = format!("/v2/{REPOSITORY}/blobs/{layer}");
         rows.push(row(name, "GET", path, connections, true));
     }
     let path = format!("/v2/{TAGGED}/tags/list");
-    let mut list = row("whole tag list (1/s)".to_owned(), "GET", path, 4, false);
+    let mut list = row(
+        "whole list of all tags (1/s)".to_owned(),
+        "GET",
+        path,
+        4,
+        false,
+    );
     list.asked.pages = true;
     rows.push(list);
     rows
 }
+
+fn blob_name(connections: usize) -> String {
+    let plural = if connections == 1 { "" } else { "s" };
+    format!("blob GET, {connections} connection{plural} (MiB/s)")
+}
+
+fn cpu_name(connections: usize) -> String {
+    let plural = if connections == 1 { "" } else { "s" };
+    format!("CPU of the server for 1 GiB, {connections} connection{plural} (s)")
+}
+
+fn push_name(mebibytes: usize, how: &str) -> String {
+    format!("push of {mebibytes} MiB, {how} (s)")
+}
+
+fn filling(args: &Args) -> String {
+    format!(
+        "push of {} tags, {} connections (s)",
+        args.tags,
+        contender::TAGGERS
+    )
+}
+
+fn growth(args: &Args) -> String {
+    format!(
+        "growth from the first to the second half of {} min of mixed load (MiB)",
+        args.minutes
+    )
+}
+
+/// The rows of the table in their order.
+fn names(args: &Args) -> Vec<String> {
+    let mut names: Vec<String> = rows("").into_iter().map(|row| row.name).collect();
+    names.extend(BLOB_CONNECTIONS.map(cpu_name));
+    names.push(filling(args));
+    for (how, _) in PUSHES {
+        names.push(push_name(args.push, how));
+        names.push(push_name(args.push, &format!("{how}, until on disk")));
+    }
+    names.extend([IDLE_NEW, HIGHEST, IDLE_AFTER].map(str::to_owned));
+    names.push(growth(args));
+    names
+}
+
+/// How a blob is pushed, and the bytes of a chunk.
+const PUSHES: [(&str, Option<usize>); 2] =
+    [("in one piece", None), ("in chunks of 16 MiB", Some(CHUNK))];
 
 /// Pushes a blob in one piece and one in chunks; how long each took, with what the disk had left to do.
 fn pushes(
@@ -230,7 +322,7 @@ fn pushes(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let disk = std::fs::File::open(work)?;
-    for (name, chunk) in [("one piece", None), ("chunks of 16 MiB", Some(CHUNK))] {
+    for (how, chunk) in PUSHES {
         let seed = u64::from(round) * 2 + u64::from(chunk.is_some()) + 10;
         let bytes = noise(length, seed);
         rustix::fs::syncfs(&disk)?;
@@ -239,17 +331,10 @@ fn pushes(
         let answered = began.elapsed().as_secs_f64();
         rustix::fs::syncfs(&disk)?;
         let synced = began.elapsed().as_secs_f64();
-        let size = length >> 20;
-        figures.note(
-            &format!("push of {size} MiB, {name} (s)"),
-            one.kind.name(),
-            answered,
-        );
-        figures.note(
-            &format!("push of {size} MiB, {name}, until on disk (s)"),
-            one.kind.name(),
-            synced,
-        );
+        let (size, who) = (length >> 20, one.kind.name());
+        figures.note(&push_name(size, how), who, answered);
+        let until = format!("{how}, until on disk");
+        figures.note(&push_name(size, &until), who, synced);
     }
     Ok(())
 }
@@ -273,32 +358,28 @@ fn resident(one: &Running) -> anyhow::Result<f64> {
     Ok(mebibytes(kib.context("no VmRSS")? << 10))
 }
 
-/// Everything again, mixed, for minutes: memory at its highest so far, and how it grows.
+/// Everything again, mixed, for minutes: memory at its highest in each half, and what is left when it is over.
 fn watch(args: &Args, layer: &str, all: &[Running], figures: &mut Figures) -> anyhow::Result<()> {
     for one in all {
         let who = one.kind.name();
-        let peak = process::high_water(one.daemon.id()).context("no VmHWM")?;
-        figures.note("memory under load, highest (MiB)", who, mebibytes(peak));
-        let end = Instant::now() + Duration::from_secs(args.minutes * 60);
-        let mut seen = Vec::new();
-        while Instant::now() < end {
+        let began = Instant::now();
+        let time = Duration::from_secs(args.minutes * 60);
+        let mut highest = [0.0_f64; 2];
+        while began.elapsed() < time {
             for row in rows(layer) {
-                load::run(
-                    one.address,
-                    &row.asked,
-                    row.connections,
-                    Duration::from_secs(1),
-                )?;
+                let second = Duration::from_secs(1);
+                load::run(one.address, &row.asked, row.connections, second)?;
+                let half = usize::from(began.elapsed() > time / 2);
+                highest[half] = highest[half].max(resident(one)?);
             }
-            seen.push(resident(one)?);
         }
-        let (first, last) = (seen.first().copied(), seen.last().copied());
-        if let (Some(first), Some(last)) = (first, last) {
-            let name = format!("memory growth in {} min of mixed load (MiB)", args.minutes);
-            figures.note(&name, who, last - first);
+        if args.minutes > 0 {
+            figures.note(&growth(args), who, highest[1] - highest[0]);
         }
-        std::thread::sleep(Duration::from_secs(5));
-        figures.note("memory idle, after load (MiB)", who, resident(one)?);
+        let peak = process::high_water(one.daemon.id()).context("no VmHWM")?;
+        figures.note(HIGHEST, who, mebibytes(peak));
+        std::thread::sleep(Duration::from_secs(10));
+        figures.note(IDLE_AFTER, who, resident(one)?);
     }
     Ok(())
 }
@@ -306,21 +387,6 @@ fn watch(args: &Args, layer: &str, all: &[Running], figures: &mut Figures) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_table_has_medians_and_ratios() {
-        let mut figures = Figures::default();
-        for value in [1.0, 30.0, 20.0] {
-            figures.note("a (1/s)", "towline", value);
-        }
-        figures.note("a (1/s)", "docker-registry", 2.0);
-        figures.note("a (1/s)", BOUND, 40.0);
-        let table = figures.markdown();
-        assert!(
-            table.contains("| a (1/s) | 20.0 | 2.0 | 10.00 | 40.0 | 0.50 |"),
-            "{table}"
-        );
-    }
 
     #[test]
     fn noise_is_repeatable() {
