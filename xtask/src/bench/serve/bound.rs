@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 /// Send one file to whoever asks
 #[derive(clap::Args)]
-pub(in crate::bench) struct Args {
+pub(crate) struct Args {
     /// The file
     file: PathBuf,
     /// Where to listen
@@ -19,7 +19,7 @@ pub(in crate::bench) struct Args {
 }
 
 /// Sends the file at whatever path is asked for, until the process ends.
-pub(in crate::bench) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let path = &args.file;
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let length = file.metadata()?.len();

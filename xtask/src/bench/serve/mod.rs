@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-pub(super) use self::bound::Args as SendArgs;
-pub(super) use self::bound::run as send;
+pub(crate) use self::bound::Args as SendArgs;
+pub(crate) use self::bound::run as send;
 use self::contender::{Kind, REPOSITORY, Running, TAGGED, digest, push};
 use self::figures::Figures;
 use self::load::{Asked, Done};
 use super::process::{self, Daemon};
-use super::{registry, result, say};
+use super::{registry, result};
 
 /// Connections that pull blobs.
 const BLOB_CONNECTIONS: [usize; 3] = [1, 16, 64];
