@@ -1,7 +1,9 @@
 //! The most that a layer may cost, and the words for a layer that asks for more.
 
+use serde::{Deserialize, Serialize};
+
 /// The most that a layer may cost. A layer that asks for more ends the pull with an error that names the ceiling and how to raise it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceilings {
     /// Compressed bytes of a whole image as its manifest declares them.
     pub image_bytes: u64,
@@ -97,7 +99,7 @@ fn bytes(text: &str) -> Option<u64> {
 }
 
 /// Which ceiling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Limit {
     Entries,
     Headers,
@@ -139,7 +141,8 @@ impl Limit {
             Self::SparsePieces => format!("the sparse file {name:?} has more pieces than"),
             Self::ZstdWindow => "the layer's zstd window has more bytes than".to_owned(),
             Self::DirectoryNames => {
-                "the names of all directories have more bytes together than".to_owned()
+                "the names and attributes of all directories have more bytes together than"
+                    .to_owned()
             }
         };
         let raise = match self.option() {

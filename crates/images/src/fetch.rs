@@ -12,6 +12,7 @@ use towline_sys::task::{self, CancellationToken};
 
 use crate::download::{Download, From};
 use crate::failure::given_up;
+use crate::helper::Helpers;
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
 use crate::receive::{Job, Pass};
@@ -34,6 +35,7 @@ pub(crate) struct Fetch {
     pub(crate) repository: Repository,
     pub(crate) ceilings: Ceilings,
     pub(crate) rights: Rights,
+    pub(crate) helpers: Option<Arc<Helpers>>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stop: CancellationToken,
     pub(crate) settling: Settling,
@@ -124,6 +126,7 @@ impl Fetch {
                 rights: self.rights,
                 slots: Arc::clone(&self.slots),
                 index,
+                helpers: self.helpers.clone(),
             });
             let passed = match self.pass(index, job, Arc::clone(&guards)).await {
                 // Wrong bytes of one endpoint say nothing of another; they were dropped, and whoever sent them comes last now.

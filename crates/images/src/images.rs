@@ -12,11 +12,12 @@ use towline_store::{Collected, Damage, ImageRecord, Store, StoreError, Usage};
 use towline_sys::task::{self, CancellationToken};
 
 use crate::flight::{Flights, Key};
+use crate::helper::Helpers;
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
 use crate::pull::Pull;
 use crate::unpack::Rights;
-use crate::{Image, Options, Plan, Progress, PullRequest};
+use crate::{Image, Options, Plan, Progress, PullRequest, Unpacking};
 
 /// The images of a node. Clones are the same thing.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ struct Inner {
     flights: Flights,
     locks: Arc<Locks>,
     limiter: Option<Arc<Limiter>>,
+    /// `None` where layers are unpacked here.
+    helpers: Option<Arc<Helpers>>,
 }
 
 impl Images {
@@ -46,6 +49,10 @@ impl Images {
         })?;
         Ok(Self {
             inner: Arc::new(Inner {
+                helpers: match &options.unpacking {
+                    Unpacking::Helper(program) => Some(Arc::new(Helpers::new(program.clone()))),
+                    Unpacking::InProcess => None,
+                },
                 limiter: options.rate.map(|rate| Arc::new(Limiter::new(rate))),
                 options,
                 store,
@@ -105,6 +112,7 @@ impl Images {
                 unprivileged: options.unprivileged,
                 exact_owners: options.exact_owners,
             },
+            helpers: self.inner.helpers.clone(),
             max_concurrent_layers: options.max_concurrent_layers,
             connections_per_layer: options.connections_per_layer,
             limiter: self.inner.limiter.clone(),

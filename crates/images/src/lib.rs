@@ -3,6 +3,9 @@
 //! A pull resolves a reference, chooses the platform, fetches the layers side by side and unpacks each in one pass: the bytes go from the
 //! network to the spool, through the digest, the decompressor and the diffID into a staging place. Nothing has a name before its digest is
 //! right. What a cut or cancelled pull has downloaded is kept for the next one.
+//!
+//! Layers are unpacked in a process with the least rights that do, by a program that calls [`helper::main`], or on threads of this process
+//! where that is asked for: [`Unpacking`].
 #![forbid(unsafe_code)]
 
 mod ceilings;
@@ -11,6 +14,7 @@ mod download;
 mod failure;
 mod fetch;
 mod flight;
+pub mod helper;
 mod image;
 mod images;
 mod keyed;
@@ -23,8 +27,10 @@ mod pull;
 mod receive;
 mod slots;
 mod unpack;
+mod unpacker;
 
 pub use ceilings::Ceilings;
+pub use helper::Unpacking;
 pub use image::Image;
 pub use images::{Images, in_use_by};
 pub use options::{Options, PullRequest};

@@ -8,7 +8,7 @@ use towline_keyring::Credential;
 use towline_oci::{Platform, Reference};
 use towline_sys::task::CancellationToken;
 
-use crate::{Ceilings, Progress};
+use crate::{Ceilings, Progress, Unpacking};
 
 /// What [`crate::Images`] is told.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Options {
     pub unprivileged: bool,
     /// An owner that cannot be set ends the pull; else it is left.
     pub exact_owners: bool,
+    /// Where layers are unpacked: a decision that is made on purpose.
+    pub unpacking: Unpacking,
     /// The store's own rules.
     pub store: towline_store::Options,
     /// Bytes a second that all downloads together take at most.
@@ -40,7 +42,12 @@ pub struct Options {
 impl Options {
     /// Options with the defaults: three layers at a time, rights as this process has them. Whoever has but one user and group (an ordinary
     /// user, root of a namespace with one id) sets no owners; root of a namespace with more sets those that it maps.
-    pub fn new(root: impl Into<PathBuf>, client: Client, platform: Platform) -> Self {
+    pub fn new(
+        root: impl Into<PathBuf>,
+        client: Client,
+        platform: Platform,
+        unpacking: Unpacking,
+    ) -> Self {
         Self {
             root: root.into(),
             client,
@@ -50,6 +57,7 @@ impl Options {
             ceilings: Ceilings::default(),
             unprivileged: !towline_sys::root::of_the_machine(),
             exact_owners: towline_sys::root::of_many_owners(),
+            unpacking,
             store: towline_store::Options::default(),
             rate: None,
         }

@@ -14,6 +14,7 @@ use towline_sys::task::{self, CancellationToken};
 
 use crate::failure::given_up;
 use crate::fetch::{Fetch, Settling};
+use crate::helper::Helpers;
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
 use crate::slots::Slots;
@@ -68,6 +69,7 @@ pub(crate) struct Pull {
     pub(crate) platform: Platform,
     pub(crate) ceilings: Ceilings,
     pub(crate) rights: Rights,
+    pub(crate) helpers: Option<Arc<Helpers>>,
     pub(crate) max_concurrent_layers: usize,
     pub(crate) connections_per_layer: usize,
     pub(crate) limiter: Option<Arc<Limiter>>,
@@ -226,6 +228,7 @@ impl Pull {
             repository: self.repository.clone(),
             ceilings: self.ceilings,
             rights: self.rights,
+            helpers: self.helpers.clone(),
             progress: self.progress.clone(),
             stop: self.cancel.child_token(),
             settling: Settling::default(),
@@ -237,6 +240,8 @@ impl Pull {
         let fetch = Arc::new(fetch);
         let most = shares(self.max_concurrent_layers);
         let room = Semaphore::new(most);
+        // One helper for all layers.
+        let _hold = self.helpers.as_ref().map(Helpers::hold);
         let layers: Vec<_> = manifest
             .layers
             .iter()

@@ -1,30 +1,31 @@
 //! One layer in one pass: network bytes into the spool and the digest, then the decompressor, the diffID, and the staging directory.
 //!
-//! Four threads, so that two processors are used within one layer too: the first spools what arrives and waits for no other, so that a slow
-//! disk never slows the network and a kill loses little; the second hashes it, the third decompresses and hashes that, the fourth makes the
-//! files. The second goes on when a later one fails on the bytes, because only the digest of them all says whether the download or the
-//! image is at fault.
+//! Two threads here: the first spools what arrives and waits for no other, so that a slow disk never slows the network and a kill loses little;
+//! the second hashes it and lets the unpacker have it ([`crate::unpacker`]), which decompresses, hashes that and makes the files on three
+//! more, so that two processors are used within one layer too. The second goes on when the unpacker fails on the bytes, because only the
+//! digest of them all says whether the download or the image is at fault.
 //!
 //! More layers may come than are unpacked at the same time: those are spooled and wait for their turn with the rest.
 
-use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use jiff::Timestamp;
 use towline_cause::{Cause, Failure, Step};
 use towline_oci::{Descriptor, Digest};
-use towline_store::{LayerInfo, Spool, StagedLayer, Store, StoreError};
+use towline_store::{LayerInfo, Spool, Store, StoreError};
 
 use crate::Ceilings;
 use crate::download::Piece;
+use crate::helper::Helpers;
 use crate::slots::Slots;
-use crate::unpack::{Extracted, Rights, Source, UnpackError, decompress, extract, pipe};
+use crate::unpack::{Rights, UnpackError, joined};
+use crate::unpacker::{Flusher, Flushing, Made, Unpacker};
 
-/// Pieces between receiver and decompressor, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
+/// Pieces between receiver and hash, at most. A piece has at most [`PIECE`] bytes or what the network gave at once.
 const WAITING: usize = 4;
 const PIECE: usize = 1 << 17;
 
@@ -39,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) slots: Arc<Slots>,
     /// Number in the image.
     pub(crate) index: usize,
+    /// Who unpacks; `None` for threads of this process.
+    pub(crate) helpers: Option<Arc<Helpers>>,
 }
 
 /// How a pass ended.
@@ -52,38 +55,8 @@ pub(crate) enum Pass {
     Stale,
 }
 
-/// A layer of at least so many compressed bytes is written to the disk while it comes, each time that so many more were unpacked: the sync at
-/// its end then has little left to do.
-const FLUSH: u64 = 32 << 20;
-
-type Unpacked = Result<(StagedLayer, Extracted, Digest), UnpackError>;
-
-/// The threads that make files of the bytes.
-struct Unpacker<'scope> {
-    decompress: ScopedJoinHandle<'scope, Result<(), UnpackError>>,
-    digest: ScopedJoinHandle<'scope, Digest>,
-    extract: ScopedJoinHandle<'scope, Result<(StagedLayer, Extracted), UnpackError>>,
-}
-
-impl Unpacker<'_> {
-    fn join(self) -> Unpacked {
-        let extracted = joined(self.extract);
-        let decompressed = joined(self.decompress);
-        let digest = joined(self.digest);
-        // What stopped the decompressor is told by the other, who was given it or caused it.
-        let (staged, extracted) = extracted?;
-        decompressed?;
-        Ok((staged, extracted, digest))
-    }
-}
-
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn start<'scope, T: Send + 'scope>(
+/// Starts a thread that ends before the pass does.
+pub(crate) fn start<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -128,13 +101,18 @@ impl Job {
             kept.and(unpacked)
         })?;
         let spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Some((digest, unpacked)) = received else {
+        let Some((digest, made)) = received else {
             return Ok(Pass::Stopped);
         };
         if digest != self.descriptor.digest {
             return self.mismatch(spool, kept, &digest);
         }
-        let (staged, extracted, actual) = unpacked.map_err(|error| self.unpack_failed(error))?;
+        let (staged, extracted, actual) = made.map_err(|error| self.unpack_failed(error))?;
+        if !extracted.listed {
+            staged
+                .unlist()
+                .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
+        }
         let info = LayerInfo {
             size: extracted.size,
             entries: extracted.entries,
@@ -151,25 +129,23 @@ impl Job {
         Ok(Pass::Done)
     }
 
-    /// Starts the threads behind the spool.
+    /// Starts who works behind the spool.
     fn begin<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
-    ) -> Result<Hashing<'scope, 'scope>, Failure> {
-        let (sender, receiver) = sync_channel(WAITING);
+    ) -> Result<Hashing<'scope>, Failure> {
         let staged = self
             .store
             .begin_layer(&self.diff_id)
             .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
-        let unpacker = self.start_unpacker(scope, receiver, staged)?;
+        let (flusher, flushing) = Flusher::start(self, scope)?.unzip();
         Ok(Hashing {
             job: self,
             verifier: self.descriptor.digest.verifier(),
             len: 0,
-            pipe: Some(sender),
-            unpacker: Some(unpacker),
-            unpacked: None,
-            flusher: self.start_flusher(scope)?,
+            unpacker: Some(Unpacker::start(self, scope, staged, flusher)?),
+            made: None,
+            flushing,
         })
     }
 
@@ -203,70 +179,6 @@ impl Job {
         Ok(here >= self.descriptor.size)
     }
 
-    fn start_unpacker<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-        receiver: Receiver<Bytes>,
-        staged: StagedLayer,
-    ) -> Result<Unpacker<'scope>, Failure> {
-        let (source, mut blocks, copies) = pipe();
-        let listing = staged
-            .listing()
-            .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
-        let decompress = start(scope, "decompress", move || {
-            self.decompress(receiver, source)
-        })?;
-        let digest = start(scope, "digest", move || {
-            copies.digest(self.diff_id.verifier())
-        })?;
-        let extract = start(scope, "unpack", move || {
-            let extracted = extract(
-                &mut blocks,
-                &staged.path(),
-                listing,
-                &self.ceilings,
-                self.rights,
-            )?;
-            Ok((staged, extracted))
-        })?;
-        Ok(Unpacker {
-            decompress,
-            digest,
-            extract,
-        })
-    }
-
-    fn start_flusher<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-    ) -> Result<Option<Flusher<'scope>>, Failure> {
-        if self.descriptor.size < 2 * FLUSH {
-            return Ok(None);
-        }
-        let (begin, begun) = sync_channel(0);
-        let thread = start(scope, "flush", move || {
-            while begun.recv().is_ok() {
-                self.store.flush()?;
-            }
-            Ok(())
-        })?;
-        Ok(Some(Flusher { begin, thread }))
-    }
-
-    fn decompress(&self, receiver: Receiver<Bytes>, source: Source) -> Result<(), UnpackError> {
-        let taken = Arc::new(AtomicU64::new(0));
-        let pipe = Pipe {
-            receiver,
-            piece: Bytes::new(),
-            taken: Arc::clone(&taken),
-            left: self.descriptor.size,
-        };
-        match decompress(pipe, taken, &self.ceilings) {
-            Ok(bytes) => source.run(bytes),
-            Err(error) => Err(source.fail(error)),
-        }
-    }
-
     /// The whole download has another digest. Where a part of it is from an earlier attempt, that part may be to blame.
     fn mismatch(&self, mut spool: Spool, kept: u64, actual: &Digest) -> Result<Pass, Failure> {
         let expected = self.descriptor.digest.clone();
@@ -284,7 +196,7 @@ impl Job {
         Err(Failure::new(Cause::DigestMismatch, Step::Verify, detail))
     }
 
-    fn unpack_failed(&self, error: UnpackError) -> Failure {
+    pub(crate) fn unpack_failed(&self, error: UnpackError) -> Failure {
         let detail = format!("layer {} cannot be unpacked", self.descriptor.digest);
         Failure::new(
             error.cause(),
@@ -319,28 +231,21 @@ impl Job {
 }
 
 /// The half that hashes what came.
-struct Hashing<'scope, 'job> {
-    job: &'job Job,
+struct Hashing<'scope> {
+    job: &'scope Job,
     verifier: towline_oci::Verifier,
     len: u64,
-    pipe: Option<SyncSender<Bytes>>,
     unpacker: Option<Unpacker<'scope>>,
-    unpacked: Option<Unpacked>,
-    flusher: Option<Flusher<'scope>>,
+    made: Option<Made>,
+    flushing: Option<Flushing<'scope>>,
 }
 
-/// The thread that writes to the disk what was unpacked so far.
-struct Flusher<'scope> {
-    begin: SyncSender<()>,
-    thread: ScopedJoinHandle<'scope, Result<(), StoreError>>,
-}
-
-impl Hashing<'_, '_> {
+impl Hashing<'_> {
     fn run(
         mut self,
         queued: &Receiver<Piece>,
         spool: &Mutex<Spool>,
-    ) -> Result<Option<(Digest, Unpacked)>, Failure> {
+    ) -> Result<Option<(Digest, Made)>, Failure> {
         let whole = self.feed(queued, spool)?;
         self.finish(whole)
     }
@@ -352,22 +257,25 @@ impl Hashing<'_, '_> {
         while self.len < self.job.descriptor.size {
             match queued.try_recv() {
                 Ok(piece) if piece.at == self.len => {
-                    self.take(piece.bytes)?;
+                    self.take(piece.bytes, spool)?;
                     continue;
                 }
                 Ok(_) | Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => open = false,
             }
             if let Some(piece) = self.next_kept(spool)? {
-                self.take(piece)?;
+                self.take(piece, spool)?;
                 continue;
             }
             if !open {
                 return Ok(false);
             }
+            if let Some(unpacker) = &mut self.unpacker {
+                unpacker.push();
+            }
             // Whatever is written to the spool from here on is in the queue too, which is empty.
             match queued.recv() {
-                Ok(piece) if piece.at == self.len => self.take(piece.bytes)?,
+                Ok(piece) if piece.at == self.len => self.take(piece.bytes, spool)?,
                 Ok(_) => {}
                 Err(_) => open = false,
             }
@@ -389,96 +297,48 @@ impl Hashing<'_, '_> {
         Ok((read > 0).then(|| Bytes::from(piece)))
     }
 
-    fn take(&mut self, piece: Bytes) -> Result<(), Failure> {
+    fn take(&mut self, piece: Bytes, spool: &Mutex<Spool>) -> Result<(), Failure> {
         self.verifier.update(&piece);
-        let before = self.len / FLUSH;
+        let at = self.len;
         self.len += piece.len() as u64;
-        // Near the end the sync of the whole layer is near.
-        if self.len / FLUSH > before
-            && self.job.descriptor.size - self.len > FLUSH / 2
-            && let Some(flusher) = &self.flusher
-        {
-            // One that runs is enough.
-            flusher.begin.try_send(()).ok();
-        }
-        let Some(pipe) = &self.pipe else {
+        let Some(unpacker) = &mut self.unpacker else {
             return Ok(());
         };
-        if pipe.send(piece).is_ok() {
+        let given = unpacker.give(at, piece, spool);
+        if given.map_err(|error| self.job.failed(error, Step::Fetch, "cannot be resumed"))? {
             return Ok(());
         }
-        self.pipe = None;
         match self.join() {
             // The disk or a ceiling: no further byte changes that.
             Err(error) if !error.blames_bytes() => Err(self.job.unpack_failed(error)),
             other => {
-                self.unpacked = Some(other);
+                self.made = Some(other);
                 Ok(())
             }
         }
     }
 
-    fn join(&mut self) -> Unpacked {
+    fn join(&mut self) -> Made {
         let unpacker = self.unpacker.take();
         unpacker.map_or(Err(UnpackError::Stopped), Unpacker::join)
     }
 
     /// The digest of all bytes, and what the unpacker made of them. `None` where they are not all here.
-    fn finish(mut self, whole: bool) -> Result<Option<(Digest, Unpacked)>, Failure> {
-        drop(self.pipe.take());
-        let unpacked = match self.unpacked.take() {
-            Some(unpacked) => unpacked,
+    fn finish(mut self, whole: bool) -> Result<Option<(Digest, Made)>, Failure> {
+        let made = match self.made.take() {
+            Some(made) => made,
             None => self.join(),
         };
-        if let Some(Flusher { begin, thread }) = self.flusher.take() {
-            drop(begin);
-            joined(thread)
+        if let Some(flushing) = self.flushing.take() {
+            joined(flushing)
                 .map_err(|error| self.job.failed(error, Step::Commit, "cannot be written"))?;
         }
         if !whole {
             return Ok(None);
         }
-        match unpacked {
+        match made {
             Err(error) if !error.blames_bytes() => Err(self.job.unpack_failed(error)),
-            unpacked => Ok(Some((self.verifier.finish(), unpacked))),
+            made => Ok(Some((self.verifier.finish(), made))),
         }
-    }
-}
-
-/// The unpacker's end of the pipe.
-struct Pipe {
-    receiver: Receiver<Bytes>,
-    piece: Bytes,
-    taken: Arc<AtomicU64>,
-    /// Bytes that have not come yet.
-    left: u64,
-}
-
-impl BufRead for Pipe {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.piece.is_empty() && self.left > 0 {
-            self.piece = self
-                .receiver
-                .recv()
-                .map_err(|_| io::Error::from(UnpackError::Stopped))?;
-            self.left = self.left.saturating_sub(self.piece.len() as u64);
-            self.taken
-                .fetch_add(self.piece.len() as u64, Ordering::Relaxed);
-        }
-        Ok(&self.piece)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.piece.advance(amount);
-    }
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let read = available.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&available[..read]);
-        self.consume(read);
-        Ok(read)
     }
 }

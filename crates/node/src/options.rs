@@ -50,6 +50,8 @@ pub struct Options {
     pub image_gc: towline_kubelet::ImageGc,
     /// The program, and its first arguments, that is a pod's shim.
     pub shim: Vec<OsString>,
+    /// Where layers are unpacked.
+    pub unpacking: towline_runtime::Unpacking,
     /// The runtime of this node, where it is not our own.
     pub foreign: Option<Foreign>,
     /// Add nothing to what Kubernetes itself writes.
@@ -66,7 +68,8 @@ pub struct Foreign {
 }
 
 impl Options {
-    /// A node in this folder with the usual ports, whose registry is open to this machine. The shim is this program itself.
+    /// A node in this folder with the usual ports, whose registry is open to this machine. The shim is this program itself, and so is the helper
+    /// that unpacks (`unpack-layers`), whatever takes the place of its file meanwhile.
     pub fn new(data_dir: &Path) -> Self {
         let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("towline"));
@@ -91,6 +94,10 @@ impl Options {
             registry_burst: 10,
             image_gc: towline_kubelet::ImageGc::default(),
             shim: vec![program.into_os_string(), OsString::from("shim")],
+            unpacking: towline_runtime::Unpacking::by(
+                "/proc/self/exe",
+                [OsString::from("unpack-layers")],
+            ),
             foreign: None,
             kubernetes_exact: false,
         }

@@ -118,6 +118,7 @@ pub(crate) async fn runtime(options: &Options) -> Result<towline_runtime::Handle
         run.join("pods"),
         run.join("cri.sock"),
         options.shim.clone(),
+        options.unpacking.clone(),
     );
     runtime.client = options.client();
     runtime.ceilings = options.ceilings;

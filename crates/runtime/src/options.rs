@@ -22,6 +22,8 @@ pub struct Options {
     pub network: Option<NetworkOptions>,
     /// The program, and arguments before the sandbox's directory, that start a shim: `["/usr/bin/towline", "shim"]`.
     pub shim: Vec<OsString>,
+    /// Where layers are unpacked.
+    pub unpacking: towline_images::Unpacking,
     /// The cgroup below which pods go for which the caller names none, such as `/towline`.
     pub cgroup_parent: String,
     /// The platform to pull for.
@@ -38,8 +40,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options with defaults for everything but the places and the shim.
-    pub fn new(root: PathBuf, state_dir: PathBuf, socket: PathBuf, shim: Vec<OsString>) -> Self {
+    /// Options with defaults for everything but the places and the programs.
+    pub fn new(
+        root: PathBuf,
+        state_dir: PathBuf,
+        socket: PathBuf,
+        shim: Vec<OsString>,
+        unpacking: towline_images::Unpacking,
+    ) -> Self {
         Self {
             root,
             state_dir,
@@ -47,6 +55,7 @@ impl Options {
             client: towline_distribution::Options::default(),
             network: Some(NetworkOptions::default()),
             shim,
+            unpacking,
             cgroup_parent: "/towline".to_owned(),
             platform: Platform::host(),
             max_concurrent_layers: 3,

@@ -110,7 +110,8 @@ impl Service {
 
 async fn open_images(options: &Options, root: PathBuf) -> Result<ImageStore, Error> {
     let client = Client::new(options.client.clone())?;
-    let mut images = towline_images::Options::new(root, client, options.platform.clone());
+    let (platform, unpacking) = (options.platform.clone(), options.unpacking.clone());
+    let mut images = towline_images::Options::new(root, client, platform, unpacking);
     images.ceilings = options.ceilings;
     images.max_concurrent_layers = options.max_concurrent_layers.max(1);
     let opened = task::blocking("open-images", move || Store::open(images)).await;

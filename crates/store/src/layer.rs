@@ -1,6 +1,7 @@
 //! Unpacked layers: staged, sealed when they are whole, named by their diffID when they are durable.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use towline_oci::Digest;
 use towline_sys::fs::{self, At as _};
 
 use crate::StoreError;
-use crate::listing::Listing;
+use crate::listing::LISTING;
 use crate::state::Inner;
 use crate::tree::remove_tree;
 
@@ -64,9 +65,15 @@ impl StagedLayer {
         self.staged.join("fs")
     }
 
-    /// Begins the list of the layer's files, for `verify` to compare.
-    pub fn listing(&self) -> Result<Listing, StoreError> {
-        Listing::create(&self.staged)
+    /// The file for the list of the layer's files, which `verify` compares; see [`crate::Listing`].
+    pub fn listing(&self) -> Result<File, StoreError> {
+        let path = self.staged.join(LISTING);
+        Ok(File::create(&path).at("create", &path)?)
+    }
+
+    /// Goes without the list: one path of the layer could mean two things.
+    pub fn unlist(&self) -> Result<(), StoreError> {
+        Ok(fs::remove_file(self.staged.join(LISTING))?)
     }
 
     /// Says that the layer is whole, if `actual`, the digest of the uncompressed bytes that were unpacked, is the diffID. From here on

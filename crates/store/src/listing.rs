@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, SeekFrom};
 use towline_oci::Digest;
@@ -56,47 +56,27 @@ impl Checksum {
     }
 }
 
-/// Writes the list of a layer's files. Without [`Listing::finish`] there is none.
+/// Writes the list of a layer's files.
 #[derive(Debug)]
-pub struct Listing {
-    out: BufWriter<File>,
-    path: PathBuf,
-    finished: bool,
-}
+pub struct Listing(BufWriter<File>);
 
 impl Listing {
-    pub(crate) fn create(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join(LISTING);
-        let file = File::create(&path).at("create", &path)?;
-        Ok(Self {
-            out: BufWriter::with_capacity(1 << 16, file),
-            path,
-            finished: false,
-        })
+    /// Into the file that [`crate::StagedLayer::listing`] gives.
+    pub fn new(file: File) -> Self {
+        Self(BufWriter::with_capacity(1 << 16, file))
     }
 
     /// Adds a file. `path` is relative to the layer's root, without symlinks on it.
     pub fn file(&mut self, path: &[u8], checksum: Checksum) -> std::io::Result<()> {
         let (crc, size) = checksum.finish();
-        write!(self.out, "{crc:08x}{size:016x} ")?;
-        self.out.write_all(path)?;
-        self.out.write_all(&[0])
+        write!(self.0, "{crc:08x}{size:016x} ")?;
+        self.0.write_all(path)?;
+        self.0.write_all(&[0])
     }
 
-    /// Keeps the list.
+    /// Writes what is left.
     pub fn finish(mut self) -> std::io::Result<()> {
-        self.out.flush()?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for Listing {
-    fn drop(&mut self) {
-        if !self.finished {
-            // What is left goes with the layer's directory.
-            fs::remove_file(&self.path).ok();
-        }
+        self.0.flush()
     }
 }
 
@@ -249,7 +229,8 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut listing = Listing::create(dir.path()).unwrap();
+        let file = File::create(dir.path().join(LISTING)).unwrap();
+        let mut listing = Listing::new(file);
         let mut checksum = Checksum::default();
         checksum.update(b"123456789");
         listing.file(b"a b/\xff", checksum).unwrap();

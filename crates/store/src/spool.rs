@@ -114,6 +114,21 @@ impl Spool {
         Ok(read)
     }
 
+    /// The download's bytes from `at` on are in one file up to where the next begins: the first byte of that file. `None` where the one at
+    /// `at` is not here.
+    pub fn file_at(&self, at: u64) -> Option<u64> {
+        let (start, part) = self.parts.range(..=at).next_back()?;
+        (start + part.len > at).then_some(*start)
+    }
+
+    /// Opens the file that begins with byte `start`, to read what is in it and what comes.
+    pub fn open_file(&self, start: u64) -> Result<File, StoreError> {
+        Ok(fs::open(part_path(
+            &self.store.layout.spooled(&self.digest),
+            start,
+        ))?)
+    }
+
     /// Puts bytes to their place; fails when they are more than were declared, or are here already.
     pub fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let end = at + bytes.len() as u64;

@@ -3,12 +3,14 @@
 //! supervision of tasks; format versions of what is on disk.
 //!
 //! Almost everything is safe Rust over the wrappers of `rustix` and `nix`; the
-//! few blocks of `unsafe`, for calls that have none, are in [`proc`] and [`memory`].
+//! few blocks of `unsafe`, for calls that have none, are in [`proc`], [`memory`]
+//! and [`mount`].
 //!
 //! Functions block unless they are `async`; callers in an async context move
 //! them to [`task::blocking`].
 
 pub mod cgroup;
+pub mod confine;
 pub mod confined;
 pub mod format;
 pub mod fs;

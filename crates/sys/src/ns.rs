@@ -26,6 +26,8 @@ pub enum Kind {
     Pid,
     /// Cgroup root.
     Cgroup,
+    /// User and group ids, and the capabilities over what belongs to them.
+    User,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Self::Uts => CloneFlags::CLONE_NEWUTS,
             Self::Pid => CloneFlags::CLONE_NEWPID,
             Self::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+            Self::User => CloneFlags::CLONE_NEWUSER,
         }
     }
 
@@ -49,6 +52,7 @@ impl Kind {
             Self::Uts => "uts",
             Self::Pid => "pid",
             Self::Cgroup => "cgroup",
+            Self::User => "user",
         }
     }
 }

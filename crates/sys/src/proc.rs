@@ -2,6 +2,7 @@
 //! single-threaded program does to start others.
 
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -147,19 +148,55 @@ pub fn close_leaks_of_failure<T, E>(body: impl FnOnce() -> Result<T, E>) -> Resu
 /// Lets no descriptor but the standard three survive the next `exec`,
 /// wherever they came from.
 pub fn close_on_exec() -> io::Result<()> {
+    // With this flag nothing is closed now.
+    close_range(3, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor but the standard three and these. Nobody may own one of the others.
+pub fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<_> = kept
+        .iter()
+        .map(|fd| fd.as_raw_fd().cast_unsigned())
+        .collect();
+    kept.sort_unstable();
+    let mut from = 3;
+    for fd in kept.into_iter().chain([nix::libc::c_uint::MAX]) {
+        if fd > from {
+            close_range(from, fd - 1, 0)?;
+        }
+        from = from.max(fd.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// The standard input as a descriptor of its own, out of the way of the standard three; in its place nothing is to be read.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(stdin)
+}
+
+fn close_range(
+    from: nix::libc::c_uint,
+    to: nix::libc::c_uint,
+    flags: nix::libc::c_uint,
+) -> io::Result<()> {
     #[expect(unsafe_code, reason = "there is no safe wrapper")]
-    // SAFETY: with this flag the call closes nothing now, and touches no
-    // memory.
-    let answer = unsafe {
-        nix::libc::syscall(
-            nix::libc::SYS_close_range,
-            3,
-            nix::libc::c_uint::MAX,
-            nix::libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    // SAFETY: the call touches no memory; that nobody owns what it closes is
+    // its callers' to say.
+    let answer = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, flags) };
     nix::errno::Errno::result(answer)?;
     Ok(())
+}
+
+/// Ends a forked process without any of the work that ends a program: what it
+/// would flush or remove is its parent's.
+pub fn end_at_once(code: i32) -> ! {
+    #[expect(unsafe_code, reason = "there is no safe wrapper")]
+    // SAFETY: the process is over; nothing of it runs after this.
+    unsafe {
+        nix::libc::_exit(code)
+    }
 }
 
 fn descriptors() -> io::Result<std::collections::BTreeSet<i32>> {

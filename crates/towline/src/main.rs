@@ -22,9 +22,9 @@ mod table;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The shim forks; it must be entered before any thread exists.
+    // The shim forks, and so does the helper that unpacks; they must be entered before any thread exists.
     #[cfg(feature = "node")]
-    if let Some(code) = commands::shim::entered() {
+    if let Some(code) = commands::shim::entered().or_else(commands::unpack::entered) {
         return code;
     }
     let invocation = match cli::parse() {

@@ -2,16 +2,18 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::archive::Entry;
 use super::error::{CHOWN, During as _, UnpackError, shown};
 use super::place::{Given, Spot};
 
 /// What may be done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Rights {
     /// Not root of the machine: devices are left out, privileged attributes where they cannot be set.
     pub(crate) unprivileged: bool,
@@ -64,6 +66,13 @@ impl Attributes {
     pub(crate) fn mode_at_once(&self, given: Given) -> Option<Mode> {
         let plain = self.mode.as_raw_mode() & 0o7000 == 0 && self.xattrs.is_empty();
         (plain && given.mode).then_some(self.mode)
+    }
+
+    /// Bytes of its extended attributes.
+    pub(crate) fn bytes(&self) -> usize {
+        let each = self.xattrs.iter();
+        each.map(|(name, value)| name.len() + value.len() + 64)
+            .sum()
     }
 
     /// Whether it has its owner from the start.
@@ -164,22 +173,26 @@ impl Attributes {
                 .during("set its mode", path)?;
         }
         if !self.xattrs.is_empty() {
-            // There is no call with a directory's descriptor for this; the way through /proc is one.
-            let mut by_fd = format!("/proc/self/fd/{}/", spot.dir.as_raw_fd()).into_bytes();
-            by_fd.extend_from_slice(spot.name.as_bytes());
+            let by_name = by_name(spot, given).during("go to its directory", path)?;
             for (name, value) in &self.xattrs {
                 let name_os = std::ffi::OsStr::from_bytes(name);
-                let set = rustix::fs::lsetxattr(
-                    std::ffi::OsStr::from_bytes(&by_fd),
-                    name_os,
-                    value,
-                    XattrFlags::empty(),
-                );
+                let set = rustix::fs::lsetxattr(&by_name, name_os, value, XattrFlags::empty());
                 check_xattr(set, name, rights).during("set an extended attribute", path)?;
             }
         }
         self.set_times(spot, path)
     }
+}
+
+/// A path to what is at this spot, for the call that takes no directory's descriptor: from the directory itself, where the thread can go there
+/// alone, or through /proc.
+fn by_name(spot: &Spot<'_>, given: Given) -> rustix::io::Result<PathBuf> {
+    if given.directory {
+        rustix::process::fchdir(&spot.dir)?;
+        return Ok(spot.name.into());
+    }
+    let dir = PathBuf::from(format!("/proc/self/fd/{}", spot.dir.as_raw_fd()));
+    Ok(dir.join(spot.name))
 }
 
 /// Which extended attributes an image may set. Not those that tell overlayfs what to show, nor those of the host's own policies.

@@ -38,6 +38,9 @@ pub(crate) enum UnpackError {
     /// The compressed bytes could not be read or decompressed.
     #[error("the layer cannot be decompressed")]
     Decompress(#[source] io::Error),
+    /// The process that unpacks ended before it was done, or could not begin.
+    #[error("the helper process that unpacks it {0}")]
+    Helper(String),
     /// The download stopped: whoever stopped it knows why.
     #[error("the download stopped")]
     Stopped,
@@ -47,7 +50,7 @@ impl UnpackError {
     /// The cause of a pull that fails with this.
     pub(crate) fn cause(&self) -> Cause {
         match self {
-            Self::Archive { .. } | Self::Entry { .. } | Self::Decompress(_) => {
+            Self::Archive { .. } | Self::Entry { .. } | Self::Decompress(_) | Self::Helper(_) => {
                 Cause::LayerExtractFailed
             }
             // A window is a way to compress: the image may be small.

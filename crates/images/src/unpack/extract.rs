@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::{BufRead, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -17,13 +16,13 @@ use super::attributes::Attributes;
 pub(crate) use super::attributes::Rights;
 use super::error::{During as _, UnpackError, shown};
 use super::name::{clean, split};
-use super::place::{Given, Place, Spot, is_whiteout, kind};
+use super::place::{Given, Marks, Place, Spot, is_whiteout, kind};
 use super::sparse::Sparse;
 use crate::Ceilings;
 use crate::ceilings::Limit;
 
-/// Bytes of directory names whose attributes wait for the end.
-const WAITING_BYTES: usize = 256 << 20;
+/// Bytes of directories' names and extended attributes, which wait for the end.
+pub(crate) const WAITING_BYTES: usize = 256 << 20;
 /// A file of so many bytes is sent to the disk as soon as it is whole: the sync at the end then has little left to do. Small ones are cheaper to
 /// write together.
 const WRITE_BEHIND: u64 = 32 << 10;
@@ -39,33 +38,38 @@ pub(crate) struct Extracted {
     pub(crate) entries: u64,
     /// The whole layer below is hidden.
     pub(crate) opaque_root: bool,
+    /// The list of its files holds: no path means two things.
+    pub(crate) listed: bool,
 }
 
-/// Unpacks an archive into `root`, an empty directory that nobody else uses, and reads the input to its end. The calling thread loses its
-/// file mode mask: it should do nothing else. `listing` becomes the list of the files, unless one path could mean two things.
+/// Where an archive is unpacked to.
+pub(crate) struct Target<'a> {
+    /// An empty directory that nobody else uses.
+    pub(crate) root: OwnedFd,
+    /// What becomes the list of the files.
+    pub(crate) listing: Listing,
+    pub(crate) rights: Rights,
+    pub(crate) marks: &'a (dyn Marks + Sync),
+}
+
+/// Unpacks an archive and reads the input to its end. The calling thread loses its file mode mask and its working directory: it should do
+/// nothing else.
 pub(crate) fn extract<R: BufRead>(
     input: R,
-    root: &Path,
-    listing: Listing,
+    target: Target<'_>,
     ceilings: &Ceilings,
-    rights: Rights,
 ) -> Result<Extracted, UnpackError> {
-    let opaque = if rights.unprivileged {
-        "user.overlay.opaque"
-    } else {
-        "trusted.overlay.opaque"
-    };
-    let place = Place::open(root, ceilings.path_depth, opaque)?;
+    let place = Place::new(target.root, ceilings.path_depth, target.marks);
     let mut extractor = Extractor {
         given: place.given(),
         place,
         ceilings,
-        rights,
+        rights: target.rights,
         done: Extracted::default(),
         directories: BTreeMap::new(),
         waiting: 0,
         replaced: false,
-        listing,
+        listing: target.listing,
     };
     let mut archive = Archive::new(input, ceilings);
     while let Some(entry) = archive.next()? {
@@ -73,14 +77,13 @@ pub(crate) fn extract<R: BufRead>(
     }
     archive.drain()?;
     extractor.finish_directories()?;
-    if !extractor.replaced && !extractor.place.went_through_links() {
-        extractor.listing.finish().during("list the files", b"")?;
-    }
+    extractor.listing.finish().during("list the files", b"")?;
+    extractor.done.listed = !extractor.replaced && !extractor.place.went_through_links();
     Ok(extractor.done)
 }
 
 struct Extractor<'a> {
-    place: Place,
+    place: Place<'a>,
     ceilings: &'a Ceilings,
     rights: Rights,
     done: Extracted,
@@ -428,7 +431,7 @@ impl Extractor<'_> {
         attributes: Attributes,
         only_times: bool,
     ) -> Result<(), UnpackError> {
-        self.waiting += path.len() + 128;
+        self.waiting += path.len() + 128 + attributes.bytes();
         if self.waiting > WAITING_BYTES {
             let most = WAITING_BYTES as u64;
             return Err(UnpackError::over(Limit::DirectoryNames, most));

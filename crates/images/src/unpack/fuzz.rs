@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use towline_lab::fuzz::Target;
 use towline_oci::Digest;
-use towline_store::{StagedLayer, Store};
+use towline_store::{Listing, StagedLayer, Store};
 
-use super::{Rights, extract};
+use super::{Attribute, Rights, extract};
 use crate::Ceilings;
 
 const PIECES: &[&[u8]] = &[
@@ -81,8 +81,13 @@ fn unpack(store: &Store, bytes: &[u8]) -> (StagedLayer, bool) {
         unprivileged: true,
         exact_owners: false,
     };
-    let listing = layer.listing().unwrap();
-    let done = extract(bytes, &layer.path(), listing, &ceilings(), rights);
+    let target = super::Target {
+        root: std::fs::File::open(layer.path()).unwrap().into(),
+        listing: Listing::new(layer.listing().unwrap()),
+        rights,
+        marks: &Attribute::of(rights),
+    };
+    let done = extract(bytes, target, &ceilings());
     (layer, done.is_ok())
 }
 

@@ -1,7 +1,9 @@
 //! Layers unpacked into overlayfs' form, with everything in them taken for hostile.
 //!
-//! [`archive`] reads tar strictly ([`sparse`]: its files with holes), [`name`] checks paths, [`place`] confines every operation to the staging directory by file descriptors,
-//! [`pipe`] brings what another thread decompresses, [`extract`] makes the files, [`attributes`] gives them owners, modes, times and extended attributes.
+//! [`archive`] reads tar strictly ([`sparse`]: its files with holes), [`name`] checks paths, [`place`] confines every operation to the staging
+//! directory by file descriptors,
+//! [`pipe`] brings what another thread decompresses, [`extract`] makes the files, [`attributes`] gives them owners, modes, times and extended
+//! attributes; [`layer`] is all of it. It runs in a process of its own ([`crate::helper`]), or here.
 
 mod archive;
 mod attributes;
@@ -11,6 +13,7 @@ mod extract;
 #[cfg(test)]
 mod fuzz;
 mod gzip;
+mod layer;
 mod name;
 mod number;
 mod pax;
@@ -18,7 +21,11 @@ mod pipe;
 mod place;
 mod sparse;
 
+#[cfg(test)]
 pub(crate) use decompress::decompress;
 pub(crate) use error::UnpackError;
-pub(crate) use extract::{Extracted, Rights, extract};
-pub(crate) use pipe::{Source, pipe};
+#[cfg(test)]
+pub(crate) use extract::extract;
+pub(crate) use extract::{Extracted, Rights, Target, WAITING_BYTES};
+pub(crate) use layer::{Unpacked, joined, unpack};
+pub(crate) use place::{Attribute, Marks};

@@ -91,7 +91,12 @@ pub(crate) fn pipe() -> (Source, Blocks, Copies) {
 impl Source {
     /// Decompresses everything into the pipe. Ends early, with [`UnpackError::Stopped`], when the
     /// unpacker is gone or was given the error that stands in the way.
-    pub(crate) fn run<R: BufRead>(self, mut bytes: Decompressed<R>) -> Result<(), UnpackError> {
+    /// `alive` is told after each block that was given away.
+    pub(crate) fn run<R: BufRead>(
+        self,
+        mut bytes: Decompressed<R>,
+        alive: &dyn Fn(),
+    ) -> Result<(), UnpackError> {
         loop {
             let mut block = self.empty.try_recv().unwrap_or_default();
             block.resize(BLOCK, 0);
@@ -103,6 +108,7 @@ impl Source {
                     // It goes on without hashing only when it panics, which is told elsewhere.
                     self.copies.send(Arc::clone(&block)).ok();
                     self.give(Ok(block))?;
+                    alive();
                 }
                 Err(error) => {
                     self.give(Err(UnpackError::from_read(error)))?;
@@ -180,7 +186,7 @@ mod tests {
         std::thread::scope(|scope| {
             let source = scope.spawn(move || {
                 let bytes = decompress(bytes, taken, ceilings)?;
-                source.run(bytes)
+                source.run(bytes, &|| {})
             });
             let digest = scope.spawn(move || copies.digest(Digest::of(b"").verifier()));
             let mut out = Vec::new();

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use super::attributes::Rights;
 use super::error::{During as _, UnpackError, shown};
 use super::name::split;
 use crate::ceilings::Limit;
@@ -26,10 +26,10 @@ const KNOWN: usize = 32;
 const LINKS: usize = 40;
 
 /// The directory that a layer is unpacked into. Nobody else writes to it.
-pub(crate) struct Place {
+pub(crate) struct Place<'a> {
     root: OwnedFd,
     depth: usize,
-    opaque: &'static str,
+    marks: &'a dyn Marks,
     /// Directories that were opened lately: entries come in groups, and go to and fro between a few.
     known: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// A path led through a symlink of the layer.
@@ -74,24 +74,48 @@ pub(crate) struct Given {
     pub(crate) owner: Option<(Uid, Gid)>,
     /// Whether the mode is the one that was asked for: no mask, no access list that is handed down.
     pub(crate) mode: bool,
+    /// Whether the working directory is this thread's own to change.
+    pub(crate) directory: bool,
 }
 
-impl Place {
-    /// `depth` bounds how deep directories are made; `opaque` is the extended attribute of opaque directories.
-    pub(crate) fn open(
-        path: &Path,
-        depth: usize,
-        opaque: &'static str,
-    ) -> Result<Self, UnpackError> {
-        let root = rustix::fs::open(path, DIRECTORY, Mode::empty())
-            .during("open the staging directory", b"")?;
-        Ok(Self {
+/// Who can say that a directory hides what lies below it in lower layers: for root's overlay mounts that takes a right which unpacking
+/// takes nowhere else.
+pub(crate) trait Marks {
+    /// Marks the directory.
+    fn opaque(&self, dir: &OwnedFd) -> rustix::io::Result<()>;
+}
+
+/// Marks by an extended attribute.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attribute(&'static str);
+
+impl Attribute {
+    /// As overlay mounts of root, or of somebody else (`userxattr`), read it.
+    pub(crate) fn of(rights: Rights) -> Self {
+        Self(if rights.unprivileged {
+            "user.overlay.opaque"
+        } else {
+            "trusted.overlay.opaque"
+        })
+    }
+}
+
+impl Marks for Attribute {
+    fn opaque(&self, dir: &OwnedFd) -> rustix::io::Result<()> {
+        rustix::fs::fsetxattr(dir, self.0, b"y", rustix::fs::XattrFlags::empty())
+    }
+}
+
+impl<'a> Place<'a> {
+    /// Everything is made below `root`, directories at most `depth` deep.
+    pub(crate) fn new(root: OwnedFd, depth: usize, marks: &'a dyn Marks) -> Self {
+        Self {
             root,
             depth,
-            opaque,
+            marks,
             known: HashMap::new(),
             links: false,
-        })
+        }
     }
 
     /// Where the entry with this clean path, not empty, goes. Directories that are missing on the way are made, mode 0755.
@@ -256,19 +280,22 @@ impl Place {
         let owned = rustix::fs::statat(&self.root, "", AtFlags::EMPTY_PATH).is_ok_and(|root| {
             root.st_uid == uid.as_raw() && root.st_gid == gid.as_raw() && root.st_mode & 0o2000 == 0
         });
-        let mut list = [0_u8; 1];
-        let path = format!("/proc/self/fd/{}", self.root.as_raw_fd());
-        let inherits = rustix::fs::getxattr(path, "system.posix_acl_default", &mut list[..]);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let inherits = rustix::fs::openat(&self.root, ".", flags, Mode::empty()).and_then(|root| {
+            rustix::fs::fgetxattr(root, "system.posix_acl_default", &mut [0_u8; 1])
+        });
         let plain = matches!(inherits, Err(Errno::NODATA | Errno::NOTSUP));
+        let own = towline_sys::fs::thread_without_mask().is_ok();
         Given {
             owner: owned.then_some((uid, gid)),
-            mode: plain && towline_sys::fs::thread_without_mask().is_ok(),
+            mode: plain && own,
+            directory: own,
         }
     }
 
     /// Marks a directory as hiding what lies below it in lower layers.
     pub(crate) fn make_opaque(&self, dir: &OwnedFd) -> rustix::io::Result<()> {
-        rustix::fs::fsetxattr(dir, self.opaque, b"y", rustix::fs::XattrFlags::empty())
+        self.marks.opaque(dir)
     }
 }
 

@@ -10,7 +10,7 @@ use towline_oci::Reference;
 use towline_store::Store;
 use towline_sys::proc::ChildGuard;
 
-use crate::support::{Registry, assert_clean, noise, open};
+use crate::support::{Registry, UNPACKER, assert_clean, noise, open, unpacker};
 
 const ROOT: &str = "TOWLINE_TEST_PULL_ROOT";
 const IMAGE: &str = "TOWLINE_TEST_PULL_IMAGE";
@@ -32,10 +32,16 @@ async fn child() {
 }
 
 pub(crate) fn pull_in_a_child(root: &Path, reference: &Reference) -> ChildGuard {
+    pull_in_a_child_by(&unpacker(), root, reference)
+}
+
+/// With this program as the helper that unpacks.
+pub(crate) fn pull_in_a_child_by(program: &Path, root: &Path, reference: &Reference) -> ChildGuard {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "crash::child", "--test-threads", "1"])
         .env(ROOT, root)
+        .env(UNPACKER, program)
         .env(IMAGE, reference.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null());

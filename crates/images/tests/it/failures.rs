@@ -366,7 +366,9 @@ async fn a_zstd_window_over_the_ceiling_is_refused() {
 async fn a_store_in_use_names_its_holder() {
     let node = Node::new();
     let client = towline_distribution::Client::new(towline_distribution::Options::default());
-    let options = Options::new(node.root(), client.unwrap(), towline_oci::Platform::host());
+    let platform = towline_oci::Platform::host();
+    let here = towline_images::Unpacking::InProcess;
+    let options = Options::new(node.root(), client.unwrap(), platform, here);
     let failure = towline_images::Images::open(options).expect_err("it is in use");
     let chain = failure.chain();
     assert!(chain.contains(&std::process::id().to_string()), "{chain}");

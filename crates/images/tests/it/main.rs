@@ -10,6 +10,7 @@ mod deadlines;
 mod differential;
 mod evil;
 mod failures;
+mod helper;
 mod kills;
 mod overlay;
 mod parts;

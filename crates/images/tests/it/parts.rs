@@ -77,6 +77,8 @@ async fn parts_come_side_by_side_and_those_that_are_here_are_not_asked_for_again
         }
     );
     pulled.unwrap().unwrap_err();
+    // Whoever waited is told at once; what was on its way in then is written too.
+    node.images.stop().await;
     let here: u64 = spooled(&node.root()).iter().sum();
     assert!(here > 0 && here < size);
     let before = ranges(&registry, &built).len();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use towline_distribution::{Client, Options as ClientOptions};
-use towline_images::{Image, Images, Options, PullRequest};
+use towline_images::{Image, Images, Options, PullRequest, Unpacking};
 use towline_keyring::Credential;
 use towline_lab::faults::{Proxy, Rule};
 use towline_lab::image;
@@ -16,6 +16,9 @@ use towline_oci::{Platform, Reference};
 
 /// Longer than anything here takes, also on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Names another program that unpacks.
+pub(crate) const UNPACKER: &str = "TOWLINE_TEST_UNPACKER";
 
 /// A registry, and a proxy before it that sees and breaks requests.
 pub(crate) struct Registry {
@@ -134,12 +137,24 @@ fn in_memory() -> TempDir {
         .unwrap()
 }
 
+/// The program that unpacks, which cargo built beside this test; or another one, where this test was started somewhere else.
+pub(crate) fn unpacker() -> PathBuf {
+    if let Some(program) = std::env::var_os(UNPACKER) {
+        return program.into();
+    }
+    let exe = std::env::current_exe().unwrap();
+    let program = exe.ancestors().nth(2).unwrap().join("examples/unpacker");
+    assert!(program.exists(), "{} is not built", program.display());
+    program
+}
+
 pub(crate) fn open(root: &Path, change: impl FnOnce(&mut Options)) -> Images {
     let mut client = ClientOptions::default();
     // A body that stalls is taken up again soon.
     client.timeouts.idle = Duration::from_secs(1);
     let client = Client::new(client).unwrap();
-    let mut options = Options::new(root, client, Platform::host());
+    let unpacking = Unpacking::by(unpacker(), []);
+    let mut options = Options::new(root, client, Platform::host(), unpacking);
     change(&mut options);
     Images::open(options)
         .map_err(|failure| failure.chain())

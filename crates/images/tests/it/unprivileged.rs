@@ -13,7 +13,7 @@ use towline_oci::Reference;
 use towline_sys::mount::{Overlay, overlay};
 use towline_sys::testing::{in_mount_namespace, need_program, need_root};
 
-use crate::support::{LONG, Registry, assert_clean, open, xattr};
+use crate::support::{LONG, Registry, UNPACKER, assert_clean, open, unpacker, xattr};
 
 const ROOT: &str = "TOWLINE_TEST_UNPRIVILEGED_ROOT";
 const IMAGE: &str = "TOWLINE_TEST_UNPRIVILEGED_IMAGE";
@@ -142,11 +142,16 @@ impl Home {
         std::fs::set_permissions(home.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         std::os::unix::fs::chown(home.root(), Some(user), Some(user)).unwrap();
         std::fs::copy(std::env::current_exe().unwrap(), home.program()).unwrap();
+        std::fs::copy(unpacker(), home.helper()).unwrap();
         home
     }
 
     fn root(&self) -> PathBuf {
         self.dir.path().join("store")
+    }
+
+    fn helper(&self) -> PathBuf {
+        self.dir.path().join("unpacker")
     }
 
     fn program(&self) -> PathBuf {
@@ -164,6 +169,7 @@ impl Home {
                 "--nocapture",
             ])
             .env(ROOT, self.root())
+            .env(UNPACKER, self.helper())
             .env(IMAGE, image.to_string())
             .env("TMPDIR", self.root())
             .current_dir("/");

@@ -16,7 +16,7 @@ use towline_cri::v1::image_service_client::ImageServiceClient;
 use towline_cri::v1::runtime_service_client::RuntimeServiceClient;
 use towline_lab::guest;
 use towline_lab::image::{Builder, Layer};
-use towline_runtime::{Handle, Network, NetworkOptions, Options, Service};
+use towline_runtime::{Handle, Network, NetworkOptions, Options, Service, Unpacking};
 
 /// The time that anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -134,6 +134,9 @@ pub(crate) struct Node {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) images: ImageServiceClient<Channel>,
 }
+
+/// What the shim's program is told to be the helper that unpacks.
+const UNPACKER: &str = "unpack-layers";
 
 /// The shim that cargo built beside this test.
 pub(crate) fn shim() -> PathBuf {
@@ -263,6 +266,7 @@ fn options(directory: &Path, bridge: &str, cgroup: &str) -> Options {
         directory.join("state"),
         directory.join("cri.sock"),
         vec![shim().into()],
+        Unpacking::by(shim(), [UNPACKER.into()]),
     );
     options.network = Some(NetworkOptions {
         bridge: bridge.to_owned(),

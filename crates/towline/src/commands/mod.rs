@@ -40,6 +40,8 @@ pub(crate) mod shim;
 #[cfg(feature = "node")]
 pub(crate) mod store;
 #[cfg(feature = "node")]
+pub(crate) mod unpack;
+#[cfg(feature = "node")]
 pub(crate) mod up;
 #[cfg(feature = "node")]
 pub(crate) mod verify;

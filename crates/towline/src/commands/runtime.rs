@@ -44,6 +44,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         args.state_dir,
         args.socket,
         vec![program.into_os_string(), OsString::from("shim")],
+        super::unpack::here(),
     );
     options.client = args.registry.options()?;
     options.ceilings = args.ceilings.ceilings()?;

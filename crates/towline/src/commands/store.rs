@@ -34,6 +34,11 @@ pub(crate) struct StoreArgs {
     wait: Option<u64>,
 }
 
+/// What images are told, with layers unpacked by this program's own helper.
+fn options(root: PathBuf, client: Client, platform: Platform) -> Options {
+    Options::new(root, client, platform, super::unpack::here())
+}
+
 impl StoreArgs {
     /// The data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -78,7 +83,7 @@ impl StoreArgs {
                 anyhow::Error::new(error).context(during()),
             )
         })?;
-        let mut options = Options::new(root.join("images"), client, platform);
+        let mut options = options(root.join("images"), client, platform);
         change(&mut options);
         let mut waiting = Waiting::new(self);
         loop {
@@ -103,7 +108,7 @@ impl StoreArgs {
             return Ok((self.open(client, platform, |_| {}).await?, None));
         }
         let empty = tempfile::tempdir().context("make a folder for what is looked at")?;
-        let images = Images::open(Options::new(empty.path().join("images"), client, platform))
+        let images = Images::open(options(empty.path().join("images"), client, platform))
             .map_err(|failure| self.cannot_open(failure))?;
         Ok((images, Some(empty)))
     }
@@ -255,7 +260,7 @@ pub(crate) async fn ask(store: &StoreArgs, question: Question) -> anyhow::Result
             let (images, _empty) = store.open_to_look(client, Platform::host()).await?;
             return Ok(control::answer(&images, question).await?);
         }
-        let failure = match Images::open(Options::new(root, client, Platform::host())) {
+        let failure = match Images::open(options(root, client, Platform::host())) {
             Ok(images) => {
                 let answer = control::answer(&images, question).await;
                 let during = || format!("look into the images of {}", store.data_dir().display());
