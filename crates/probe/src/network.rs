@@ -20,59 +20,42 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
         Ok(endpoint) => Ok(endpoint),
         Err(failure) => Err(Box::pin(narrowed(probe, reference, failure)).await),
     };
-    // A loopback registry that speaks TLS is found out by the first request only.
-    let pinged = match &reached {
-        Ok(_) => Some(repository.ping().await),
-        Err(_) => None,
-    };
     let facts = probe.new_facts();
     clock::note(probe, &facts);
     let other = match &reached {
         Ok(_) => other_family(&facts).await,
         Err(_) => None,
     };
-    for step in [Step::Dns, Step::Connect, Step::Tls] {
-        let failed = reached.as_ref().err().map(towline_cause::Failure::step);
-        if failed.is_some_and(|failed| step > failed) {
-            break;
+    passed(probe, &facts, reached.as_ref().err(), other.as_ref());
+    let endpoint = match reached {
+        Ok(endpoint) => endpoint,
+        Err(failure) => {
+            probe.fail(&failure);
+            clock::weigh_certificate(probe, &repository).await;
+            return false;
         }
-        if let Some((mut text, mut values)) = of(step, &facts) {
-            if let Some((family, said)) = other.as_ref().filter(|_| step == Step::Connect) {
-                text = format!("{text}; {family}: {said}");
-                values.insert((*family).to_owned(), said.clone());
-            }
-            let outcome = if failed == Some(step) {
-                Outcome::Failed
-            } else {
-                Outcome::Ok
-            };
-            let text = match &reached {
-                Err(failure) if outcome == Outcome::Failed => failure.detail().to_owned(),
-                _ => text,
-            };
-            probe.step(step, outcome, text, values);
-        } else if step == Step::Tls && reached.is_ok() {
-            probe.step(
-                step,
-                Outcome::Skipped,
-                "plain HTTP".to_owned(),
-                BTreeMap::new(),
-            );
-        }
-    }
-    if let Err(failure) = &reached {
-        probe.fail(failure);
-        clock::weigh_certificate(probe, &repository).await;
-        return false;
+    };
+    // A loopback registry that speaks TLS is found out by the first request only.
+    let pinged = tokio::time::timeout(probe.request.silence, repository.ping()).await;
+    let facts = probe.new_facts();
+    clock::note(probe, &facts);
+    passed(probe, &facts, None, None);
+    if !probe.has(Step::Tls) {
+        let text = "plain HTTP".to_owned();
+        probe.step(Step::Tls, Outcome::Skipped, text, BTreeMap::new());
     }
     match pinged {
-        Some(Err(failure)) if failure.step() < Step::Authenticate => {
+        Ok(Err(failure)) if failure.step() < Step::Authenticate => {
             probe.fail(&failure);
             clock::weigh_certificate(probe, &repository).await;
             false
         }
+        Err(_) => {
+            probe.fail(&silent(&endpoint, probe.request.silence));
+            false
+        }
         // What `/v2/` says otherwise is kept among the facts: the manifest decides.
-        _ => true,
+        Ok(_) => true,
     }
 }
 
@@ -102,6 +85,56 @@ async fn narrowed(probe: &Probe<'_>, reference: &Reference, failure: Failure) ->
         Some(endpoint) => found.at(endpoint.to_owned()),
         None => found,
     }
+}
+
+/// The registry took the connection and says nothing.
+fn silent(endpoint: &str, waited: Duration) -> Failure {
+    let detail = format!(
+        "GET /v2/: {endpoint} accepted the connection and did not answer within {} s",
+        waited.as_secs_f32()
+    );
+    Failure::new(Cause::ConnectionTimeout, Step::Authenticate, detail)
+        .or_else([Cause::RegistryError, Cause::PathMtu])
+        .at(endpoint)
+}
+
+/// Writes down the steps that the facts show and that were not written yet, in order, up to the one that failed.
+pub(crate) fn passed(
+    probe: &mut Probe<'_>,
+    facts: &[Fact],
+    failure: Option<&Failure>,
+    other: Option<&(&'static str, String)>,
+) {
+    let failed = failure.map(Failure::step);
+    for step in [Step::Dns, Step::Connect, Step::Tls] {
+        let erred = failure.is_none() && erred(step, facts);
+        if erred || failed.is_some_and(|failed| step > failed) {
+            break;
+        }
+        let Some((mut text, mut values)) = of(step, facts).filter(|_| !probe.has(step)) else {
+            continue;
+        };
+        if let Some((family, said)) = other.filter(|_| step == Step::Connect) {
+            text = format!("{text}; {family}: {said}");
+            values.insert((*family).to_owned(), said.clone());
+        }
+        let (outcome, text) = match failure.filter(|_| failed == Some(step)) {
+            Some(failure) => (Outcome::Failed, failure.detail().to_owned()),
+            None => (Outcome::Ok, text),
+        };
+        probe.step(step, outcome, text, values);
+    }
+}
+
+/// Whether the last that is known of a step is that it went wrong: what is tried again has not passed.
+fn erred(step: Step, facts: &[Fact]) -> bool {
+    let of_step = facts.iter().rev().find_map(|fact| match (step, fact) {
+        (Step::Dns, Fact::Dns { error, .. })
+        | (Step::Connect, Fact::Connect { error, .. })
+        | (Step::Tls, Fact::Tls { error, .. }) => Some(error.is_some()),
+        _ => None,
+    });
+    of_step == Some(true)
 }
 
 /// How long the family that the pull does not use may take to connect.

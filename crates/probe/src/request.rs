@@ -19,6 +19,8 @@ pub struct Request {
     pub deep: bool,
     /// The longest that all steps together may take.
     pub budget: Duration,
+    /// How long the registry may be silent once its connection is open: a pull waits longer, and learns no more.
+    pub silence: Duration,
     /// The most blobs that are asked for.
     pub most_blobs: usize,
     /// Sent with every request.
@@ -26,7 +28,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A replay of this image for this machine's platform: anonymous, deep, 60 s, 200 blobs.
+    /// A replay of this image for this machine's platform: anonymous, deep, 60 s (15 s of silence), 200 blobs.
     pub fn new(image: impl Into<String>) -> Self {
         Self {
             image: image.into(),
@@ -34,6 +36,7 @@ impl Request {
             candidates: Vec::new(),
             deep: true,
             budget: Duration::from_secs(60),
+            silence: Duration::from_secs(15),
             most_blobs: 200,
             trace: Trace::default(),
         }

@@ -36,6 +36,8 @@ pub async fn run(client: &Client, request: Request) -> Report {
         .await
         .is_err()
     {
+        let facts = probe.new_facts();
+        network::passed(&mut probe, &facts, None, None);
         let step = probe.next_step();
         probe.fail(&Failure::new(
             Cause::DeadlineExceeded,
@@ -222,6 +224,11 @@ impl<'a> Probe<'a> {
             one.text = text;
             one.facts.insert("cause".to_owned(), cause);
         }
+    }
+
+    /// Whether a step was written down already.
+    pub(crate) fn has(&self, step: Step) -> bool {
+        self.report.steps.iter().any(|one| one.step == step)
     }
 
     /// The first step that was not written down yet.

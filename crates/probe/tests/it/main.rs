@@ -508,3 +508,33 @@ async fn the_budget_is_kept() {
     );
     assert!(!report.facts.is_empty());
 }
+
+#[tokio::test]
+async fn a_registry_that_takes_the_connection_and_says_nothing_is_named_so() {
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = deaf.local_addr().unwrap();
+    let client = Client::new(Options::default()).unwrap();
+    for (silence, budget, want) in [
+        (
+            Duration::from_millis(300),
+            Duration::from_secs(30),
+            (Cause::ConnectionTimeout, Step::Authenticate),
+        ),
+        // Also where the whole time runs out: what went well is not what stopped it.
+        (
+            Duration::from_secs(30),
+            Duration::from_millis(300),
+            (Cause::DeadlineExceeded, Step::Authenticate),
+        ),
+    ] {
+        let request = Request {
+            silence,
+            budget,
+            ..Request::new(format!("{address}/a/b:v1"))
+        };
+        let report = run(&client, request).await;
+        assert_eq!(cause(&report), Some(want), "{:?}", report.failure);
+        let connect = report.steps.iter().find(|one| one.step == Step::Connect);
+        assert_eq!(connect.unwrap().outcome, Outcome::Ok, "{:?}", report.steps);
+    }
+}
