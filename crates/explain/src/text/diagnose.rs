@@ -62,7 +62,10 @@ pub(super) fn all(seen: &Seen, cut: bool) -> Vec<Diagnosis> {
     });
     diagnoses.sort_by_key(|diagnosis| (diagnosis.pulls, !spoken(diagnosis)));
     if diagnoses.is_empty() {
-        diagnoses.push(silent());
+        diagnoses.push(silent(seen.secret));
+    } else if seen.secret {
+        let note = format!("the text holds {A_SECRET}");
+        diagnoses[0].unread.push(note);
     }
     if cut || seen.cut || diagnoses.len() >= MAX_DIAGNOSES {
         let note = format!(
@@ -571,10 +574,17 @@ fn deciding(target: &Target, verdict: &Verdict) -> Option<Decider> {
 }
 
 /// A text that speaks of no pull.
-fn silent() -> Diagnosis {
+/// What is said of an object whose values are nobody's business.
+const A_SECRET: &str = "a Secret: nothing of it is read, and it is better not pasted anywhere";
+
+fn silent(secret: bool) -> Diagnosis {
     Diagnosis {
         cause: Some(Cause::Unknown),
-        summary: "the text says nothing of an image pull".to_owned(),
+        summary: if secret {
+            format!("this is {A_SECRET}")
+        } else {
+            "the text says nothing of an image pull".to_owned()
+        },
         ..Diagnosis::about(Target::image("-"))
     }
 }

@@ -5,6 +5,7 @@
 //! explained from the words alone. Nothing is proven by text: the answer names what would decide. Pure: no I/O.
 
 mod clean;
+mod conceal;
 mod describe;
 mod diagnose;
 mod objects;
@@ -31,7 +32,7 @@ pub fn explain(input: &str) -> Vec<Diagnosis> {
     while !input.is_char_boundary(end) {
         end -= 1;
     }
-    let text = clean::plain(&input[..end]);
+    let text = conceal::concealed(&clean::plain(&input[..end]));
     let mut seen = Seen::default();
     if !whole(&text, &mut seen) {
         let text = clean::unbroken(&text, starts);

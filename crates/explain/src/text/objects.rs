@@ -25,6 +25,10 @@ pub(super) fn take(value: &Value, seen: &mut Seen, depth: usize) -> bool {
     {
         return event(value, seen);
     }
+    if kind == "Secret" {
+        seen.secret = true;
+        return true;
+    }
     let is_pod =
         kind == "Pod" || (kind.is_empty() && value["status"]["containerStatuses"].is_array());
     if is_pod {

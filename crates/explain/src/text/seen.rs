@@ -56,6 +56,8 @@ pub(super) struct Said {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) pods: Vec<Pod>,
+    /// A Secret was among the objects: nothing of it is read.
+    pub(super) secret: bool,
     /// Pods were left out because there were too many.
     pub(super) cut: bool,
 }

@@ -168,3 +168,50 @@ fn plant(node: &Node, registry: &str) {
         node.wait_status(name, "ErrImagePull", 30);
     }
 }
+
+#[test]
+fn a_pasted_secret_is_never_quoted() {
+    let mark = "Mark8Horse";
+    let coded = base64(mark);
+    let login = base64(&format!("bob:{mark}"));
+    let yaml = format!(
+        "apiVersion: v1\ndata:\n  .dockerconfigjson: {login}\n  token: {coded}\nkind: Secret\nmetadata:\n  annotations:\n    kubectl.kubernetes.io/last-applied-configuration: |\n      {{\"data\":{{\"token\":\"{coded}\"}},\"kind\":\"Secret\"}}\n  name: bobok\ntype: kubernetes.io/dockerconfigjson\n"
+    );
+    let cut = &yaml[..yaml.len() - 60];
+    let json =
+        format!(r#"{{"kind":"Secret","stringData":{{"password":"{mark} of"}},"apiVersion":"v1"}}"#);
+    let message = format!(
+        "Failed to pull image \"r.test/x:v1\": HEAD https://bob:{mark}@r.test/v2/x: 401 Unauthorized\nAuthorization: Basic {login}\ntoken={mark}"
+    );
+    for (paste, what) in [
+        (
+            yaml.as_str(),
+            Some("this is a Secret: nothing of it is read"),
+        ),
+        (
+            json.as_str(),
+            Some("this is a Secret: nothing of it is read"),
+        ),
+        (cut, None),
+        (message.as_str(), None),
+    ] {
+        for form in ["text", "json", "yaml", "markdown"] {
+            let output = towline()
+                .args(["why", "--message", paste, "-o", form])
+                .output()
+                .unwrap();
+            let told = text(&output);
+            for secret in [mark, &coded, &login] {
+                assert!(
+                    !told.contains(secret.trim_end_matches('=')),
+                    "{form}: {told}"
+                );
+            }
+            let said = told.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(
+                what.is_none_or(|what| said.contains(what)),
+                "{form}: {told}"
+            );
+        }
+    }
+}
