@@ -35,6 +35,12 @@ use chain::Chain;
 use context::Context;
 use verdict::Verdict;
 
+/// Whether a host (`ghcr.io`, `registry-1.docker.io:443`) is a registry that everybody can reach, or keeps such a registry's content:
+/// where its name is not found, the resolver is wrong and not the name.
+pub fn is_public_registry(authority: &str) -> bool {
+    public::is_public(authority)
+}
+
 /// Longest text that is looked at, in bytes; what follows is ignored.
 pub const MAX_TEXT: usize = 64 * 1024;
 /// Most errors of one aggregate that are looked at.

@@ -1,5 +1,6 @@
 //! The decision: one cause out of what was seen. A plain function over plain facts.
 
+pub(crate) mod further;
 mod login;
 mod views;
 
@@ -85,12 +86,17 @@ impl Verdict {
 ///
 /// Nothing is called proven while other causes stay open.
 pub fn decide(facts: &Facts<'_>) -> Verdict {
-    let mut verdict = weigh(facts);
+    let mut verdict = weigh(&further::without_the_blind(facts));
+    further::leave_open(facts, &mut verdict);
+    further::leave_unread_open(facts, &mut verdict);
     if facts.served_since {
         verdict = there(verdict);
     }
     if let Some(apart) = facts.node_clock {
         verdict = by_the_clock(verdict, apart, facts.proof);
+    }
+    if further::over(facts.node, facts.proof) {
+        verdict.confidence = verdict.confidence.min(Confidence::Likely);
     }
     if !verdict.alternatives.is_empty() {
         verdict.confidence = verdict.confidence.min(Confidence::Likely);
@@ -164,6 +170,12 @@ fn weigh(facts: &Facts<'_>) -> Verdict {
     if let Some(verdict) = poisoned(facts) {
         return verdict;
     }
+    if let Some(node) = facts
+        .node
+        .filter(|node| further::over(Some(node), facts.proof))
+    {
+        return of_node(node);
+    }
     if let Some(found) = facts.elsewhere {
         return Verdict::proven(found.cause, Step::Resolve);
     }
@@ -187,6 +199,7 @@ fn weigh(facts: &Facts<'_>) -> Verdict {
     match (facts.node, facts.proof) {
         (Some(node), Some(proof)) => both(node, proof),
         (Some(node), None) => of_node(node),
+        (None, Some(_)) if further::silent(facts) => unknown(),
         (None, Some(proof)) => of_proof(proof),
         (None, None) => unknown(),
     }
@@ -478,7 +491,14 @@ mod tests {
     fn nothing_known_is_said_so() {
         assert_eq!(decide(&facts(None, None, &[])).cause, Some(Cause::Unknown));
         let proof = |on_node| proof(None, on_node);
-        assert_eq!(decide(&facts(None, Some(&proof(false)), &[])).cause, None);
+        let pulled = proof(false);
+        let waits = facts(None, Some(&pulled), &[]);
+        assert_eq!(decide(&waits).cause, Some(Cause::Unknown), "it waits");
+        let begins = Facts {
+            waiting_reason: None,
+            ..waits
+        };
+        assert_eq!(decide(&begins).cause, None);
         let node = node(Cause::Unknown, true);
         let verdict = decide(&facts(Some(&node), Some(&proof(true)), &[]));
         assert_eq!(

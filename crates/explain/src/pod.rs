@@ -2,6 +2,8 @@
 
 mod container;
 mod desk;
+#[cfg(test)]
+mod tests;
 mod view;
 mod words;
 
@@ -54,6 +56,16 @@ pub enum ExplainError {
         namespace: String,
         /// Name.
         name: String,
+    },
+    /// There is no such namespace; or it has no pods, and whether it is there may not be read.
+    #[error("there is no namespace {name:?}{}", unread.as_ref().map(|why| format!(" that has pods, and whether there is one without could not be read ({why})")).unwrap_or_default())]
+    NoNamespace {
+        /// Its name.
+        name: String,
+        /// Names of namespaces that are like it, nearest first.
+        near: Vec<String>,
+        /// Why it is not known whether it is there: `403 Forbidden`.
+        unread: Option<String>,
     },
     /// The API did not answer.
     #[error("cannot read {what}")]
@@ -109,10 +121,14 @@ pub(crate) fn wants_a_look(pod: &Pod) -> bool {
     !over && !ending && !container::all(pod).iter().all(there)
 }
 
-/// The status of a container by name, among init and main containers.
+/// The status of a container by name.
 fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let lists = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
     lists
         .into_iter()
         .flatten()

@@ -1,9 +1,10 @@
 //! Pulls replayed, each once: pods that name the same image and offer the same logins share one replay, a registry that cannot be
 //! reached is tried once, and no registry is asked more than its budget allows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OnceCell, Semaphore};
 use towline_cause::{Cause, Step};
@@ -11,6 +12,11 @@ use towline_distribution::Fact;
 use towline_keyring::{Candidate, Credential};
 use towline_oci::{Platform, Reference};
 use towline_probe::{Report, Request};
+
+/// How long what a registry said counts for who follows pods.
+const FRESH: Duration = Duration::from_secs(30);
+/// The same where it has said the same again and again.
+const OLDEST: Duration = Duration::from_secs(300);
 
 /// How hard registries may be asked in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +64,24 @@ pub(crate) struct Prober {
 #[derive(Debug)]
 struct Replay {
     credentials: Vec<Credential>,
-    answer: Arc<OnceCell<Answer>>,
+    /// When it was asked, and what came of it.
+    answer: Arc<OnceCell<(Instant, Answer)>>,
+    /// How long the answer counts.
+    lives: Duration,
+    /// What came of it the time before.
+    before: Option<Outcome>,
+}
+
+/// What two replays have in common that say the same.
+type Outcome = Result<Option<Cause>, ()>;
+
+fn outcome(answer: &Answer) -> Outcome {
+    let asked = answer.as_ref().map_err(|_| ())?;
+    Ok(asked
+        .report
+        .failure
+        .as_ref()
+        .map(towline_probe::FailureReport::cause))
 }
 
 #[derive(Debug)]
@@ -105,14 +128,58 @@ impl Prober {
                 known.push(Replay {
                     credentials,
                     answer: Arc::clone(&answer),
+                    lives: FRESH,
+                    before: None,
                 });
                 answer
             }
         };
-        answer
-            .get_or_init(|| self.ask(&image, platform, candidates))
-            .await
-            .clone()
+        let ask = async || {
+            let answer = self.ask(&image, platform, candidates).await;
+            (Instant::now(), answer)
+        };
+        answer.get_or_init(ask).await.1.clone()
+    }
+
+    /// Forgets what is too old to be true at `now`, so that it is asked again when somebody wants it. What stays the same is asked ever
+    /// more rarely; what the budget counts stays counted.
+    pub(crate) fn forget(&self, now: Instant) {
+        let mut again = HashSet::new();
+        for ((image, _), replays) in lock(&self.replays).iter_mut() {
+            for replay in replays {
+                let Some((at, answer)) = replay.answer.get() else {
+                    continue;
+                };
+                if now.saturating_duration_since(*at) < replay.lives {
+                    continue;
+                }
+                let outcome = outcome(answer);
+                replay.lives = if replay.before == Some(outcome) {
+                    (replay.lives * 2).min(OLDEST)
+                } else {
+                    FRESH
+                };
+                replay.before = Some(outcome);
+                replay.answer = Arc::default();
+                again.extend(Reference::parse(image).map(|image| image.registry().to_owned()));
+            }
+        }
+        let mut hosts = lock(&self.hosts);
+        for registry in again {
+            if let Some(host) = hosts.get_mut(&registry) {
+                let sent = host.sent.load(Ordering::Relaxed);
+                *host = Arc::new(self.new_host(sent));
+            }
+        }
+    }
+
+    fn new_host(&self, sent: usize) -> Host {
+        Host {
+            lanes: Semaphore::new(self.budget.at_once_per_registry),
+            first: OnceCell::new(),
+            sent: AtomicUsize::new(sent),
+            limited: AtomicBool::new(false),
+        }
     }
 
     /// Registries that were asked, and how many requests each got.
@@ -128,14 +195,7 @@ impl Prober {
 
     fn host(&self, image: &Reference) -> Arc<Host> {
         let mut hosts = lock(&self.hosts);
-        let new = || {
-            Arc::new(Host {
-                lanes: Semaphore::new(self.budget.at_once_per_registry),
-                first: OnceCell::new(),
-                sent: AtomicUsize::new(0),
-                limited: AtomicBool::new(false),
-            })
-        };
+        let new = || Arc::new(self.new_host(0));
         Arc::clone(hosts.entry(image.registry().to_owned()).or_insert_with(new))
     }
 

@@ -1,7 +1,9 @@
 //! The pull replayed with the pod's own credentials, in the words of a diagnosis.
 
 use towline_cause::{Cause, CauseName, Step};
+use towline_dialect::is_public_registry;
 use towline_keyring::Candidate;
+use towline_oci::Reference;
 use towline_probe::{Clock, Outcome, Report, StepReport};
 
 use crate::prober::Asked;
@@ -106,7 +108,11 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
     let clock = report.clock.as_ref().filter(|clock| clock.differs());
     Proof {
         failure: report.failure.as_ref().map(|failed| ProofFailure {
-            cause: failed.cause(),
+            cause: of_name(
+                failed.cause(),
+                failed.endpoint.as_deref(),
+                report.reference.as_deref().unwrap_or(&report.image),
+            ),
             step: failed.step,
             alternatives: failed.alternatives.iter().map(CauseName::cause).collect(),
             detail: failed.detail.clone(),
@@ -123,6 +129,23 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
     }
 }
 
+/// A name that is not found, of a registry that everybody knows: the resolver is wrong, and no other image helps.
+pub(crate) fn of_name(cause: Cause, endpoint: Option<&str>, image: &str) -> Cause {
+    let asked = endpoint.map(|endpoint| {
+        let rest = endpoint
+            .split_once("://")
+            .map_or(endpoint, |(_, rest)| rest);
+        rest.trim_end_matches('/').to_owned()
+    });
+    let host = asked.or_else(|| Some(Reference::parse(image).ok()?.api_host().to_owned()));
+    match cause {
+        Cause::DnsNameNotFound if host.is_some_and(|host| is_public_registry(&host)) => {
+            Cause::DnsFailed
+        }
+        cause => cause,
+    }
+}
+
 fn step_seen(step: &StepReport) -> StepSeen {
     StepSeen {
         step: step.step,
@@ -134,5 +157,43 @@ fn step_seen(step: &StepReport) -> StepSeen {
         facts: vec![step.text.clone()],
         seen_from: None,
         seen_by: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_everybody_knows_is_the_resolvers_fault() {
+        let own = "r.corp/team/app:v1";
+        for (endpoint, image, want) in [
+            (
+                Some("https://registry-1.docker.io"),
+                "nginx:1.25",
+                Cause::DnsFailed,
+            ),
+            (
+                Some("https://ghcr.io:443/"),
+                "ghcr.io/team/app:v1",
+                Cause::DnsFailed,
+            ),
+            (None, "nginx:1.25", Cause::DnsFailed),
+            (
+                Some("https://mirror.corp"),
+                "nginx:1.25",
+                Cause::DnsNameNotFound,
+            ),
+            (Some("https://r.corp"), own, Cause::DnsNameNotFound),
+            (None, own, Cause::DnsNameNotFound),
+        ] {
+            assert_eq!(
+                of_name(Cause::DnsNameNotFound, endpoint, image),
+                want,
+                "{image}"
+            );
+        }
+        let refused = of_name(Cause::ConnectionRefused, None, "nginx:1.25");
+        assert_eq!(refused, Cause::ConnectionRefused);
     }
 }

@@ -2,11 +2,15 @@
 
 mod find;
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::fold::Fold;
 use crate::pod::{self, Context, Desk, ExplainError, View};
+use crate::prober::Prober;
 use crate::world::World;
 use crate::{API_VERSION, Diagnosis};
 
@@ -108,10 +112,38 @@ pub struct Asked {
     pub requests: usize,
 }
 
+/// What registries said, kept from one look to the next by whoever follows pods: it counts for half a minute, longer where it stays the
+/// same (at most 5 min), and so does the budget for all looks together.
+#[derive(Debug)]
+pub struct Memory(Arc<Prober>);
+
+impl Memory {
+    /// Nothing is known yet.
+    pub fn new(context: &Context) -> Self {
+        let prober = Prober::new(context.registry.clone(), context.budget);
+        Self(Arc::new(prober))
+    }
+
+    /// Forgets what is too old to be true at `now`.
+    pub(crate) fn forget(&self, now: Instant) {
+        self.0.forget(now);
+    }
+}
+
 /// Explains everything that is asked about.
 pub async fn explain(context: &Context, asks: &[Ask]) -> Result<Scan, ExplainError> {
+    explain_again(context, asks, &Memory::new(context)).await
+}
+
+/// The same, with what is known from the looks before.
+pub async fn explain_again(
+    context: &Context,
+    asks: &[Ask],
+    memory: &Memory,
+) -> Result<Scan, ExplainError> {
     let many = !asks.iter().all(|ask| matches!(ask, Ask::Pod { .. }));
-    let desk = Desk::new(context, many);
+    memory.forget(Instant::now());
+    let desk = Desk::with(context, many, Arc::clone(&memory.0));
     let mut fold = Fold::default();
     let (mut pods, mut waiting) = (0, 0);
     for ask in asks {

@@ -171,7 +171,8 @@ impl World {
             Ok(outer) => (outer.or(Some(direct)), None),
             Err(why) => {
                 let what = format!("{} {namespace}/{}", kind.to_lowercase(), direct.name);
-                (Some(direct), Some(Unknown { what, why }))
+                let owner = by_name(pod, &direct).unwrap_or(direct);
+                (Some(owner), Some(Unknown { what, why }))
             }
         }
     }
@@ -255,6 +256,16 @@ pub(crate) fn controller(owners: &[OwnerReference]) -> Option<Owner> {
     Some(Owner {
         kind: owner.kind.clone(),
         name: owner.name.clone(),
+    })
+}
+
+/// The deployment of a replica set that may not be read: it names its replica sets after itself and the hash that their pods bear.
+fn by_name(pod: &Pod, direct: &Owner) -> Option<Owner> {
+    let hash = pod.labels().get("pod-template-hash")?;
+    let name = direct.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+    (direct.kind == "ReplicaSet" && !name.is_empty()).then(|| Owner {
+        kind: "Deployment".to_owned(),
+        name: name.to_owned(),
     })
 }
 

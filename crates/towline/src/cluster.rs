@@ -28,6 +28,69 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     /// The kubeconfig that was used.
     pub(crate) kubeconfig: PathBuf,
+    /// Where the API is: `https://10.0.0.1:6443`.
+    server: String,
+}
+
+impl Cluster {
+    /// Where this cluster is, for whoever could not talk to it.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            server: self.server.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+        }
+    }
+}
+
+/// Where a cluster is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    server: String,
+    kubeconfig: PathBuf,
+}
+
+impl Place {
+    /// An error of the way to the API server as one that says which server that was and who named it; any other error as it is.
+    pub(crate) fn reached(&self, error: anyhow::Error) -> anyhow::Error {
+        let told = error.chain().find_map(|cause| {
+            let boxed = cause.downcast_ref::<Box<kube::Error>>();
+            cause.downcast_ref().or_else(|| boxed.map(AsRef::as_ref))
+        });
+        let Some(failed) =
+            told.filter(|failed: &&kube::Error| !matches!(failed, kube::Error::Api(_)))
+        else {
+            return error;
+        };
+        let file = match self.kubeconfig.display().to_string() {
+            file if file.is_empty() => "the pod's service account".to_owned(),
+            file => format!("kubeconfig {file}"),
+        };
+        hinted(
+            format!(
+                "cannot reach the cluster at {} ({file}): {}",
+                self.server,
+                words(failed)
+            ),
+            "is it running, and is this the right one? --kubeconfig FILE and --context NAME name another",
+        )
+    }
+}
+
+/// What the API server said, or what kept it from saying anything, in a few words.
+pub(crate) fn words(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        let said = if status.message.is_empty() {
+            &status.reason
+        } else {
+            &status.message
+        };
+        return format!("{} {said}", status.code);
+    }
+    let mut last: &dyn std::error::Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 impl ClusterArgs {
@@ -55,6 +118,11 @@ impl ClusterArgs {
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
         Ok(Cluster {
+            server: config
+                .cluster_url
+                .to_string()
+                .trim_end_matches('/')
+                .to_owned(),
             client: Client::try_from(config)?,
             namespace,
             kubeconfig,
@@ -71,12 +139,7 @@ impl ClusterArgs {
         let Some(file) = self.file() else {
             return Config::incluster()
                 .map(|config| (config, PathBuf::new()))
-                .map_err(|_| {
-                    hinted(
-                        "no cluster to talk to: there is no kubeconfig",
-                        "start a node with `towline up`, or give --kubeconfig FILE",
-                    )
-                });
+                .map_err(|_| no_kubeconfig());
         };
         let several = self
             .kubeconfig
@@ -106,6 +169,19 @@ impl ClusterArgs {
                 )
             })?;
         Ok((config, file))
+    }
+}
+
+fn no_kubeconfig() -> anyhow::Error {
+    match std::env::var("KUBECONFIG") {
+        Ok(list) if !list.is_empty() => hinted(
+            format!("no cluster to talk to: KUBECONFIG names {list}, and there is no such file"),
+            "unset KUBECONFIG, or give --kubeconfig FILE",
+        ),
+        _ => hinted(
+            "no cluster to talk to: there is no kubeconfig",
+            "start a node with `towline up`, or give --kubeconfig FILE",
+        ),
     }
 }
 

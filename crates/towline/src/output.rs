@@ -58,8 +58,9 @@ pub(crate) fn size(bytes: u64) -> String {
 /// `TOWLINE_LOG` overrides it.
 pub(crate) fn logging(format: LogFormat, verbose: u8, quiet: bool) {
     let level = match verbose {
-        0 if quiet => "error",
-        0 => "warn",
+        // What the client of the API could not do is told by the command, with the address and the file that named it.
+        0 if quiet => "error,kube_client=off",
+        0 => "warn,kube_client=off",
         1 => "info,hyper=warn,h2=warn,tower=warn",
         _ => "debug,hyper=info,h2=info,tower=info",
     };

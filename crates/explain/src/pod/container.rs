@@ -10,48 +10,127 @@ use super::status_of;
 use super::view::View;
 use crate::Retry;
 use crate::decide::NodeView;
+use crate::proof::of_name;
 use crate::world::Said;
 
-/// A container whose image may be missing.
+/// What of a pod an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Init,
+    Main,
+    /// Put into the running pod, by `kubectl debug` for one.
+    Ephemeral,
+    /// No container: a volume that is an image.
+    Volume,
+}
+
+/// A container, or a volume, whose image may be missing.
 #[derive(Debug)]
 pub(super) struct Container<'a> {
     pub(super) name: &'a str,
     pub(super) image: &'a str,
-    pub(super) init: bool,
+    pub(super) role: Role,
     policy: Option<&'a str>,
     status: Option<&'a ContainerStatus>,
 }
 
-/// Every container of a pod, init containers first.
+/// Everything of a pod that has an image: init containers, containers, ephemeral containers, volumes.
 pub(super) fn all(pod: &Pod) -> Vec<Container<'_>> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
-    let init = spec.init_containers.iter().flatten().map(|one| (true, one));
-    let main = spec.containers.iter().map(|one| (false, one));
-    init.chain(main)
-        .map(|(init, container)| Container {
-            init,
-            name: &container.name,
-            image: container.image.as_deref().unwrap_or_default(),
-            policy: container.image_pull_policy.as_deref(),
-            status: status_of(pod, &container.name),
+    let of = |name, image, policy, role| Container {
+        name,
+        image,
+        policy,
+        role,
+        status: status_of(pod, name),
+    };
+    let init = spec.init_containers.iter().flatten();
+    let init = init.map(|one| (Role::Init, one));
+    let main = spec.containers.iter().map(|one| (Role::Main, one));
+    let mut all: Vec<Container<'_>> = init
+        .chain(main)
+        .map(|(role, one)| {
+            let image = one.image.as_deref().unwrap_or_default();
+            of(&one.name, image, one.image_pull_policy.as_deref(), role)
         })
-        .collect()
+        .collect();
+    all.extend(spec.ephemeral_containers.iter().flatten().map(|one| {
+        let image = one.image.as_deref().unwrap_or_default();
+        let policy = one.image_pull_policy.as_deref();
+        of(&one.name, image, policy, Role::Ephemeral)
+    }));
+    for volume in spec.volumes.iter().flatten() {
+        if let Some(source) = &volume.image {
+            let image = source.reference.as_deref().unwrap_or_default();
+            all.push(Container {
+                name: &volume.name,
+                image,
+                policy: source.pull_policy.as_deref(),
+                role: Role::Volume,
+                status: of_volume(pod, &volume.name, image),
+            });
+        }
+    }
+    all
 }
 
-impl Container<'_> {
-    /// The waiting reason, other than those that only say "not yet".
-    pub(super) fn waiting_reason(&self) -> Option<&str> {
-        let reason = self
-            .status?
+/// The status that tells how a volume's image stands: that of a container that mounts it and waits for it, or of one that has it.
+fn of_volume<'a>(pod: &'a Pod, volume: &str, image: &str) -> Option<&'a ContainerStatus> {
+    let spec = pod.spec.as_ref()?;
+    let containers = spec.init_containers.iter().flatten();
+    let mounting = containers.chain(&spec.containers).filter(|container| {
+        let mounts = container.volume_mounts.iter().flatten();
+        mounts.into_iter().any(|mount| mount.name == volume)
+    });
+    let mut statuses: Vec<_> = mounting
+        .filter_map(|container| status_of(pod, &container.name))
+        .collect();
+    if statuses.is_empty() {
+        let all = pod.status.as_ref()?.container_statuses.iter().flatten();
+        statuses.extend(all);
+    }
+    let about = |status: &&&ContainerStatus| {
+        let waiting = status
             .state
-            .as_ref()?
-            .waiting
-            .as_ref()?
-            .reason
-            .as_deref()?;
-        (!matches!(reason, "ContainerCreating" | "PodInitializing")).then_some(reason)
+            .as_ref()
+            .and_then(|state| state.waiting.as_ref());
+        let said = waiting.and_then(|waiting| waiting.message.as_deref());
+        let named = said.and_then(|said| towline_dialect::read(said).image);
+        named.is_some_and(|named| !other_image(&named, image))
+    };
+    let waits = statuses.iter().find(about);
+    let has = |status: &&&ContainerStatus| has_image(status);
+    waits.or_else(|| statuses.iter().find(has)).copied()
+}
+
+fn waiting_reason(status: &ContainerStatus) -> Option<&str> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    (!matches!(reason, "ContainerCreating" | "PodInitializing")).then_some(reason)
+}
+
+/// Whether the container of this status runs or ran, or waits for something that comes after the pull.
+fn has_image(status: &ContainerStatus) -> bool {
+    let Some(state) = &status.state else {
+        return false;
+    };
+    let later = [
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    ];
+    state.running.is_some()
+        || state.terminated.is_some()
+        || waiting_reason(status).is_some_and(|reason| later.contains(&reason))
+}
+
+impl<'a> Container<'a> {
+    /// The waiting reason, other than those that only say "not yet".
+    pub(super) fn waiting_reason(&self) -> Option<&'a str> {
+        waiting_reason(self.status?)
     }
 
     fn waiting_message(&self) -> Option<&str> {
@@ -66,20 +145,19 @@ impl Container<'_> {
 
     /// Whether the node has the image: the container runs or ran, or waits for something that comes after the pull.
     pub(super) fn image_is_there(&self) -> bool {
-        let Some(state) = self.status.and_then(|status| status.state.as_ref()) else {
-            return false;
-        };
-        let later = [
-            "CrashLoopBackOff",
-            "CreateContainerConfigError",
-            "CreateContainerError",
-            "RunContainerError",
-        ];
-        state.running.is_some()
-            || state.terminated.is_some()
-            || self
-                .waiting_reason()
-                .is_some_and(|reason| later.contains(&reason))
+        self.status.is_some_and(has_image)
+    }
+
+    /// What part of the pod it is, where that is no container of its template.
+    pub(super) fn part(&self) -> Option<String> {
+        match self.role {
+            Role::Init | Role::Main => None,
+            Role::Ephemeral => Some(format!(
+                "the image is that of the ephemeral container {:?}: it cannot be changed, only another one be put into the pod (`kubectl debug`)",
+                self.name
+            )),
+            Role::Volume => Some(format!("the image is that of the volume {:?}", self.name)),
+        }
     }
 
     /// Whether the kubelet asks a registry although it has the image.
@@ -143,11 +221,19 @@ fn without_sandbox(view: &View, container: &Container<'_>) -> Option<NodeView> {
     if container.waiting_reason().is_some() {
         return None;
     }
-    let newest = view
-        .events
-        .iter()
-        .filter(|said| said.reason == "FailedCreatePodSandBox")
-        .max_by_key(|said| said.last)?;
+    let last = |reasons: &[&str]| {
+        let those = view
+            .events
+            .iter()
+            .filter(|said| reasons.contains(&said.reason.as_str()));
+        those.max_by_key(|said| said.last)
+    };
+    let newest = last(&["FailedCreatePodSandBox"])?;
+    // Whoever has begun to pull for the containers has a sandbox by now.
+    let begun = last(&["Pulling", "Failed", "BackOff"]);
+    if begun.is_some_and(|begun| begun.last >= newest.last) {
+        return None;
+    }
     let reading = towline_dialect::read(&newest.message);
     (reading.cause == Cause::SandboxImageUnavailable).then(|| NodeView {
         cause: reading.cause,
@@ -180,32 +266,37 @@ pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeVi
     if let Some(pull) = record.filter(|pull| !pull.read || pull.message.is_none())
         && let Some(cause) = &pull.cause
     {
+        let cause = cause.cause();
         return Some(NodeView {
-            cause: cause.cause(),
+            cause: of_name(cause, pull.endpoint.as_deref(), container.image),
             step: pull.step,
             confidence: Confidence::Stated,
             alternatives: Vec::new(),
-            typed: cause.cause() != Cause::Unknown && !pull.read,
+            typed: cause != Cause::Unknown && !pull.read,
             text: pull.message.or(words).unwrap_or_default(),
         });
     }
     let text = told.or(words)?;
     let reading = towline_dialect::read(&text);
-    if reading
-        .image
-        .as_deref()
-        .is_some_and(|said| other_image(said, container.image))
-    {
+    let other = |said: &str| other_image(said, container.image);
+    if reading.image.as_deref().is_some_and(other) {
         return None;
     }
     Some(NodeView {
-        cause: reading.cause,
+        cause: of_name(reading.cause, reading.endpoint.as_deref(), container.image),
         step: reading.step,
         confidence: reading.confidence,
         alternatives: reading.alternatives,
         typed: false,
         text,
     })
+}
+
+/// Whether the kubelet still speaks of an image that the pod named before.
+pub(super) fn of_another_image(container: &Container<'_>) -> bool {
+    let said = container.waiting_message();
+    let image = said.and_then(|said| towline_dialect::read(said).image);
+    image.is_some_and(|said| other_image(&said, container.image))
 }
 
 /// Whether words are about another image: the pod's was changed, and the kubelet has not tried the new one yet.
@@ -230,7 +321,7 @@ fn other_image(said: &str, image: &str) -> bool {
 fn words(view: &View, container: &Container<'_>) -> Option<String> {
     let message = container
         .waiting_message()
-        .filter(|message| !is_bare_backoff(message));
+        .filter(|message| !message.trim().is_empty() && !is_bare_backoff(message));
     if let Some(message) = message {
         return Some(message.to_owned());
     }
@@ -263,9 +354,15 @@ fn is_bare_backoff(message: &str) -> bool {
 }
 
 /// Attempts so far and the next one.
-pub(super) fn retry(view: &View, container: &Container<'_>, cause: Option<Cause>) -> Option<Retry> {
-    let cause = cause?;
-    let waiting_helps = cause.transient();
+///
+/// `passed` says that the next attempt may go well although the cause does not pass by itself.
+pub(super) fn retry(
+    view: &View,
+    container: &Container<'_>,
+    cause: Option<Cause>,
+    passed: bool,
+) -> Option<Retry> {
+    let waiting_helps = cause?.transient() || passed;
     if let Some(pull) = pull_of(view, container) {
         return Some(Retry {
             attempts: Some(pull.attempt),

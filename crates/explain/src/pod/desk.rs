@@ -5,12 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use towline_cause::{Cause, Confidence};
 use towline_keyring::{Candidate, Keyring};
-use towline_oci::{Platform, Reference};
+use towline_oci::{Platform, Reference, ReferenceError};
 
-use super::container::{self, Container};
+use super::container::{self, Container, Role};
 use super::words;
 use super::{Context, View};
-use crate::decide::{self, Facts, NodeView};
+use crate::decide::{self, Facts, NodeView, further};
 use crate::decider;
 use crate::elsewhere::{self, Elsewhere};
 use crate::expiry::Ends;
@@ -32,7 +32,7 @@ const MAX_SPARE: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) world: World,
-    pub(crate) prober: Prober,
+    pub(crate) prober: Arc<Prober>,
     seen_from: String,
     boot_id: Option<String>,
     eye: Option<Arc<Eye>>,
@@ -40,9 +40,15 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(context: &Context, many: bool) -> Self {
+        let prober = Prober::new(context.registry.clone(), context.budget);
+        Self::with(context, many, Arc::new(prober))
+    }
+
+    /// A desk that knows what was asked before.
+    pub(crate) fn with(context: &Context, many: bool, prober: Arc<Prober>) -> Self {
         Self {
             world: World::new(context.kube.clone(), many),
-            prober: Prober::new(context.registry.clone(), context.budget),
+            prober,
             seen_from: context.seen_from.clone(),
             boot_id: context.boot_id.clone(),
             eye: context.eye.clone(),
@@ -71,11 +77,15 @@ impl Desk {
         let proof = found.proof.as_ref();
         let spare = found.spare.as_ref();
         let spare_name = spare.map(|spare| spare.name.as_str());
-        let verdict = decide::decide(&Facts {
+        // What is said of an earlier image is not said of this one.
+        let waiting_reason = container
+            .waiting_reason()
+            .filter(|_| !container::of_another_image(container));
+        let facts = Facts {
             elsewhere: found.elsewhere.as_ref(),
             on_node_already: container.always_pulls() && image.is_some_and(|image| view.has(image)),
             bad_reference: bad,
-            waiting_reason: container.waiting_reason(),
+            waiting_reason,
             node: found.node.as_ref(),
             secrets: &found.facts,
             spare_secret: spare_name,
@@ -83,7 +93,10 @@ impl Desk {
             node_clock: found.clock.as_ref().map(NodeClock::differs),
             served_since: image.is_some_and(|image| view.served_since(image)),
             proof,
-        });
+        };
+        let verdict = decide::decide(&facts);
+        let silent = further::silent(&facts);
+        let over = further::over(found.node.as_ref(), proof);
         let ground = Ground {
             target: &target,
             image,
@@ -94,30 +107,27 @@ impl Desk {
             service_account: view.service_account(),
             proof,
         };
-        let fixes = fixes::fixes(&ground, &verdict);
-        let mut evidence = view.evidence(container, found.node.as_ref());
-        evidence.splice(0..0, bad.map(words::reference_evidence));
-        evidence.extend(words::secret_evidence(&found.facts, spare_name));
-        evidence.extend(found.elsewhere.as_ref().map(words::elsewhere_evidence));
-        evidence.extend(proof.map(words::proof_evidence));
-        evidence.extend(proof.and_then(Proof::clock_evidence));
-        evidence.extend(
-            found
-                .clock
-                .as_ref()
-                .map(|clock| clock_evidence(view, clock)),
-        );
-        evidence.extend(found.differ.clone());
-        if let Some(image) = image {
-            evidence.extend(view.witnesses(image, verdict.cause));
-        }
-        evidence.extend(found.ends.evidence());
-        evidence.extend(image.and_then(|image| retired::evidence(image, verdict.cause)));
+        let retry = container::retry(view, container, verdict.cause, over || silent);
+        let fixes = if over || silent {
+            vec![words::next_attempt(&target, retry.as_ref())]
+        } else if further::may_be_unread(verdict.cause, &found.facts) {
+            vec![words::look_at_secrets(&target, &found.facts)]
+        } else {
+            fixes::fixes(&ground, &verdict)
+        };
+        let evidence = evidence(view, container, &found, (image, bad), verdict.cause);
         let decided = words::secret_summary(&verdict, &found.facts, spare_name)
             .or_else(|| words::elsewhere_summary(&verdict, found.elsewhere.as_ref()));
         let node = found.node.as_ref();
-        let summary =
-            decided.unwrap_or_else(|| words::summary(&verdict, container.image, bad, proof, node));
+        let open = words::open_summary(
+            container.image,
+            (over, silent),
+            waiting_reason,
+            (proof, node),
+        );
+        let summary = open
+            .or(decided)
+            .unwrap_or_else(|| words::summary(&verdict, container.image, bad, proof, node));
         Diagnosis {
             decided_by: decider::of(&verdict, &target, proof, &found.unread),
             pulls: verdict.cause.is_none(),
@@ -129,7 +139,7 @@ impl Desk {
             evidence,
             steps: found.proof.map(|proof| proof.steps).unwrap_or_default(),
             seen: found.sights,
-            retry: container::retry(view, container, verdict.cause),
+            retry,
             fixes,
             unread: found.unread,
             ..Diagnosis::about(target)
@@ -161,12 +171,12 @@ impl Desk {
             looked = from_there.and_then(|proof| proof.map_err(|why| unread.push(why)).ok());
         }
         let (proof, sights, differ) = views::together(looked, here);
+        let blind = further::let_in(node.as_ref(), proof.as_ref());
+        let seen = (&facts[..], proof.as_ref().filter(|_| !blind), node.as_ref());
         let mut spare = None;
         if let Some(image) = image {
-            let asked = (&facts[..], proof.as_ref(), node.as_ref());
-            spare = self.spare_secret(view, image, asked, &mut unread).await;
+            spare = self.spare_secret(view, image, seen, &mut unread).await;
         }
-        let seen = (&facts[..], proof.as_ref(), node.as_ref());
         let elsewhere = self.elsewhere(view, (image, container.image), seen).await;
         let dated = (proof.as_ref(), node.as_ref());
         let clock = self.clock(view, dated, &mut unread).await;
@@ -279,7 +289,10 @@ impl Desk {
         let cause = failed
             .map(|failed| failed.cause)
             .or_else(|| node.map(|node| node.cause))?;
-        if !elsewhere::may_be(cause) {
+        // An image that was meant for a registry of one's own asks for the name of a public one.
+        let may_be = elsewhere::may_be(cause) || cause == Cause::DnsFailed;
+        // Where the replay goes through, it is where it was looked for.
+        if !may_be || (proof.is_some() && failed.is_none()) {
             return None;
         }
         let logins: Vec<String> = facts
@@ -376,6 +389,34 @@ struct Spare {
     account_names_it: bool,
 }
 
+/// Everything that an answer rests on.
+fn evidence(
+    view: &View,
+    container: &Container<'_>,
+    found: &Found,
+    (image, bad): (Option<&Reference>, Option<&ReferenceError>),
+    cause: Option<Cause>,
+) -> Vec<Evidence> {
+    let proof = found.proof.as_ref();
+    let spare = found.spare.as_ref().map(|spare| spare.name.as_str());
+    let mut evidence = view.evidence(container, found.node.as_ref());
+    evidence.splice(0..0, bad.map(words::reference_evidence));
+    evidence.extend(words::secret_evidence(&found.facts, spare));
+    evidence.extend(found.elsewhere.as_ref().map(words::elsewhere_evidence));
+    evidence.extend(proof.map(words::proof_evidence));
+    evidence.extend(words::let_in_evidence(found.node.as_ref(), proof));
+    evidence.extend(proof.and_then(Proof::clock_evidence));
+    let clock = found.clock.as_ref();
+    evidence.extend(clock.map(|clock| clock_evidence(view, clock)));
+    evidence.extend(found.differ.clone());
+    if let Some(image) = image {
+        evidence.extend(view.witnesses(image, cause));
+    }
+    evidence.extend(found.ends.evidence());
+    evidence.extend(image.and_then(|image| retired::evidence(image, cause)));
+    evidence
+}
+
 fn running(view: &View, container: &Container<'_>) -> Diagnosis {
     let fact = format!(
         "every image of the pod is on node {}",
@@ -398,12 +439,14 @@ fn running(view: &View, container: &Container<'_>) -> Diagnosis {
 }
 
 fn target(view: &View, container: &Container<'_>) -> Target {
+    let changeable = matches!(container.role, Role::Init | Role::Main);
     Target {
         kind: view.kind.clone(),
         namespace: Some(view.namespace.clone()),
         name: view.name.clone(),
-        container: Some(container.name.to_owned()),
-        init: container.init,
+        // The commands that change an image reach neither of the others.
+        container: changeable.then(|| container.name.to_owned()),
+        init: container.role == Role::Init,
         image: container.image.to_owned(),
         node: view.node_name().map(str::to_owned),
         owner: view.owner.clone(),

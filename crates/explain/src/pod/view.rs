@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 use towline_cause::Cause;
 
 use super::container::{self, Container};
+use super::words::without_suffix;
 use crate::decide::NodeView;
 use crate::world::{Answer, Around, NodeFact, Own, Said, World};
 use crate::{Evidence, Owner, Unread};
@@ -264,6 +265,7 @@ impl View {
             |name| format!("node {name}"),
         );
         let mut lines = Vec::new();
+        lines.extend(container.part());
         if let Some(reason) = container.waiting_reason() {
             lines.push(format!("the container waits: {reason}"));
         }
@@ -285,13 +287,5 @@ impl View {
                 seen_by: "kubelet".into(),
             })
             .collect()
-    }
-}
-
-/// The words of a message without our runtime's suffix, which repeats what the diagnosis says in fields of its own.
-fn without_suffix(text: &str) -> String {
-    match text.rfind(" [towline: ") {
-        Some(at) if towline_cause::suffix::parse(text).is_some() => text[..at].to_owned(),
-        _ => text.to_owned(),
     }
 }

@@ -2,10 +2,12 @@
 
 use towline_cause::Cause;
 
+use crate::decide::further;
 use crate::decide::{NodeView, Verdict};
 use crate::proof::Proof;
 use crate::secrets::{SecretFact, SecretState};
-use crate::{Elsewhere, Evidence};
+use crate::{Elsewhere, Evidence, Fix, Retry, Target};
+use towline_cause::Fixer;
 
 /// Where a pull secret decides, the sentence is about that secret and not about the registry that refused.
 pub(super) fn secret_summary(
@@ -56,8 +58,99 @@ pub(super) fn summary(
     let seen = failed.filter(|failed| failed.cause == cause);
     match (seen, node) {
         (Some(failed), _) => failed.detail.clone(),
-        (None, Some(node)) if node.cause == cause && node.typed => node.text.clone(),
+        (None, Some(node)) if node.cause == cause && node.typed => without_suffix(&node.text),
         _ => cause.summary().to_owned(),
+    }
+}
+
+/// Where what the node said is over, or it says no longer why it does not pull.
+pub(super) fn open_summary(
+    image: &str,
+    (over, silent): (bool, bool),
+    waiting: Option<&str>,
+    (proof, node): (Option<&Proof>, Option<&NodeView>),
+) -> Option<String> {
+    let from = proof.map_or("this machine", |proof| proof.seen.0.as_str());
+    if over {
+        return Some(format!(
+            "{image} was not to be had when the node asked; it is by now: from {from} it pulls"
+        ));
+    }
+    let why = match node {
+        Some(_) => "in words that name no known cause",
+        None => "and no longer why",
+    };
+    let waiting = waiting.unwrap_or("waiting");
+    silent.then(|| {
+        format!(
+            "the node says that it does not pull {image} ({waiting}), {why}; from {from} it pulls"
+        )
+    })
+}
+
+/// What to do where nothing is to be changed before another attempt: to wait for that, or to have it now.
+pub(super) fn next_attempt(target: &Target, retry: Option<&Retry>) -> Fix {
+    let when = match retry.and_then(|retry| retry.next.as_deref()) {
+        Some(next) => format!("it comes at {next}"),
+        None => "the kubelet makes one at least every 5 min".to_owned(),
+    };
+    // A pod that nothing makes anew would be gone.
+    let owned = target.owner.is_some() && target.kind == "Pod";
+    let namespace = target.namespace.as_deref().unwrap_or("default");
+    let name = &target.name;
+    Fix {
+        description: if owned {
+            format!("Wait for the next attempt ({when}); a pod made anew asks at once")
+        } else {
+            format!("Wait for the next attempt ({when})")
+        },
+        commands: owned
+            .then(|| format!("kubectl -n {namespace} delete pod {name}"))
+            .into_iter()
+            .collect(),
+        who: vec![Fixer::AppDeveloper],
+        certain: false,
+        actions: Vec::new(),
+        confirm: Some(format!("kubectl -n {namespace} get pod {name} --watch")),
+    }
+}
+
+/// What to do where the registry refuses and a secret that the pod names may not be read: to have somebody look at it, not to make one.
+pub(super) fn look_at_secrets(target: &Target, facts: &[SecretFact]) -> Fix {
+    let namespace = target.namespace.as_deref().unwrap_or("default");
+    let unread = facts
+        .iter()
+        .filter(|fact| matches!(fact.state, SecretState::Unreadable(_)));
+    Fix {
+        description: "Have the pull secret that the pod names looked at by somebody who may read it: whether it is there, and holds a login for this registry".to_owned(),
+        commands: unread
+            .map(|fact| format!("kubectl -n {namespace} get secret {}", fact.name))
+            .collect(),
+        who: vec![Fixer::AppDeveloper, Fixer::ClusterAdmin],
+        certain: false,
+        actions: Vec::new(),
+        confirm: None,
+    }
+}
+
+/// That the replay was refused where the node was let in, and what that means.
+pub(super) fn let_in_evidence(node: Option<&NodeView>, proof: Option<&Proof>) -> Option<Evidence> {
+    let proof = proof.filter(|proof| further::let_in(node, Some(proof)))?;
+    let (seen_from, seen_by) = proof.seen.clone();
+    Some(Evidence {
+        fact: format!(
+            "the node was let in where {seen_from} is refused: it has a login of its own, and what comes behind the login could not be seen from {seen_from}"
+        ),
+        seen_from,
+        seen_by,
+    })
+}
+
+/// The words of a message without our runtime's suffix, which repeats what the diagnosis says in fields of its own.
+pub(super) fn without_suffix(text: &str) -> String {
+    match text.rfind(" [towline: ") {
+        Some(at) if towline_cause::suffix::parse(text).is_some() => text[..at].to_owned(),
+        _ => text.to_owned(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! From what is asked about to the pods that want a look.
 
+mod namespace;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
@@ -138,7 +140,12 @@ pub(super) async fn find(
         Ask::Namespace(namespace) => {
             let pods = Api::namespaced(context.kube.clone(), namespace);
             let params = ListParams::default();
-            list(&pods, params, &format!("the pods of {ask}"), wants_a_look).await
+            let what = format!("the pods of {ask}");
+            let found = list(&pods, params, &what, wants_a_look).await?;
+            if found.seen == 0 {
+                namespace::is_there(&context.kube, namespace).await?;
+            }
+            Ok(found)
         }
         Ask::Cluster => {
             let pods = Api::all(context.kube.clone());

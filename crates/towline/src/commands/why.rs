@@ -10,7 +10,7 @@ use towline_explain::pod::{Context, ExplainError};
 use towline_explain::{Budget, Diagnosis, image, scan};
 use towline_oci::Platform;
 
-use crate::cluster::{Cluster, ClusterArgs};
+use crate::cluster::{self, Cluster, ClusterArgs};
 use crate::exit::{self, UNDECIDED, Usage, hinted};
 use crate::registry_client::RegistryArgs;
 
@@ -24,14 +24,14 @@ mod text;
 mod watch;
 
 use answer::{Answer, Style};
-use target::Asked;
+use target::{Asked, Place};
 #[cfg(feature = "node")]
 pub(crate) use text::print as print_text;
 
 /// Say why images do not pull, prove it against the registry, and name the change that helps
 ///
 /// TARGET is pod/NAME, a workload (deployment/NAME, statefulset/NAME, daemonset/NAME, replicaset/NAME, job/NAME, cronjob/NAME),
-/// namespace/NAME, or an image reference. Without TARGET, -n NAMESPACE asks about a whole namespace and -A about the cluster: pods
+/// namespace/NAME, or an image reference; kubectl's other forms do too (pod NAME NAME, pods; with -n a bare NAME is a pod). Without TARGET, -n NAMESPACE asks about a whole namespace and -A about the cluster: pods
 /// that fail for one reason are one answer. Read-only, but for --fix. Exit codes: 0 all pull, 1 some do not, 2 could not tell, 64 wrong command line.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -94,12 +94,13 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let given = args.cluster.namespace.as_deref();
     // The namespace is that of the context, which is not read for images.
-    let asked = target::read(
-        &args.targets,
-        given.unwrap_or_default(),
-        given.is_some(),
-        args.all_namespaces,
-    )?;
+    let place = Place {
+        namespace: given.unwrap_or_default(),
+        given: given.is_some(),
+        all: args.all_namespaces,
+        from_node: args.from_node.is_some(),
+    };
+    let asked = target::read(&args.targets, place)?;
     match asked {
         Asked::Images(_) if args.watch || args.fix => {
             let words = "--watch and --fix are for objects of a cluster, not for images";
@@ -108,15 +109,17 @@ async fn explain(args: &Args) -> anyhow::Result<ExitCode> {
         Asked::Images(images) => of_images(args, &images).await,
         Asked::Cluster(_) => {
             let cluster = args.cluster.connect().await?;
-            let all = args.all_namespaces;
-            let asked = target::read(&args.targets, &cluster.namespace, given.is_some(), all)?;
+            let namespace = &cluster.namespace;
+            let asked = target::read(&args.targets, Place { namespace, ..place })?;
             let Asked::Cluster(asks) = asked else {
                 return Err(Usage("name objects of the cluster".to_owned()).into());
             };
             let eye = from_node::eye(args, &cluster, &asks).await?;
+            let place = cluster.place();
             let context = context(args, cluster, eye.clone())?;
             let work = Box::pin(objects(args, &context, &asks));
-            from_node::cleaned_up(eye.filter(|_| args.with_pod.is_some()), work).await
+            let done = from_node::cleaned_up(eye.filter(|_| args.with_pod.is_some()), work).await;
+            done.map_err(|error| place.reached(error))
         }
     }
 }
@@ -145,16 +148,17 @@ async fn objects(args: &Args, context: &Context, asks: &[scan::Ask]) -> anyhow::
     if args.fix && args.output != Style::Text {
         return Err(Usage("--fix speaks to a person: leave -o out".to_owned()).into());
     }
-    let mut answer = of_cluster(context, asks).await?;
+    let memory = scan::Memory::new(context);
+    let mut answer = of_cluster(context, asks, &memory).await?;
     answer.print(args.output)?;
     if args.watch {
-        answer = Box::pin(watch::run(context, asks, args.output, answer)).await?;
+        answer = Box::pin(watch::run(context, (asks, &memory), args.output, answer)).await?;
     }
     if args.fix {
         let changed = Box::pin(fix::offer(context, answer.diagnoses(), args.yes)).await?;
         if !changed.is_empty() {
             let runs = Box::pin(fix::follow(context, &changed)).await?;
-            answer = of_cluster(context, asks).await?;
+            answer = of_cluster(context, asks, &scan::Memory::new(context)).await?;
             if !runs || answer.code() != exit::OK {
                 answer.print(args.output)?;
             }
@@ -178,30 +182,44 @@ fn context(args: &Args, cluster: Cluster, eye: Option<Arc<Eye>>) -> anyhow::Resu
     })
 }
 
-async fn of_cluster(context: &Context, asks: &[scan::Ask]) -> anyhow::Result<Answer> {
-    let explained = Box::pin(scan::explain(context, asks)).await;
-    let scan = explained.map_err(|error| match &error {
-        ExplainError::Missing { kind, .. } => hinted(
-            error.to_string(),
-            format!(
-                "`towline get {kind}s -A` lists them; an image is asked about by its whole name, such as docker.io/library/nginx:1.25"
-            ),
-        ),
-        ExplainError::Api { source, .. } if is_forbidden(source) => {
-            hinted(
-                format!("{error}: the cluster does not let you: {}", refusal(source)),
-                "docs/rbac-why.yaml lists the rights that this takes; -n NAMESPACE asks about one namespace alone",
-            )
-        }
-        ExplainError::Api { .. } => anyhow::Error::new(error).context("ask the cluster"),
-    })?;
+async fn of_cluster(
+    context: &Context,
+    asks: &[scan::Ask],
+    memory: &scan::Memory,
+) -> anyhow::Result<Answer> {
+    let explained = Box::pin(scan::explain_again(context, asks, memory)).await;
+    let scan = explained.map_err(not_explained)?;
     Ok(Answer::of_scan(scan, asks))
 }
 
-fn refusal(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+/// Why there is no answer, and what helps.
+fn not_explained(error: ExplainError) -> anyhow::Error {
+    match &error {
+        ExplainError::Missing { kind, .. } => hinted(
+            error.to_string(),
+            format!(
+                "`towline get {kind}s -A` lists them; an image is asked about by its whole name and without -n, such as docker.io/library/nginx:1.25"
+            ),
+        ),
+        ExplainError::NoNamespace { near, .. } if near.is_empty() => hinted(
+            error.to_string(),
+            "`towline get namespaces` lists them; -A asks about all",
+        ),
+        ExplainError::NoNamespace { near, .. } => hinted(
+            error.to_string(),
+            format!("did you mean {}?", near.join(", ")),
+        ),
+        ExplainError::Api { what, source } if is_forbidden(source) => hinted(
+            format!(
+                "the cluster does not let you read {what}: {}",
+                cluster::words(source)
+            ),
+            "docs/rbac-why.yaml lists the rights that this takes; -n NAMESPACE asks about one namespace alone",
+        ),
+        ExplainError::Api { what, source } if matches!(**source, kube::Error::Api(_)) => {
+            anyhow::anyhow!("cannot read {what}: {}", cluster::words(source))
+        }
+        ExplainError::Api { .. } => anyhow::Error::new(error),
     }
 }
 

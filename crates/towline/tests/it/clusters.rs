@@ -120,3 +120,78 @@ fn a_cluster_is_found_as_kubectl_finds_it() {
     let file = write(&node, "exec", &config(Some(&cluster), Some(&exec), true));
     asked_well(&why(&node, file.to_str().unwrap()));
 }
+
+#[test]
+fn a_cluster_that_cannot_be_talked_to_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    // Nobody listens at port 1 of loopback.
+    let cluster = json!({"server": "http://127.0.0.1:1"});
+    let config = config(Some(&cluster), Some(&json!({})), true);
+    std::fs::write(&file, config.to_string()).unwrap();
+    let absent = folder.path().join("absent");
+    for (kubeconfig, words) in [
+        (
+            &file,
+            &["cannot reach the cluster at http://127.0.0.1:1", "hint:"][..],
+        ),
+        (&absent, &["KUBECONFIG names", "no such file", "hint:"]),
+    ] {
+        let output = towline()
+            .args(["why", "-n", "shop"])
+            .env("KUBECONFIG", kubeconfig)
+            .env("HOME", folder.path())
+            .output()
+            .unwrap();
+        let told = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        for word in words.iter().chain([&kubeconfig.to_str().unwrap()]) {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+        assert!(!told.contains("kube_client"), "no line of a log: {told}");
+    }
+}
+
+#[test]
+fn what_is_not_there_or_not_allowed_is_said_in_words() {
+    if !need_root() || need_program("kubectl").is_none() {
+        return;
+    }
+    let node = Node::up();
+    let why = |args: &[&str]| {
+        let output = node.towline(&[&["why"], args].concat());
+        (output.status.code(), text(&output))
+    };
+    let (code, told) = why(&["-n", "defualt"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("there is no namespace \"defualt\""), "{told}");
+    assert!(told.contains("did you mean default?"), "{told}");
+    let (code, told) = why(&["-n", "kube-public"]);
+    assert!(code == Some(2) || told.contains("no pods"), "{told}");
+    let (code, told) = why(&["lost", "-n", "default"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("there is no pod \"lost\""), "{told}");
+
+    // Somebody who may do nothing.
+    node.kubectl(&["create", "serviceaccount", "nobody"]);
+    let token = node.kubectl(&["create", "token", "nobody"]);
+    let (cluster, _) = parts(&node);
+    let user = json!({"token": token.trim()});
+    let file = write(&node, "nobody", &config(Some(&cluster), Some(&user), true));
+    let output = towline()
+        .args(["why", "-n", "default"])
+        .env("KUBECONFIG", &file)
+        .output()
+        .unwrap();
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("the cluster does not let you read the pods"),
+        "{told}"
+    );
+    assert!(
+        told.contains("docs/rbac-why.yaml lists the rights"),
+        "{told}"
+    );
+    assert!(!told.contains("Status {"), "{told}");
+}

@@ -26,6 +26,9 @@ pub(super) fn print_scan(scan: &Scan, single: bool) -> std::io::Result<()> {
 
 /// `namespace shop: 12 pods; 5 do not pull, 1 is undecided`.
 pub(super) fn headline(scan: &Scan) -> String {
+    if scan.pods == 0 && scan.items.is_empty() {
+        return format!("{}: no pods", scan.scope);
+    }
     let pods = many(scan.pods, "pod");
     let open = match (scan.broken, scan.undecided) {
         (0, 0) => {

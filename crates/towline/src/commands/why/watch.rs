@@ -1,5 +1,7 @@
 //! `towline why --watch`: a new answer whenever it is another one.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::watcher;
 use towline_explain::pod::Context;
-use towline_explain::scan::Ask;
+use towline_explain::scan::{Ask, Memory};
 
 use super::answer::{Answer, Style};
 use crate::output::{self, DIM, line, styled};
@@ -21,22 +23,23 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Prints each new answer until the person ends it; gives the last one.
 pub(super) async fn run(
     context: &Context,
-    asks: &[Ask],
+    (asks, memory): (&[Ask], &Memory),
     style: Style,
     first: Answer,
 ) -> anyhow::Result<Answer> {
     let mut told = pin!(crate::commands::until_told());
     let mut changes = pin!(watcher(pods(context, asks), config(asks)));
     let mut shown = first;
+    let mut known = Known::default();
     loop {
         tokio::select! {
             done = &mut told => {
                 done?;
                 return Ok(shown);
             }
-            () = change(&mut changes) => {}
+            () = change(&mut changes, &mut known) => {}
         }
-        match super::of_cluster(context, asks).await {
+        match super::of_cluster(context, asks, memory).await {
             Ok(answer) if answer.essence() != shown.essence() => {
                 if style == Style::Text {
                     line("")?;
@@ -55,19 +58,67 @@ pub(super) async fn run(
     }
 }
 
+/// What bears on the pulls of the pods that are followed, as far as it was seen.
+#[derive(Debug, Default)]
+struct Known(HashMap<String, u64>);
+
+impl Known {
+    /// Whether an event changes something that bears on a pull: labels, annotations of others and probes do not.
+    fn changes(&mut self, event: &watcher::Event<Pod>) -> bool {
+        let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
+        match event {
+            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
+                let now = essence(pod);
+                self.0.insert(uid(pod), now) != Some(now)
+            }
+            watcher::Event::Delete(pod) => self.0.remove(&uid(pod)).is_some(),
+            watcher::Event::Init | watcher::Event::InitDone => false,
+        }
+    }
+}
+
+/// What of a pod an answer rests on: what it asks for, how its containers stand, what our kubelet noted.
+fn essence(pod: &Pod) -> u64 {
+    let annotations = pod.metadata.annotations.as_ref();
+    let noted = annotations.and_then(|all| all.get(towline_pod::pulls::ANNOTATION));
+    let status = pod.status.as_ref();
+    let states = status.map(|status| {
+        (
+            &status.phase,
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        )
+    });
+    let ending = pod.metadata.deletion_timestamp.is_some();
+    let mut hash = DefaultHasher::new();
+    // The types have no hash of their own; their words for a developer hold every field.
+    format!("{ending} {noted:?} {:?} {states:?}", pod.spec).hash(&mut hash);
+    hash.finish()
+}
+
 /// Waits for a change and for the burst that it belongs to, or for a while where changes are not told.
 async fn change(
     changes: &mut std::pin::Pin<
         &mut impl futures::Stream<Item = watcher::Result<watcher::Event<Pod>>>,
     >,
+    known: &mut Known,
 ) {
-    match changes.next().await {
-        Some(Ok(_)) => {
-            let burst = async { while let Some(Ok(_)) = changes.next().await {} };
-            // The burst need not end: a busy namespace is looked at once in a while.
-            drop(tokio::time::timeout(SETTLE, burst).await);
+    loop {
+        match changes.next().await {
+            Some(Ok(event)) if known.changes(&event) => {
+                let burst = async {
+                    while let Some(Ok(event)) = changes.next().await {
+                        known.changes(&event);
+                    }
+                };
+                // The burst need not end: a busy namespace is looked at once in a while.
+                drop(tokio::time::timeout(SETTLE, burst).await);
+                return;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return tokio::time::sleep(PAUSE).await,
         }
-        Some(Err(_)) | None => tokio::time::sleep(PAUSE).await,
     }
 }
 
@@ -92,5 +143,38 @@ fn config(asks: &[Ask]) -> watcher::Config {
             watcher::Config::default().fields(&format!("metadata.name={name}"))
         }
         _ => watcher::Config::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_bears_on_a_pull_is_a_change() {
+        let pod = |label: &str, image: &str, reason: &str| {
+            let pod = json!({
+                "metadata": {"name": "web", "uid": "u1", "labels": {"x": label}, "annotations": {"y": label}, "resourceVersion": label},
+                "spec": {"containers": [{"name": "app", "image": image}]},
+                "status": {"phase": "Pending", "containerStatuses": [{"name": "app", "image": image, "imageID": "",
+                    "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}}]},
+            });
+            watcher::Event::Apply(serde_json::from_value::<Pod>(pod).unwrap())
+        };
+        let mut known = Known::default();
+        for (event, changes) in [
+            (pod("1", "a:1", "ErrImagePull"), true),
+            (pod("2", "a:1", "ErrImagePull"), false),
+            (pod("3", "a:1", "ImagePullBackOff"), true),
+            (pod("3", "a:2", "ImagePullBackOff"), true),
+            (pod("4", "a:2", "ImagePullBackOff"), false),
+        ] {
+            assert_eq!(known.changes(&event), changes, "{event:?}");
+        }
+        let watcher::Event::Apply(last) = pod("4", "a:2", "x") else {
+            unreachable!("made above");
+        };
+        assert!(known.changes(&watcher::Event::Delete(last)));
     }
 }
