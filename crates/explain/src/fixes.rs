@@ -7,11 +7,14 @@ use towline_cause::{Cause, Confidence};
 use towline_oci::Reference;
 
 use crate::decide::Verdict;
-use crate::elsewhere::Elsewhere;
+use crate::elsewhere::{self, Elsewhere};
 use crate::proof::Proof;
 use crate::secrets::SecretFact;
 use crate::{Action, Fix, Target};
-use image::{allowed_pull, image_elsewhere, near_tags, other_image, platforms};
+use image::{
+    allowed_pull, image_elsewhere, moved, near_repositories, near_tags, other_image, platforms,
+    rewritten,
+};
 use secret::{missing_secrets, new_secret, referenced_secret, replaced_secrets};
 
 /// What the fixes of one diagnosis are made from.
@@ -52,20 +55,24 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         | Cause::ExpiredCredentials => replaced_secrets(ground, cause),
         Cause::PullSecretNotReferenced => referenced_secret(ground),
         Cause::PlatformMismatch => platforms(ground),
+        Cause::RepositoryNotFound => near_repositories(ground),
+        Cause::InvalidReference => rewritten(ground),
         Cause::NeverPull | Cause::AlwaysPullsLocalImage => allowed_pull(ground, cause),
         Cause::RegistryPrefixMissing | Cause::ImageMoved if ground.elsewhere.is_some() => {
             image_elsewhere(ground)
         }
         Cause::DnsNameNotFound
-        | Cause::RepositoryNotFound
         | Cause::RegistryPrefixMissing
-        | Cause::InvalidReference
         | Cause::DigestNotFound
         | Cause::RegistryIsLocalhost
         | Cause::ManifestUnsupported => other_image(ground),
         _ => Vec::new(),
     };
-    let mut fixes: Vec<Fix> = spare.into_iter().flatten().chain(more).collect();
+    // Where nothing was replayed, nobody looked whether it is where its publisher moved it.
+    let moved = (ground.proof.is_none() && elsewhere::may_be(cause)).then(|| moved(ground));
+    let spare = spare.into_iter().flatten();
+    let first = moved.into_iter().flatten().chain(spare);
+    let mut fixes: Vec<Fix> = first.chain(more).collect();
     for fix in &mut fixes {
         fix.who = cause.fixers().to_vec();
         fix.certain &= verdict.confidence == Confidence::Proven;
@@ -323,6 +330,76 @@ mod tests {
             let told = commands(&target(owner), Cause::TagNotFound, &[], &proof);
             assert!(told[0].contains(first), "{owner:?}: {told:?}");
             assert_eq!(told.len() == 2, goes, "{owner:?}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn another_name_is_offered_where_one_may_be_meant() {
+        let near = Proof {
+            repositories_near: vec!["team/web".into()],
+            ..Proof::default()
+        };
+        let named = |image: &str| Target {
+            image: image.into(),
+            ..target(Some("Deployment"))
+        };
+        let of = |image: &str, cause, proof: Option<&Proof>| -> String {
+            let target = named(image);
+            let reference = Reference::parse(image).ok();
+            let ground = Ground {
+                target: &target,
+                image: reference.as_ref(),
+                secrets: &[],
+                elsewhere: None,
+                spare_secret: None,
+                account_names_it: false,
+                service_account: "default",
+                proof,
+            };
+            let verdict = Verdict {
+                cause: Some(cause),
+                step: None,
+                confidence: Confidence::Proven,
+                alternatives: vec![],
+            };
+            let fixes = fixes(&ground, &verdict);
+            assert!(fixes.iter().all(|fix| !fix.certain));
+            fixes[0].commands[0].clone()
+        };
+        for (image, cause, proof, want) in [
+            (
+                "r.test/team/wbe:v1",
+                Cause::RepositoryNotFound,
+                Some(&near),
+                "app=r.test/team/web:v1",
+            ),
+            (
+                "Team/App:V1",
+                Cause::InvalidReference,
+                Some(&near),
+                "app=team/app:V1",
+            ),
+            (
+                "https://r.test/team/app:v1",
+                Cause::InvalidReference,
+                Some(&near),
+                "app=r.test/team/app:v1",
+            ),
+            (
+                "r.test/app:",
+                Cause::InvalidReference,
+                Some(&near),
+                "app=r.test/app",
+            ),
+            (
+                "minio/minio:x",
+                Cause::NoCredentials,
+                None,
+                "app=quay.io/minio/minio:x",
+            ),
+        ] {
+            let told = of(image, cause, proof);
+            assert!(told.ends_with(want), "{image}: {told}");
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Proof {
     pub tags_near: Vec<String>,
     /// The only tag that differs from it in nothing but characters that look alike: a slip of the finger.
     pub tag_alike: Option<String>,
+    /// Repositories near the one that is missing, nearest first.
+    pub repositories_near: Vec<String>,
     /// Platforms that the image exists for.
     pub platforms: Vec<String>,
     /// Whether the replay ran on the node that fails, or on the same machine.
@@ -121,6 +123,7 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
         steps: report.steps.iter().map(seen).collect(),
         tags_near: report.tags_near.clone(),
         tag_alike: report.tag_alike.clone(),
+        repositories_near: report.repositories_near.clone(),
         platforms: report.platforms.iter().map(ToString::to_string).collect(),
         on_node,
         digest: report.digest.as_ref().map(ToString::to_string),

@@ -7,7 +7,7 @@ use towline_oci::Reference;
 use crate::run::Probe;
 
 /// Registries that are known to hide what is not there, so that asking them tells nothing.
-const HIDING: [&str; 4] = ["docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"];
+pub(crate) const HIDING: [&str; 4] = ["docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"];
 
 /// Causes that are out of the question where the same asker learns of another repository that it does not exist: this one does, and
 /// the way to the registry is open.

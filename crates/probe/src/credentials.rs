@@ -12,6 +12,8 @@ use crate::near;
 use crate::report::{FailureReport, Outcome, RateLimit, Tried};
 use crate::run::{Found, Probe};
 
+/// The most repositories that are read to find those like a missing one: a page or two.
+const MOST_REPOSITORIES: usize = 1000;
 /// The most tags that are read to find those like a missing one.
 const MOST_TAGS: usize = 5000;
 
@@ -65,6 +67,9 @@ pub(crate) async fn try_all(probe: &mut Probe<'_>, reference: &Reference) -> Opt
     probe.fail(&failure);
     if failure.cause() == Cause::TagNotFound {
         tags_near(probe, reference).await;
+    }
+    if failure.cause() == Cause::RepositoryNotFound {
+        repositories_near(probe, reference).await;
     }
     contrast::with_nobodys(probe, reference, &failure).await;
     None
@@ -203,12 +208,28 @@ fn rate_limit(probe: &mut Probe<'_>, facts: &[Fact]) {
     }
 }
 
-async fn tags_near(probe: &mut Probe<'_>, reference: &Reference) {
+/// The repository as whoever was let in sees it.
+fn let_into(probe: &Probe<'_>, reference: &Reference) -> Repository {
     let let_in = probe.report.tried.iter().position(|tried| tried.accepted);
     let candidate = let_in
         .and_then(|at| probe.request.candidates.get(at).cloned())
         .unwrap_or_else(Candidate::anonymous);
-    let repository = probe.repository(reference, &candidate);
+    probe.repository(reference, &candidate)
+}
+
+/// Of registries that list what they have: the large public ones do not.
+async fn repositories_near(probe: &mut Probe<'_>, reference: &Reference) {
+    if contrast::HIDING.contains(&reference.registry()) {
+        return;
+    }
+    // Suggestions only: without them the answer is as right.
+    if let Ok(names) = let_into(probe, reference).catalog(MOST_REPOSITORIES).await {
+        probe.report.repositories_near = near::repositories(reference.repository(), &names);
+    }
+}
+
+async fn tags_near(probe: &mut Probe<'_>, reference: &Reference) {
+    let repository = let_into(probe, reference);
     // Suggestions only: without them the answer is as right.
     if let Ok(tags) = repository.tags(MOST_TAGS).await {
         probe.report.tags_near = near::near(&reference.target(), &tags);

@@ -1,4 +1,4 @@
-//! Tags that a person may have meant.
+//! Tags and repositories that a person may have meant.
 
 /// The most tags that are offered.
 const MOST: usize = 5;
@@ -25,6 +25,30 @@ pub fn near(wanted: &str, tags: &[String]) -> Vec<String> {
         .take(MOST)
         .map(|(_, _, tag)| tag.clone())
         .collect()
+}
+
+/// The most repositories that are offered, and how alike they have to be: a wrong one leads further astray than a wrong tag.
+const MOST_REPOSITORIES: usize = 3;
+const REPOSITORY_ALIKE: f64 = 0.75;
+
+/// Repositories like `wanted`, nearest first; one of the same last name in another place counts as like it.
+pub(crate) fn repositories(wanted: &str, names: &[String]) -> Vec<String> {
+    fn last(path: &str) -> &str {
+        path.rsplit('/').next().unwrap_or(path)
+    }
+    let plain = looks(wanted);
+    let likeness = |name: &String| {
+        let moved = if last(name) == last(wanted) { 0.8 } else { 0.0 };
+        strsim::normalized_levenshtein(&plain, &looks(name)).max(moved)
+    };
+    let others = names.iter().filter(|name| name.as_str() != wanted);
+    let mut scored: Vec<(f64, &String)> = others
+        .map(|name| (likeness(name), name))
+        .filter(|(likeness, _)| *likeness >= REPOSITORY_ALIKE)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let names = scored.into_iter().take(MOST_REPOSITORIES);
+    names.map(|(_, name)| name.clone()).collect()
 }
 
 /// The one tag that differs from `wanted` in nothing but characters that look alike; `None` where there are none or several.
@@ -54,6 +78,21 @@ fn looks(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repositories_are_offered_where_one_may_be_meant() {
+        let names: Vec<String> = ["team/app", "team/api", "infra/web", "other/thing", "a/b"]
+            .map(str::to_owned)
+            .into();
+        for (wanted, want) in [
+            ("team/aap", vec!["team/app", "team/api"]),
+            ("team/app", vec!["team/api"]),
+            ("web", vec!["infra/web"]),
+            ("shop/backend", vec![]),
+        ] {
+            assert_eq!(repositories(wanted, &names), want, "{wanted}");
+        }
+    }
 
     #[test]
     fn the_nearest_comes_first() {

@@ -163,6 +163,9 @@ pub struct Report {
     /// The only tag that differs from the missing one in nothing but characters that look alike, where all tags were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_alike: Option<String>,
+    /// Repositories of the registry that are like the missing one, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories_near: Vec<String>,
     /// Platforms that the image is built for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,

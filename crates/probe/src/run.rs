@@ -77,6 +77,7 @@ impl<'a> Probe<'a> {
                 anonymous: None,
                 tags_near: Vec::new(),
                 tag_alike: None,
+                repositories_near: Vec::new(),
                 platforms: Vec::new(),
                 digest: None,
                 size: None,

@@ -4,6 +4,7 @@ use towline_cause::Cause;
 use towline_oci::Reference;
 
 use super::{Ground, TEMPLATED, acts_at_once, by_hand, fix, object, remade, set_image};
+use crate::retired;
 use crate::{Action, Fix, Target};
 
 pub(super) fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
@@ -47,6 +48,61 @@ fn as_written(target: &Target, near: &Reference) -> String {
         .find(':')
         .map_or(written, |colon| &written[..slash + colon]);
     format!("{name}:{tag}")
+}
+
+/// Repositories of the registry that may have been meant.
+pub(super) fn near_repositories(ground: &Ground<'_>) -> Vec<Fix> {
+    let (Some(image), Some(proof)) = (ground.image, ground.proof) else {
+        return other_image(ground);
+    };
+    let fixes = proof.repositories_near.iter().map(|repository| {
+        let target = image.target();
+        let mark = if image.digest().is_some() { '@' } else { ':' };
+        let named = format!("{}/{repository}{mark}{target}", image.registry());
+        let words = format!("Use the repository {repository:?}, which the registry has");
+        let actions: Vec<Action> = set_image(ground.target, &named).into_iter().collect();
+        fix(words, actions, ground.target)
+    });
+    let fixes: Vec<Fix> = fixes.collect();
+    if fixes.is_empty() {
+        other_image(ground)
+    } else {
+        fixes
+    }
+}
+
+/// What is no reference as it is written, without what people paste or type along with one.
+pub(super) fn rewritten(ground: &Ground<'_>) -> Vec<Fix> {
+    let Some(image) = written_right(&ground.target.image) else {
+        return other_image(ground);
+    };
+    let words = format!("Write {image}, if that is what is meant");
+    let actions: Vec<Action> = set_image(ground.target, &image).into_iter().collect();
+    vec![fix(words, actions, ground.target)]
+}
+
+/// Without spaces, scheme and what ends in nothing, in lower case but for the tag; `None` where that is no reference either.
+fn written_right(image: &str) -> Option<String> {
+    let trimmed = image.trim();
+    let bare = trimmed
+        .split_once("://")
+        .map_or(trimmed, |(_, rest)| rest)
+        .trim_end_matches(['/', ':', '@']);
+    let slash = bare.rfind('/').map_or(0, |at| at + 1);
+    let name = bare[slash..]
+        .find([':', '@'])
+        .map_or(bare.len(), |at| slash + at);
+    let lower = format!("{}{}", bare[..name].to_lowercase(), &bare[name..]);
+    let good = lower != image && Reference::parse(&lower).is_ok();
+    good.then_some(lower)
+}
+
+/// The name that the publisher moved the image to, where nobody has looked yet whether it is there.
+pub(super) fn moved(ground: &Ground<'_>) -> Option<Fix> {
+    let image = retired::successor(ground.image?)?;
+    let words = format!("Use {image}: the publisher moved it there (see the evidence)");
+    let actions: Vec<Action> = set_image(ground.target, &image).into_iter().collect();
+    Some(fix(words, actions, ground.target))
 }
 
 /// A change that needs a person to say what was meant.

@@ -258,6 +258,19 @@ async fn a_missing_tag_and_those_like_it() {
 }
 
 #[tokio::test]
+async fn a_missing_repository_and_those_like_it() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "1.0", &image("x")).await;
+    registry.push("other/thing", "1.0", &image("x")).await;
+    let wanted = format!("{}/team/aap:1.0", registry.address());
+    let login = secret("good", "bob", "canary-password");
+    let report = probe(wanted, vec![login]).await;
+    let absent = Some((Cause::RepositoryNotFound, Step::Resolve));
+    assert_eq!(cause(&report), absent, "{:?}", report.failure);
+    assert_eq!(report.repositories_near, ["team/app"]);
+}
+
+#[tokio::test]
 async fn platforms() {
     let registry = Registry::start().await;
     let built = |architecture| {
