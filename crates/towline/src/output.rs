@@ -38,7 +38,6 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 pub(crate) const DIM: Style = Style::new().dimmed();
 
 /// A number of bytes for people, in decimal units as crictl and docker print them.
-#[cfg(feature = "node")]
 #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
 pub(crate) fn size(bytes: u64) -> String {
     let mut number = bytes as f64;
@@ -107,7 +106,6 @@ pub(crate) fn note(text: impl std::fmt::Display) {
 }
 
 /// Draws over the last so many lines of stderr, the current one included.
-#[cfg(feature = "node")]
 pub(crate) fn redraw(lines_before: usize, text: &str) {
     let up = match lines_before {
         0 | 1 => String::new(),
@@ -187,7 +185,6 @@ pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
 mod tests {
     use super::*;
 
-    #[cfg(feature = "node")]
     #[test]
     fn sizes_have_units() {
         for (bytes, text) in [

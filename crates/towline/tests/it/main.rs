@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod archive;
+mod clients;
 mod clusters;
 mod command_line;
 mod containerd;

@@ -74,6 +74,31 @@ fn images_are_carried_looked_at_and_deleted() {
         "back/app\nteam/app\n"
     );
     assert_eq!(run(&["tags", &of(theirs.address, "back/app")], 0), "v3\n");
+    let json = |args: &[&str]| -> Value {
+        serde_json::from_str(&run(&[args, &["-o", "json"]].concat(), 0)).unwrap()
+    };
+    let tags = json(&["tags", &of(theirs.address, "back/app")]);
+    assert_eq!(
+        (&tags["kind"], &tags["items"][0]),
+        (&"TagList".into(), &"v3".into())
+    );
+    let names = json(&["ls", &theirs.address.to_string()]);
+    assert_eq!(
+        (&names["kind"], &names["items"][1]),
+        (&"RepositoryList".into(), &"team/app".into())
+    );
+    let (from, to) = (
+        of(theirs.address, "team/app:v1"),
+        of(theirs.address, "json/app:v1"),
+    );
+    let carried = json(&["copy", &from, &to]);
+    assert_eq!(
+        (&carried["kind"], &carried["digest"]),
+        (&"Carried".into(), &digest.as_str().into())
+    );
+    assert_eq!(carried["apiVersion"], "towline.dev/v1");
+    let again = json(&["copy", &from, &to]);
+    assert_eq!((&again["blobs"], &again["bytes"]), (&0.into(), &0.into()));
     let seen = run(
         &["inspect", "-o", "json", &of(theirs.address, "back/app:v3")],
         0,
@@ -85,7 +110,22 @@ fn images_are_carried_looked_at_and_deleted() {
     // Deleted, collected by the registry that runs, and found well.
     let young = run(&["gc", "--root", &root, "--grace", "0", "--dry-run"], 0);
     assert!(young.starts_with("0 blobs"), "{young}");
-    run(&["rm", &of(ours, &format!("other/app@{digest}"))], 0);
+    let gone = json(&["rm", &of(ours, &format!("other/app@{digest}"))]);
+    assert_eq!(gone["kind"], "Deleted");
+    // What the real one does not allow is told as it says it, with what was attempted.
+    let kept = towline()
+        .args([
+            "registry",
+            "rm",
+            &of(theirs.address, &format!("back/app@{digest}")),
+        ])
+        .output()
+        .unwrap();
+    let said = text(&kept);
+    assert!(
+        kept.status.code() == Some(1) && said.contains("UNSUPPORTED"),
+        "{said}"
+    );
     run(&["rm", &of(ours, &format!("team/app@{digest}"))], 0);
     assert_eq!(run(&["tags", &of(ours, "team/app")], 0), "");
     let went: Value = serde_json::from_str(&run(
@@ -132,4 +172,61 @@ fn a_wrong_configuration_is_told_with_its_place() {
         said.contains("registry.yaml: ") && said.contains("line 2, column 3"),
         "{said}"
     );
+}
+
+/// A request over a connection from one of loopback's addresses; the answer's status and text.
+fn ask(from: &str, registry: SocketAddr, path: &str) -> (u16, String) {
+    let to = format!("http://{registry}{path}");
+    let output = std::process::Command::new("curl")
+        .args(["-sS", "-i", "--interface", from, &to])
+        .output()
+        .unwrap();
+    let said = text(&output);
+    let status = said.split_ascii_whitespace().nth(1);
+    let status = status.and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("{path}: {said}")), said)
+}
+
+/// Each client has its own rate, and the file that says it is read again while the registry runs.
+#[test]
+fn clients_are_limited_each_by_its_address_as_the_file_says() {
+    if need_program("curl").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let limit = |burst: u32| format!("limits: {{requests: {{perSecond: 1, burst: {burst}}}}}\n");
+    std::fs::write(path("registry.yaml"), limit(3)).unwrap();
+    let ours: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let (listen, root, config) = (ours.to_string(), path("root"), path("registry.yaml"));
+    let args = ["--listen", &listen, "--root", &root, "--config", &config];
+    let _ours = part(folder.path(), "registry", &args);
+    eventually("the registry listens", 30, || {
+        std::net::TcpStream::connect(ours).map_err(|error| error.to_string())
+    });
+    let limited = || {
+        (0..200)
+            .map(|_| ask("127.0.0.1", ours, "/v2/"))
+            .find(|(status, _)| *status == 429)
+    };
+    let (_, said) = limited().expect("more than the burst and the rate");
+    let lower = said.to_ascii_lowercase();
+    assert!(
+        lower.contains("retry-after: ") && said.contains("TOOMANYREQUESTS"),
+        "{said}"
+    );
+    // Somebody else is not held up, nor who looks after it.
+    assert_eq!(ask("127.0.0.2", ours, "/v2/").0, 200);
+    assert_eq!(ask("127.0.0.1", ours, "/healthz").0, 200);
+    std::fs::write(path("registry.yaml"), limit(100_000)).unwrap();
+    eventually("the new limit counts", 60, || {
+        let refused = (0..20)
+            .map(|_| ask("127.0.0.1", ours, "/v2/"))
+            .any(|(status, _)| status == 429);
+        if refused {
+            Err("still limited".to_owned())
+        } else {
+            Ok(())
+        }
+    });
 }

@@ -12,7 +12,8 @@ use towline_sys::task;
 
 use super::archive::{Archive, Legacy, Pack, place, verified};
 use super::layout;
-use super::transfer::{Done, Place, Read, carry};
+use super::progress::Job;
+use super::transfer::{Place, Read, carry};
 use crate::exit::Usage;
 
 /// The largest `index.json`, in bytes.
@@ -25,6 +26,7 @@ pub(super) async fn import(
     path: &Path,
     target: Repository,
     name: Option<String>,
+    mut job: Job,
 ) -> anyhow::Result<ExitCode> {
     let file = path.to_owned();
     let archive = task::blocking("read an archive", move || Archive::open(&file)).await?;
@@ -34,12 +36,11 @@ pub(super) async fn import(
         let (from, to) = (Place::Archive(archive), Place::Registry(Box::new(target)));
         let top = from.manifest(&top).await?;
         let digest = top.digest.clone();
-        let mut done = Done::default();
-        carry(&from, &to, top, Some(tag), 0, &mut done).await?;
-        return done.tell(&digest);
+        carry(&from, &to, top, Some(tag), &mut Vec::new(), &mut job).await?;
+        return job.tell(&digest);
     }
     let archive = Arc::into_inner(archive).context("the archive is in use")?;
-    import_legacy(Legacy::find(archive, name.as_deref())?, &target, &tag).await
+    import_legacy(Legacy::find(archive, name.as_deref())?, &target, &tag, job).await
 }
 
 /// The image of a layout in the archive, if there is one and everything that it names is there: docker writes indexes of which it holds
@@ -90,40 +91,45 @@ fn is_whole(archive: &Archive, one: &Descriptor, depth: usize) -> anyhow::Result
     }
 }
 
-async fn import_legacy(legacy: Legacy, target: &Repository, tag: &str) -> anyhow::Result<ExitCode> {
+async fn import_legacy(
+    legacy: Legacy,
+    target: &Repository,
+    tag: &str,
+    mut job: Job,
+) -> anyhow::Result<ExitCode> {
     let legacy = Arc::new(legacy);
-    let mut done = Done::default();
     let mut layers = Vec::new();
     for at in 0..legacy.len() {
         let this = Arc::clone(&legacy);
         let layer = task::blocking("read a layer", move || this.layer(at));
         let (descriptor, file) = layer.await?;
         let mut file = tokio::fs::File::from_std(file);
-        push(target, &descriptor, &mut file, &mut done).await?;
+        job.named([&descriptor]);
+        push(target, &descriptor, &mut file, &mut job).await?;
         layers.push(descriptor);
     }
     let config = Descriptor::of(media_type::DOCKER_CONFIG, &legacy.config);
-    push(target, &config, &mut legacy.config.as_ref(), &mut done).await?;
+    push(target, &config, &mut legacy.config.as_ref(), &mut job).await?;
     let (digest, bytes) = legacy.manifest(&layers);
     let kind = media_type::DOCKER_MANIFEST;
     target.push_manifest(tag, kind, bytes).await?;
-    done.manifests += 1;
-    done.tell(&digest)
+    job.carried_manifest();
+    job.tell(&digest)
 }
 
 async fn push(
     target: &Repository,
     part: &Descriptor,
     reader: &mut (dyn tokio::io::AsyncRead + Send + Unpin),
-    done: &mut Done,
+    job: &mut Job,
 ) -> anyhow::Result<()> {
     if target.has_blob(&part.digest).await? {
-        done.there += 1;
+        job.was_there(part);
         return Ok(());
     }
-    target.push_blob_from(part, reader).await?;
-    done.blobs += 1;
-    done.bytes += part.size;
+    let mut reader = job.reading(reader);
+    target.push_blob_from(part, &mut reader).await?;
+    job.carried_blob();
     Ok(())
 }
 
@@ -132,6 +138,7 @@ pub(super) async fn export(
     source: &Repository,
     path: &Path,
     platform: Option<&str>,
+    mut job: Job,
 ) -> anyhow::Result<ExitCode> {
     let wanted = match platform {
         None => Platform::host(),
@@ -159,7 +166,7 @@ pub(super) async fn export(
         "this is no image but {}: an OCI image layout takes it",
         manifest.config.media_type
     );
-    let mut done = Done::default();
+    job.named(std::iter::once(&manifest.config).chain(&manifest.layers));
     let mut pack = Pack::create(path)?;
     for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
         ensure!(
@@ -168,16 +175,15 @@ pub(super) async fn export(
             part.digest
         );
         if !pack.has(&part.digest) {
-            let mut reader = source.blob(part, 0).await?.into_reader();
+            let mut reader = job.reading(source.blob(part, 0).await?.into_reader());
             pack.blob(part, &mut reader).await?;
-            done.blobs += 1;
-            done.bytes += part.size;
+            job.carried_blob();
         }
     }
     let size = read.bytes.len() as u64;
     let top = Descriptor::new(read.media_type.clone(), read.digest.clone(), size);
     pack.blob(&top, &mut read.bytes.as_ref()).await?;
-    done.manifests += 1;
+    job.carried_manifest();
     let reference = source.reference();
     let target = reference.target();
     let is_tag = Digest::parse(&target).is_err();
@@ -186,5 +192,5 @@ pub(super) async fn export(
     let layers = &manifest.layers;
     pack.finish(&top, &manifest.config, layers, tag, full.as_deref())
         .await?;
-    done.tell(&read.digest)
+    job.tell(&read.digest)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use towline_oci::{Descriptor, Document};
 
+use super::Printed;
 use crate::exit::OK;
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
@@ -29,6 +30,9 @@ pub(super) struct RmArgs {
     /// The images
     #[arg(required = true)]
     images: Vec<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
     #[command(flatten)]
     client: RegistryArgs,
 }
@@ -88,7 +92,7 @@ pub(super) async fn inspect(args: InspectArgs) -> anyhow::Result<ExitCode> {
     let referrers = repository.referrers(&resolved.digest, None).await;
     let referrers = referrers.map(|index| index.manifests).unwrap_or_default();
     let found = Inspected {
-        api_version: "towline.dev/v1",
+        api_version: super::API_VERSION,
         kind: "Image",
         image: repository.reference().to_string(),
         digest: resolved.digest.to_string(),
@@ -142,12 +146,25 @@ fn text(found: &Inspected) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[derive(Serialize)]
+struct Deleted {
+    items: Vec<String>,
+}
+
 pub(super) async fn rm(args: RmArgs) -> anyhow::Result<ExitCode> {
+    let mut items = Vec::new();
     for image in &args.images {
         let repository = super::repository(&args.client, image)?;
         let target = repository.reference().target();
         repository.delete_manifest(&target).await?;
-        output::line(format!("deleted {}", repository.reference()))?;
+        let name = repository.reference().to_string();
+        if args.output == Format::Text {
+            output::line(format!("deleted {name}"))?;
+        }
+        items.push(name);
+    }
+    if args.output != Format::Text {
+        output::document(args.output, &Printed::new("Deleted", Deleted { items }))?;
     }
     Ok(ExitCode::from(OK))
 }

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
+use super::Printed;
 use crate::exit::OK;
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
@@ -42,21 +45,34 @@ pub(super) async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let names = super::repository(&args.client, &name)?
         .catalog(args.limit)
         .await?;
-    print(args.output, &names)
+    print(args.output, "RepositoryList", &args.registry, names)
 }
 
 pub(super) async fn tags(args: TagsArgs) -> anyhow::Result<ExitCode> {
     let repository = super::repository(&args.client, &args.repository)?;
-    print(args.output, &repository.tags(args.limit).await?)
+    let tags = repository.tags(args.limit).await?;
+    print(args.output, "TagList", &args.repository, tags)
 }
 
-fn print(format: Format, names: &Vec<String>) -> anyhow::Result<ExitCode> {
+#[derive(Serialize)]
+struct Names<'a> {
+    /// The registry or repository.
+    of: &'a str,
+    items: Vec<String>,
+}
+
+fn print(
+    format: Format,
+    kind: &'static str,
+    of: &str,
+    items: Vec<String>,
+) -> anyhow::Result<ExitCode> {
     if format == Format::Text {
-        for name in names {
+        for name in items {
             output::line(name)?;
         }
     } else {
-        output::document(format, names)?;
+        output::document(format, &Printed::new(kind, Names { of, items }))?;
     }
     Ok(ExitCode::from(OK))
 }

@@ -5,6 +5,7 @@ mod carry_archive;
 mod image;
 mod layout;
 mod list;
+mod progress;
 mod serve;
 mod shared;
 mod storage;
@@ -13,6 +14,30 @@ mod transfer;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
+
+/// The version of every document that these commands print.
+const API_VERSION: &str = "towline.dev/v1";
+
+/// A document: what it is, and its fields.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Printed<T> {
+    api_version: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    fields: T,
+}
+
+impl<T> Printed<T> {
+    fn new(kind: &'static str, fields: T) -> Self {
+        Self {
+            api_version: API_VERSION,
+            kind,
+            fields,
+        }
+    }
+}
 
 /// Run a registry, or look into any registry and carry images between them
 ///

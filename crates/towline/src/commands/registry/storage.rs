@@ -7,6 +7,7 @@ use std::time::Duration;
 use towline_registry::{Collection, check_shared, collect, collect_shared};
 use towline_sys::task;
 
+use super::Printed;
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 
@@ -57,7 +58,7 @@ pub(super) async fn gc(args: GcArgs) -> anyhow::Result<ExitCode> {
     });
     let done = done.await?;
     if args.output != Format::Text {
-        output::document(args.output, &done)?;
+        output::document(args.output, &Printed::new("Collected", &done))?;
         return Ok(ExitCode::from(OK));
     }
     let verb = if done.dry_run { "would go" } else { "went" };
@@ -93,7 +94,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
             found.blobs, found.bytes, found.manifests, found.tags, found.repositories, found.wrong
         ))?;
     } else {
-        output::document(args.output, &found)?;
+        output::document(args.output, &Printed::new("Checked", &found))?;
     }
     Ok(ExitCode::from(if found.wrong == 0 { OK } else { BROKEN }))
 }

@@ -1,5 +1,6 @@
 //! `towline registry copy`, `export` and `import`: an image, every platform of it, from one place to another.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,12 +15,15 @@ use towline_oci::{Descriptor, Digest, Document, media_type};
 use super::archive::{self, Archive};
 use super::carry_archive;
 use super::layout::Layout;
-use crate::exit::{OK, Usage};
-use crate::output;
+use super::progress::Job;
+use crate::exit::Usage;
+use crate::output::Format;
 use crate::registry_client::RegistryArgs;
 
 /// How deep indexes may lie in each other.
 const DEPTH: usize = 8;
+/// Manifests that one copy carries because they refer to others.
+const REFERRERS: usize = 10_000;
 
 /// Copy an image with all its platforms from one registry to another
 #[derive(clap::Args)]
@@ -28,7 +32,7 @@ pub(super) struct CopyArgs {
     from: String,
     /// Where it goes
     to: String,
-    /// Copy what refers to it too: signatures, attestations
+    /// Copy what refers to it and to its platforms too, and what refers to that: signatures, attestations
     #[arg(long)]
     referrers: bool,
     /// User and password for the registry that it goes to, if not those for both
@@ -39,6 +43,9 @@ pub(super) struct CopyArgs {
         hide_env_values = true
     )]
     to_creds: Option<String>,
+    /// How to print what came of it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
     #[command(flatten)]
     client: RegistryArgs,
 }
@@ -57,6 +64,9 @@ pub(super) struct ExportArgs {
     /// The platform for an archive, such as `linux/arm64`; this machine's, unless said
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,
+    /// How to print what came of it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
     #[command(flatten)]
     client: RegistryArgs,
 }
@@ -72,6 +82,9 @@ pub(super) struct ImportArgs {
     /// The image's name in the layout, if it holds several
     #[arg(long)]
     name: Option<String>,
+    /// How to print what came of it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
     #[command(flatten)]
     client: RegistryArgs,
 }
@@ -82,15 +95,6 @@ pub(super) enum Place {
     Layout(Layout),
     /// An archive that holds a layout; only read.
     Archive(Arc<Archive>),
-}
-
-/// What was done.
-#[derive(Default)]
-pub(super) struct Done {
-    pub(super) manifests: u64,
-    pub(super) blobs: u64,
-    pub(super) bytes: u64,
-    pub(super) there: u64,
 }
 
 /// A manifest as it was read, verified.
@@ -111,26 +115,53 @@ pub(super) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
         Place::Registry(Box::new(source)),
         Place::Registry(Box::new(target)),
     );
+    let mut job = Job::begin(format!("copying {}", args.from), args.output);
     let top = from.top().await?;
-    let mut done = Done::default();
     let digest = top.digest.clone();
-    carry(&from, &to, top, Some(tag), 0, &mut done).await?;
-    if args.referrers
-        && let Place::Registry(source) = &from
-    {
-        for descriptor in source.referrers(&digest, None).await?.manifests {
+    let mut all = Vec::new();
+    carry(&from, &to, top, Some(tag), &mut all, &mut job).await?;
+    if args.referrers {
+        carry_referrers(&from, &to, all, &mut job).await?;
+    }
+    job.tell(&digest)
+}
+
+/// Carries what refers to manifests that were carried, and what refers to that.
+async fn carry_referrers(
+    from: &Place,
+    to: &Place,
+    mut open: Vec<Digest>,
+    job: &mut Job,
+) -> anyhow::Result<()> {
+    let Place::Registry(source) = from else {
+        return Ok(());
+    };
+    let mut seen: HashSet<Digest> = open.iter().cloned().collect();
+    while let Some(subject) = open.pop() {
+        for descriptor in source.referrers(&subject, None).await?.manifests {
+            if !seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            ensure!(
+                seen.len() <= REFERRERS,
+                "more than {REFERRERS} manifests refer to this image and to each other"
+            );
             let read = from.manifest(&descriptor).await?;
-            carry(&from, &to, read, None, 0, &mut done).await?;
+            let mut carried = Vec::new();
+            carry(from, to, read, None, &mut carried, job).await?;
+            seen.extend(carried.iter().cloned());
+            open.extend(carried);
         }
     }
-    done.tell(&digest)
+    Ok(())
 }
 
 pub(super) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let source = super::repository(&args.client, &args.image)?;
     if let Some(file) = args.layout.strip_prefix(archive::PREFIX) {
         let platform = args.platform.as_deref();
-        return carry_archive::export(&source, Path::new(file), platform).await;
+        let job = Job::begin(format!("exporting {}", args.image), args.output);
+        return carry_archive::export(&source, Path::new(file), platform, job).await;
     }
     let usage = |text: &str| anyhow::Error::new(Usage(text.to_owned()));
     if args.platform.is_some() {
@@ -143,11 +174,11 @@ pub(super) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
         Place::Registry(Box::new(source)),
         Place::Layout(Layout::create(Path::new(&args.layout))?),
     );
+    let mut job = Job::begin(format!("exporting {}", args.image), args.output);
     let top = from.top().await?;
     let digest = top.digest.clone();
-    let mut done = Done::default();
-    carry(&from, &to, top, Some(name), 0, &mut done).await?;
-    done.tell(&digest)
+    carry(&from, &to, top, Some(name), &mut Vec::new(), &mut job).await?;
+    job.tell(&digest)
 }
 
 pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
@@ -156,9 +187,10 @@ pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .find_map(|prefix| args.layout.strip_prefix(prefix));
     let path = Path::new(path.unwrap_or(&args.layout));
+    let job = Job::begin(format!("importing {}", args.image), args.output);
     if path.is_file() {
         let target = super::repository(&args.client, &args.image)?;
-        return Box::pin(carry_archive::import(path, target, args.name)).await;
+        return Box::pin(carry_archive::import(path, target, args.name, job)).await;
     }
     let layout = Layout::open(path)?;
     let top = layout.find(args.name.as_deref())?;
@@ -167,20 +199,9 @@ pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let (from, to) = (Place::Layout(layout), Place::Registry(Box::new(target)));
     let top = from.manifest(&top).await?;
     let digest = top.digest.clone();
-    let mut done = Done::default();
-    carry(&from, &to, top, Some(tag), 0, &mut done).await?;
-    done.tell(&digest)
-}
-
-impl Done {
-    pub(super) fn tell(&self, digest: &Digest) -> anyhow::Result<ExitCode> {
-        output::line(digest)?;
-        output::note(format!(
-            "{} manifests, {} blobs with {} bytes carried, {} blobs were there",
-            self.manifests, self.blobs, self.bytes, self.there
-        ));
-        Ok(ExitCode::from(OK))
-    }
+    let mut job = job;
+    carry(&from, &to, top, Some(tag), &mut Vec::new(), &mut job).await?;
+    job.tell(&digest)
 }
 
 impl Place {
@@ -259,14 +280,41 @@ impl From<towline_distribution::Resolved> for Read {
     }
 }
 
-/// Carries a manifest and all below it: what is named before what names it, so that the other side never holds a part.
-pub(super) fn carry<'a>(
-    from: &'a Place,
-    to: &'a Place,
+/// Carries a manifest and all below it, and says which manifests that were: what is named before what names it, so that the other
+/// side never holds a part.
+pub(super) async fn carry(
+    from: &Place,
+    to: &Place,
     read: Read,
     name: Option<String>,
+    all: &mut Vec<Digest>,
+    job: &mut Job,
+) -> anyhow::Result<()> {
+    below(from, to, &read, 0, all, job).await?;
+    keep(to, &read, name.as_deref(), all, job).await
+}
+
+async fn keep(
+    to: &Place,
+    read: &Read,
+    name: Option<&str>,
+    all: &mut Vec<Digest>,
+    job: &mut Job,
+) -> anyhow::Result<()> {
+    to.keep(read, name).await?;
+    job.carried_manifest();
+    all.push(read.digest.clone());
+    Ok(())
+}
+
+/// Carries what a manifest names.
+fn below<'a>(
+    from: &'a Place,
+    to: &'a Place,
+    read: &'a Read,
     depth: usize,
-    done: &'a mut Done,
+    all: &'a mut Vec<Digest>,
+    job: &'a mut Job,
 ) -> BoxFuture<'a, anyhow::Result<()>> {
     Box::pin(async move {
         ensure!(
@@ -275,8 +323,10 @@ pub(super) fn carry<'a>(
         );
         match &read.document {
             Document::Manifest(manifest) => {
-                for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
-                    blob(from, to, part, done).await?;
+                let parts = || std::iter::once(&manifest.config).chain(&manifest.layers);
+                job.named(parts().filter(|part| !is_elsewhere(part)));
+                for part in parts() {
+                    blob(from, to, part, job).await?;
                 }
             }
             Document::Index(index) => {
@@ -285,22 +335,26 @@ pub(super) fn carry<'a>(
                     let kind = media_type::essence(&part.media_type);
                     if media_type::is_manifest(&kind) || media_type::is_index(&kind) {
                         let child = from.manifest(part).await?;
-                        carry(from, to, child, None, depth + 1, done).await?;
+                        below(from, to, &child, depth + 1, all, job).await?;
+                        keep(to, &child, None, all, job).await?;
                     } else {
-                        blob(from, to, part, done).await?;
+                        job.named([part]);
+                        blob(from, to, part, job).await?;
                     }
                 }
             }
         }
-        to.keep(&read, name.as_deref()).await?;
-        done.manifests += 1;
         Ok(())
     })
 }
 
-async fn blob(from: &Place, to: &Place, part: &Descriptor, done: &mut Done) -> anyhow::Result<()> {
-    // These are fetched from elsewhere by whoever runs the image.
-    if !part.urls.is_empty() || part.media_type.contains("nondistributable") {
+/// Whether a blob is fetched from elsewhere by whoever runs the image.
+fn is_elsewhere(part: &Descriptor) -> bool {
+    !part.urls.is_empty() || part.media_type.contains("nondistributable")
+}
+
+async fn blob(from: &Place, to: &Place, part: &Descriptor, job: &mut Job) -> anyhow::Result<()> {
+    if is_elsewhere(part) {
         return Ok(());
     }
     let there = match to {
@@ -311,17 +365,16 @@ async fn blob(from: &Place, to: &Place, part: &Descriptor, done: &mut Done) -> a
         Place::Archive(_) => false,
     };
     if there {
-        done.there += 1;
+        job.was_there(part);
         return Ok(());
     }
-    let mut reader = from.open(part).await?;
+    let mut reader = job.reading(from.open(part).await?);
     match to {
         Place::Registry(target) => target.push_blob_from(part, &mut reader).await?,
         Place::Layout(layout) => layout.write(part, &mut reader).await?,
         Place::Archive(_) => bail!("an archive is only read"),
     }
-    done.blobs += 1;
-    done.bytes += part.size;
+    job.carried_blob();
     Ok(())
 }
 
