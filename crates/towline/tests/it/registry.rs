@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
+use towline_lab::image::{Blob, Builder};
 use towline_sys::testing::need_program;
 
 use crate::support::eventually;
 use crate::support::program::{Guard, free_port, part, text, towline};
-use crate::support::registry::{DockerRegistry, hello, push};
+use crate::support::registry::{DockerRegistry, OurRegistry, hello, push};
 
 /// Runs `towline registry ...`, which must end like this; what it printed.
 fn run(args: &[&str], expected: i32) -> String {
@@ -229,4 +230,51 @@ fn clients_are_limited_each_by_its_address_as_the_file_says() {
             Ok(())
         }
     });
+}
+
+/// The real registry keeps no list of referrers: whoever copies them writes the list that clients then look for, and finds it again.
+#[test]
+fn referrers_survive_a_registry_that_does_not_know_them() {
+    if need_program("docker-registry").is_none() || need_program("curl").is_none() {
+        return;
+    }
+    let (ours, theirs) = (OurRegistry::start(), DockerRegistry::open());
+    let image = hello("signed");
+    push(&image, ours.address, "team/app", "v1", None);
+    let subject = image.digest();
+    let mut note = Builder::new()
+        .raw_config("{}")
+        .annotation("note", "signed")
+        .build();
+    let mut manifest: Value = serde_json::from_slice(&note.manifest.bytes).unwrap();
+    let size = image.manifest.bytes.len();
+    manifest["subject"] = serde_json::json!({"mediaType": image.manifest.media_type, "digest": subject, "size": size});
+    manifest["artifactType"] = "application/vnd.test.note".into();
+    note.manifest = Blob::new(note.manifest.media_type.clone(), manifest.to_string());
+    push(&note, ours.address, "team/app", "note", None);
+    let there = format!("{}/mirror/app:v1", theirs.address);
+    run(
+        &["copy", "--referrers", &ours.image("team/app:v1"), &there],
+        0,
+    );
+    // Twice changes nothing.
+    run(
+        &["copy", "--referrers", &ours.image("team/app:v1"), &there],
+        0,
+    );
+    run(
+        &["copy", "--referrers", &there, &ours.image("back/app:v1")],
+        0,
+    );
+    for place in [there, ours.image("back/app:v1")] {
+        let seen: Value =
+            serde_json::from_str(&run(&["inspect", "-o", "json", &place], 0)).unwrap();
+        let referrers: Vec<&str> = seen["referrers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|one| one["digest"].as_str())
+            .collect();
+        assert_eq!(referrers, [note.manifest.digest.as_str()], "{place}");
+    }
 }

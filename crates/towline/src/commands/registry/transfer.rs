@@ -149,6 +149,7 @@ async fn carry_referrers(
             let read = from.manifest(&descriptor).await?;
             let mut carried = Vec::new();
             carry(from, to, read, None, &mut carried, job).await?;
+            list_referrer(to, &subject, descriptor).await?;
             seen.extend(carried.iter().cloned());
             open.extend(carried);
         }
@@ -202,6 +203,28 @@ pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let mut job = job;
     carry(&from, &to, top, Some(tag), &mut Vec::new(), &mut job).await?;
     job.tell(&digest)
+}
+
+/// Writes a referrer into the list under the subject's own tag, where a registry has no other: whoever pushes does that there.
+async fn list_referrer(to: &Place, subject: &Digest, referrer: Descriptor) -> anyhow::Result<()> {
+    let Place::Registry(target) = to else {
+        return Ok(());
+    };
+    let mut list = target.referrers(subject, None).await?;
+    if list
+        .manifests
+        .iter()
+        .any(|one| one.digest == referrer.digest)
+    {
+        return Ok(());
+    }
+    list.manifests.push(referrer);
+    let tag = format!("{}-{}", subject.algorithm().name(), subject.hex());
+    let bytes = serde_json::to_vec(&list)?.into();
+    target
+        .push_manifest(&tag, media_type::OCI_INDEX, bytes)
+        .await?;
+    Ok(())
 }
 
 impl Place {
