@@ -14,6 +14,8 @@ pub struct Image {
     pub repo_tags: Vec<String>,
     /// Names with the digest that the name resolved to (an index's where there is one), canonical, sorted.
     pub repo_digests: Vec<String>,
+    /// Names with the digest of the image's own manifest, under which it can be had again; no other image takes them.
+    pub sources: Vec<String>,
     /// Bytes as the registry stores them: manifest, config and compressed layers.
     pub size: u64,
     /// Bytes of the unpacked layers on disk.
@@ -41,6 +43,7 @@ impl Image {
             manifest: record.manifest.clone(),
             repo_tags: record.names.clone(),
             repo_digests: record.repo_digests.clone(),
+            sources: record.sources.clone(),
             size: record.size,
             unpacked_size: sizes.map(|info| info.size).sum(),
             config,

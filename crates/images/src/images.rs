@@ -1,14 +1,15 @@
 //! The images of a node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::{Fact, Observer};
 use towline_oci::{Digest, Reference};
-use towline_store::{Collected, Damage, ImageRecord, Store, StoreError, Usage};
+use towline_store::{Collected, Damage, ImageRecord, Store, StoreError, Usage, Verified};
 use towline_sys::task::{self, CancellationToken};
 
 use crate::flight::{Flights, Key};
@@ -298,18 +299,55 @@ impl Images {
         .await
     }
 
+    /// As [`Images::gc`], and every interrupted download that no pull waits for.
+    pub async fn prune(&self) -> Result<Collected, Failure> {
+        self.with_store("the store cannot be tidied".to_owned(), |store| {
+            store.prune(Timestamp::now())
+        })
+        .await
+    }
+
+    /// Where less than 15 % of the disk is free: removes interrupted downloads that no pull waits for and that nobody wrote to for `idle`.
+    /// Gives the bytes.
+    pub async fn relieve(&self, idle: Duration) -> Result<u64, Failure> {
+        self.with_store("the store cannot be tidied".to_owned(), move |store| {
+            if towline_sys::fs::free_percent(store.root())? >= 15 {
+                return Ok(0);
+            }
+            store.free_spools(Timestamp::now(), idle, u64::MAX)
+        })
+        .await
+    }
+
     /// Reads everything that can be compared with a digest or a list of its own, and looks whether every image has what it needs.
     pub async fn verify(&self) -> Result<Vec<Damage>, Failure> {
         let detail = "the store cannot be verified".to_owned();
         self.with_store(detail, Store::verify).await
     }
 
-    /// Takes away what is damaged, so that the next pull of its image fetches it again. False where a container holds it: then it stays.
-    pub async fn discard(&self, damage: &Damage) -> Result<bool, Failure> {
+    /// As [`Images::verify`], and how much could not be compared.
+    pub async fn compare(&self) -> Result<Verified, Failure> {
+        let detail = "the store cannot be verified".to_owned();
+        self.with_store(detail, Store::compare).await
+    }
+
+    /// Whether there is a store in `root`.
+    pub fn are_at(root: &Path) -> bool {
+        Store::is_at(root)
+    }
+
+    /// Puts aside what is damaged, so that the next pull of its image fetches it again. False where a container holds it: then it stays.
+    pub async fn set_aside(&self, damage: &Damage) -> Result<bool, Failure> {
         let damage = damage.clone();
-        let detail = "what is damaged cannot be taken away".to_owned();
-        self.with_store(detail, move |store| store.discard(&damage))
+        let detail = "what is damaged cannot be put aside".to_owned();
+        self.with_store(detail, move |store| store.set_aside(&damage))
             .await
+    }
+
+    /// Ends a repair: what was put aside and did not come again gets its place back. Gives the digests of that.
+    pub async fn conclude(&self) -> Result<Vec<Digest>, Failure> {
+        let detail = "what was put aside cannot be put back".to_owned();
+        self.with_store(detail, Store::conclude).await
     }
 
     /// Stops every pull and waits for their threads; what they have stays for the next attempt. Pulls that begin later are not stopped.

@@ -36,4 +36,4 @@ pub use images::{Images, in_use_by};
 pub use options::{Options, PullRequest};
 pub use plan::{Plan, PlannedLayer};
 pub use progress::{LayerPhase, LayerProgress, Phase, Progress};
-pub use towline_store::{Collected, Damage, LayerInfo, Usage};
+pub use towline_store::{Collected, Damage, LayerInfo, Options as StoreOptions, Usage, Verified};

@@ -1,6 +1,7 @@
 //! A whole pull: resolve, choose, check, fetch, record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -25,6 +26,9 @@ use crate::{
 
 /// The largest config that is fetched.
 const MAX_CONFIG: u64 = 4 << 20;
+
+/// Times that a layer is larger unpacked than compressed, as most are.
+const UNPACKED: u64 = 4;
 
 /// Connections of a pull besides each layer's first.
 const SPARE: usize = 4;
@@ -128,8 +132,18 @@ impl Pull {
         for diff_id in config.diff_ids() {
             lease.hold(diff_id);
         }
+        for layer in &found.manifest.layers {
+            // What an earlier attempt left of it.
+            lease.hold(&layer.digest);
+        }
         let documents = self.keep_documents(&found, &config_text);
-        let layers = self.layers(&found.manifest, &config).await;
+        let layers = match self.layers(&found.manifest, &config).await {
+            Ok(()) => Ok(()),
+            Err(failure) => match self.make_room(&found.manifest, failure).await {
+                Ok(()) => self.layers(&found.manifest, &config).await,
+                Err(failure) => Err(failure),
+            },
+        };
         // What it could not do is done again with the record, which fails with that.
         documents.await.ok();
         layers?;
@@ -315,6 +329,38 @@ impl Pull {
         task::spawn("documents", work)
     }
 
+    /// Where the disk is full, removes what cut pulls of other images left there. The failure stands where it is another one, or where nothing
+    /// was left.
+    async fn make_room(&self, manifest: &Manifest, failure: Failure) -> Result<(), Failure> {
+        if failure.cause() != Cause::NoSpaceLeft {
+            return Err(failure);
+        }
+        let sizes = manifest.layers.iter().map(|layer| layer.size);
+        let enough = sizes
+            .fold(0, u64::saturating_add)
+            .saturating_mul(UNPACKED + 1);
+        let store = self.store.clone();
+        let freed = task::blocking("free-spools", move || {
+            store.free_spools(Timestamp::now(), Duration::ZERO, enough)
+        });
+        match freed.await {
+            Ok(0) => Err(failure),
+            Ok(freed) => {
+                let image = self.image.to_string();
+                tracing::warn!(
+                    image,
+                    freed,
+                    "the disk is full; interrupted downloads of other images are removed, and this one goes on"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the disk is full, and interrupted downloads cannot be removed");
+                Err(failure)
+            }
+        }
+    }
+
     /// Puts manifest and config into the store and writes the record that gives the image its names.
     async fn record(
         &self,
@@ -387,6 +433,7 @@ fn write_record(
         config,
         names: Vec::new(),
         repo_digests: Vec::new(),
+        sources: Vec::new(),
         diff_ids: parsed
             .map(|config| config.diff_ids().to_vec())
             .unwrap_or_default(),
@@ -403,6 +450,9 @@ fn write_record(
     record
         .repo_digests
         .push(image.with_digest(named.clone()).to_string());
+    record
+        .sources
+        .push(image.with_digest(found.digest.clone()).to_string());
     let id = record.id.clone();
     store.record(record)?;
     let record = store.image(&id).ok_or(StoreError::NoImage(id))?;

@@ -36,6 +36,8 @@ pub struct Options {
     pub trusted_realms: Vec<String>,
     /// What a layer may cost.
     pub ceilings: towline_runtime::Ceilings,
+    /// The image store's own rules.
+    pub store: towline_runtime::StoreOptions,
     /// How long registries are waited for.
     pub registry_timeouts: Timeouts,
     /// How often a request to a registry is sent again.
@@ -87,6 +89,7 @@ impl Options {
             proxies: towline_distribution::Proxies::default(),
             trusted_realms: Vec::new(),
             ceilings: towline_runtime::Ceilings::default(),
+            store: towline_runtime::StoreOptions::default(),
             registry_timeouts: Timeouts::default(),
             registry_retries: Retries::default(),
             max_parallel_image_pulls: Some(1),

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use towline_cause::{Cause, Failure};
-use towline_images::{Damage, Image, Images};
-use towline_oci::ImageConfig;
+use towline_images::{Damage, Image, Images, Verified};
+use towline_oci::{Digest, ImageConfig};
 use towline_sys::fs::FsError;
 
 use crate::server::Socket;
@@ -37,12 +37,14 @@ pub enum Question {
     Inspect(Vec<String>),
     /// Remove these images with all their names.
     Remove(Vec<String>),
-    /// Remove what nothing uses; with `true` also every image that no container holds and that is not pinned.
+    /// Remove what nothing uses, interrupted downloads too; with `true` also every image that no container holds and that is not pinned.
     Prune(bool),
     /// Compare everything with its digests and checksums.
     Verify,
-    /// Take away what is damaged, unless a container holds it.
-    Discard(Vec<Damage>),
+    /// Put aside what is damaged, unless a container holds it, until it came again.
+    SetAside(Vec<Damage>),
+    /// Put back what was put aside and did not come again.
+    Conclude,
 }
 
 /// What the store answers.
@@ -65,9 +67,14 @@ pub enum Answer {
         images: u64,
         /// What is wrong.
         damage: Vec<Damage>,
+        /// How many lists, files and directories could not be compared.
+        #[serde(default)]
+        uncompared: u64,
     },
-    /// As given, in order: whether it is gone.
-    Discarded(Vec<bool>),
+    /// As given, in order: whether it is put aside.
+    SetAside(Vec<bool>),
+    /// Digests of what was put back.
+    Concluded(Vec<Digest>),
 }
 
 /// An image in a list.
@@ -132,6 +139,9 @@ pub struct Pruned {
     pub layers: u64,
     /// Blobs besides those of the images.
     pub blobs: u64,
+    /// Interrupted downloads.
+    #[serde(default)]
+    pub downloads: u64,
     /// Bytes.
     pub bytes: u64,
 }
@@ -273,25 +283,40 @@ pub async fn answer(images: &Images, question: Question) -> Result<Answer, Failu
             Answer::Removed(removed)
         }
         Question::Prune(all) => Answer::Pruned(prune(images, all).await?),
-        Question::Verify => Answer::Verified {
-            damage: images.verify().await?,
-            images: images.list().len() as u64,
-        },
-        Question::Discard(damage) => {
+        Question::Verify => {
+            let Verified { damage, uncompared } = images.compare().await?;
+            let images = images.list().len() as u64;
+            Answer::Verified {
+                images,
+                damage,
+                uncompared,
+            }
+        }
+        Question::SetAside(damage) => {
             let mut gone = Vec::new();
             for each in &damage {
-                gone.push(images.discard(each).await?);
+                gone.push(images.set_aside(each).await?);
             }
-            Answer::Discarded(gone)
+            Answer::SetAside(gone)
         }
+        Question::Conclude => Answer::Concluded(images.conclude().await?),
     })
+}
+
+/// Where an image can be had by digest. The one that its name led to belongs to the last image that was pulled so.
+fn digests(image: &Image) -> Vec<String> {
+    if image.repo_digests.is_empty() {
+        image.sources.clone()
+    } else {
+        image.repo_digests.clone()
+    }
 }
 
 fn listed(image: Image) -> Listed {
     Listed {
         id: image.id.to_string(),
+        digests: digests(&image),
         tags: image.repo_tags,
-        digests: image.repo_digests,
         size: image.size,
     }
 }
@@ -305,8 +330,8 @@ fn inspected(images: &Images, image: Image) -> Inspected {
         pinned: image.pinned,
         layers: image.diff_ids.iter().map(ToString::to_string).collect(),
         directories: images.lower_dirs(&image),
+        digests: digests(&image),
         tags: image.repo_tags,
-        digests: image.repo_digests,
         config: image.config,
     }
 }
@@ -348,9 +373,10 @@ async fn prune(images: &Images, all: bool) -> Result<Pruned, Failure> {
             pruned.images += 1;
         }
     }
-    let collected = images.gc().await?;
+    let collected = images.prune().await?;
     pruned.layers = collected.layers;
     pruned.blobs = collected.blobs;
+    pruned.downloads = collected.downloads;
     pruned.bytes = before.saturating_sub(images.usage().await?.bytes());
     Ok(pruned)
 }

@@ -1,7 +1,9 @@
 //! The node's images as containers and calls need them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use towline_cause::Failure;
@@ -9,6 +11,11 @@ use towline_distribution::Trace;
 use towline_images::{Image, Images, PullRequest};
 use towline_keyring::Credential;
 use towline_oci::{ProcessConfig, Reference};
+
+/// How often it is looked whether the disk is nearly full.
+const LOOK: Duration = Duration::from_secs(60);
+/// Longer than a kubelet waits between two attempts.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// An image that is on the node.
 #[derive(Debug, Clone)]
@@ -113,13 +120,29 @@ impl ImageStore {
         &self.0
     }
 
-    /// Removes now and then what no image uses and that is not fresh, until told to stop.
-    pub(crate) async fn tidy(self, every: std::time::Duration, stop: CancellationToken) {
+    /// Removes now and then what no image uses and that is not fresh, until told to stop; and while the disk is nearly full, interrupted
+    /// downloads that their next attempt did not come for.
+    pub(crate) async fn tidy(self, every: Duration, stop: CancellationToken) {
+        let mut next = Instant::now() + every;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(LOOK.min(every)) => {}
             }
+            match self.0.relieve(IDLE).await {
+                Ok(0) => {}
+                Ok(bytes) => tracing::info!(
+                    bytes,
+                    "the disk is nearly full: interrupted downloads are removed"
+                ),
+                Err(failure) => {
+                    tracing::warn!(error = %failure.chain(), "interrupted downloads are not removed");
+                }
+            }
+            if Instant::now() < next {
+                continue;
+            }
+            next = Instant::now() + every;
             match self.0.gc().await {
                 Ok(collected) if collected.bytes > 0 => {
                     tracing::info!(?collected, "what no image uses is removed");

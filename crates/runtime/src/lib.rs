@@ -33,4 +33,4 @@ pub use network::{LinkError, Network, NetworkError, NetworkOptions, NotANetwork}
 pub use options::Options;
 pub use service::{Error, Handle, Service};
 pub use shim::ShimError;
-pub use towline_images::{Ceilings, Unpacking};
+pub use towline_images::{Ceilings, StoreOptions, Unpacking};

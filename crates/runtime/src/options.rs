@@ -32,6 +32,8 @@ pub struct Options {
     pub max_concurrent_layers: usize,
     /// What a layer may cost.
     pub ceilings: towline_images::Ceilings,
+    /// The image store's own rules.
+    pub store: towline_images::StoreOptions,
     /// Most processes of a container, where set.
     pub pids_limit: Option<i64>,
     /// Starts the text of some failures with the prefixes by which a kubelet shows `RegistryUnavailable` and
@@ -60,6 +62,7 @@ impl Options {
             platform: Platform::host(),
             max_concurrent_layers: 3,
             ceilings: towline_images::Ceilings::default(),
+            store: towline_images::StoreOptions::default(),
             pids_limit: None,
             typed_reasons: false,
         }

@@ -113,6 +113,7 @@ async fn open_images(options: &Options, root: PathBuf) -> Result<ImageStore, Err
     let (platform, unpacking) = (options.platform.clone(), options.unpacking.clone());
     let mut images = towline_images::Options::new(root, client, platform, unpacking);
     images.ceilings = options.ceilings;
+    images.store = options.store;
     images.max_concurrent_layers = options.max_concurrent_layers.max(1);
     let opened = task::blocking("open-images", move || Store::open(images)).await;
     Ok(ImageStore::new(opened.map_err(Error::Images)?))

@@ -9,9 +9,10 @@ use towline_sys::fs;
 
 use crate::layout::{Layout, digests_in};
 use crate::record::ImageRecord;
+use crate::spool::{Freed, Keep};
 use crate::state::Inner;
 use crate::tree::remove_tree;
-use crate::{Damage, StoreError, spool};
+use crate::{StoreError, aside, spool};
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,12 +21,22 @@ pub struct Collected {
     pub layers: u64,
     /// Blobs.
     pub blobs: u64,
+    /// Downloads that were cut.
+    pub downloads: u64,
     /// Bytes of layers, blobs and spools together.
     pub bytes: u64,
 }
 
+impl Collected {
+    fn spools(&mut self, freed: Freed) {
+        self.downloads += freed.downloads;
+        self.bytes += freed.bytes;
+    }
+}
+
 /// Removes what nothing uses and that is older than the grace.
 pub(crate) fn collect(store: &Inner, now: Timestamp) -> Result<Collected, StoreError> {
+    aside::conclude_old(store)?;
     let options = store.options;
     let newest = SystemTime::from(now).checked_sub(options.grace);
     let old = |path: &Path| {
@@ -60,7 +71,14 @@ pub(crate) fn collect(store: &Inner, now: Timestamp) -> Result<Collected, StoreE
             collect_blob(store, digest, &mut collected)?;
         }
     }
-    collected.bytes += spool::trim(store, now, options.spool_age, options.spool_bytes)?;
+    collected.spools(spool::trim(store, now, Keep::of(&options))?);
+    Ok(collected)
+}
+
+/// As [`collect`], and every download that was cut and that no pull waits for.
+pub(crate) fn prune(store: &Inner, now: Timestamp) -> Result<Collected, StoreError> {
+    let mut collected = collect(store, now)?;
+    collected.spools(spool::trim(store, now, Keep::NOTHING)?);
     Ok(collected)
 }
 
@@ -108,36 +126,6 @@ fn collect_blob(store: &Inner, digest: &Digest, sum: &mut Collected) -> Result<(
     sum.blobs += 1;
     sum.bytes += meta.len();
     Ok(())
-}
-
-/// Takes away what is damaged, unless a hold keeps it.
-pub(crate) fn discard(store: &Inner, damage: &Damage) -> Result<bool, StoreError> {
-    let layer = match damage {
-        Damage::Blob { digest, .. } => {
-            fs::remove_file(store.layout.blob(digest))?;
-            return Ok(true);
-        }
-        Damage::Layer(layer) | Damage::File { layer, .. } => layer,
-        // What is not here cannot be in the way.
-        Damage::Image { .. } => return Ok(true),
-    };
-    let mut state = store.state();
-    let held = |hold: &crate::lease::Hold| hold.layers.contains(layer);
-    if state.held.contains_key(layer) || state.leases.values().any(held) {
-        return Ok(false);
-    }
-    if state.layers.remove(layer).is_none() {
-        return Ok(true);
-    }
-    let path = store.layout.layer(layer);
-    let aside = store.layout.fresh("removed");
-    match fs::rename(&path, &aside) {
-        Err(error) if error.is_not_found() => return Ok(true),
-        other => other?,
-    }
-    drop(state);
-    finish(&path, &aside)?;
-    Ok(true)
 }
 
 /// Takes a directory out of sight in one step, then removes it.

@@ -14,6 +14,7 @@ use crate::StoreError;
 use crate::listing::LISTING;
 use crate::state::Inner;
 use crate::tree::remove_tree;
+use crate::{inventory, listing};
 
 /// The file beside a layer's `fs` that holds its [`LayerInfo`].
 pub(crate) const INFO: &str = "layer.json";
@@ -93,6 +94,11 @@ impl StagedLayer {
         })?;
         // No sync of its own: one of the whole file system comes before the layer gets its name.
         std::fs::write(&path, &text).at("write", &path)?;
+        if !self.staged.join(listing::LISTING).exists() {
+            // A path was written twice, or through a symlink: what is there now counts.
+            listing::write(&self.staged)?;
+        }
+        inventory::write(&self.staged)?;
         let sealed = self.store.layout.sealed(&self.diff_id);
         let mut state = self.store.state();
         if state.failed_syncs != self.failed_syncs {

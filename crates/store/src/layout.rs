@@ -54,6 +54,11 @@ impl Layout {
         self.root.join("spool")
     }
 
+    /// What a repair keeps until something right is in its place.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
     pub(crate) fn staging(&self) -> PathBuf {
         self.root.join("staging")
     }

@@ -16,17 +16,21 @@
 //! blobs/<algorithm>/<hex>         manifests and configs
 //! layers/<algorithm>/<hex>/fs     an unpacked layer, in overlayfs' form
 //! layers/<algorithm>/<hex>/layer.json
-//! layers/<algorithm>/<hex>/files   its files' checksums, where no path was written twice
+//! layers/<algorithm>/<hex>/files   its files' checksums
+//! layers/<algorithm>/<hex>/inventory   every name in it, with mode, owner, target
 //! leases/<owner>                  what a container holds
 //! spool/<algorithm>-<hex>         compressed bytes of a download that was cut
 //! spool/<algorithm>-<hex>.<start> the same from byte <start> on, of one that came in parts
+//! aside/                          damaged content that a repair keeps until something right is in its place
 //! staging/                        what is not finished
 //! ```
 #![forbid(unsafe_code)]
 
+mod aside;
 mod blob;
 mod error;
 mod gc;
+mod inventory;
 mod layer;
 mod layout;
 mod lease;
@@ -50,4 +54,4 @@ pub use listing::{Checksum, Listing};
 pub use record::ImageRecord;
 pub use spool::Spool;
 pub use store::{Options, Store, Usage};
-pub use verify::Damage;
+pub use verify::{Damage, Verified};

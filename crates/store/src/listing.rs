@@ -2,6 +2,8 @@
 //!
 //! One record a file: CRC-32 and size, eight hexadecimal digits and sixteen, a blank, the path, NUL. It finds what rots, not who forges.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::Path;
@@ -10,7 +12,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, SeekFrom};
 use towline_oci::Digest;
 use towline_sys::fs::{self, At as _, FsError};
 
-use crate::{Damage, StoreError};
+use crate::inventory::Walk;
+use crate::{Damage, StoreError, inventory};
 
 /// The file beside a layer's `fs`.
 pub(crate) const LISTING: &str = "files";
@@ -80,50 +83,99 @@ impl Listing {
     }
 }
 
-/// What a record says, and what is wrong with the file.
-type Problem = Option<&'static str>;
+/// What is wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Whole,
+    Wrong(&'static str),
+    /// This process may not read it.
+    Closed,
+}
 
-/// Compares the files of the layer in `dir` with its list; nothing where it has none.
+/// Makes the list of the layer in `dir` by reading every file of it.
+pub(crate) fn write(dir: &Path) -> Result<(), StoreError> {
+    let root = dir.join("fs");
+    let opened = fs::open(&root)?;
+    let mut listing = Listing::new(File::create(dir.join(LISTING)).at("write", dir)?);
+    let mut walk = Walk::new(&root).at("walk", &root)?;
+    let mut buffer = vec![0; 1 << 17];
+    while let Some(item) = walk.step().at("walk", &root)? {
+        if item.kind != b'f' {
+            continue;
+        }
+        let read = open(&opened, &item.path).and_then(|mut file| sum(&mut file, &mut buffer));
+        match read {
+            Err(rustix::io::Errno::ACCESS) => {}
+            Err(errno) => return Err(FsError::new("read", &root, errno).into()),
+            Ok(checksum) => listing.file(&item.path, checksum).at("write", dir)?,
+        }
+    }
+    Ok(listing.finish().at("write", dir)?)
+}
+
+/// What is told of one layer.
+struct Told<'a> {
+    layer: &'a Digest,
+    damage: &'a mut Vec<Damage>,
+    paths: HashSet<Vec<u8>>,
+}
+
+impl Told<'_> {
+    /// Tells one thing of a path; false where there were enough.
+    fn tell(&mut self, path: &[u8], problem: impl Into<Cow<'static, str>>) -> bool {
+        if self.paths.insert(path.to_vec()) {
+            self.damage.push(Damage::File {
+                layer: self.layer.clone(),
+                path: String::from_utf8_lossy(path).into_owned(),
+                problem: problem.into(),
+            });
+        }
+        self.paths.len() < MOST
+    }
+}
+
+/// Compares the layer in `dir` with its inventory and its files with its list. Gives how much could not be compared: lists that are not there,
+/// files and directories that this process may not read.
 pub(crate) fn compare(
     dir: &Path,
     layer: &Digest,
     damage: &mut Vec<Damage>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
+    let mut told = Told {
+        layer,
+        damage,
+        paths: HashSet::new(),
+    };
+    let compared = inventory::compare(dir, &mut |path, problem| told.tell(path, problem))?;
+    let mut left = compared.closed + u64::from(compared.none);
     let list = dir.join(LISTING);
     let mut reader = match fs::open(&list) {
-        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) if error.is_not_found() => return Ok(left + 1),
         other => BufReader::new(other?),
     };
     let root = fs::open(dir.join("fs"))?;
     let mut buffer = vec![0; 1 << 17];
-    let mut told = 0;
-    let mut tell = |path: String, problem: &'static str| {
-        damage.push(Damage::File {
-            layer: layer.clone(),
-            path,
-            problem: problem.into(),
-        });
-    };
-    loop {
+    while told.paths.len() < MOST {
         let mut record = Vec::new();
         let taken = (&mut reader).take(MAX_RECORD).read_until(0, &mut record);
         if taken.at("read", &list)? == 0 {
-            return Ok(());
+            break;
         }
         let Some((crc, size, path)) = parse(&record) else {
-            tell(LISTING.to_owned(), "the list itself is damaged");
-            return Ok(());
+            told.tell(LISTING.as_bytes(), "the list itself is damaged");
+            break;
         };
-        let problem = look(&root, path, (crc, size), &mut buffer)
+        let found = look(&root, path, (crc, size), &mut buffer)
             .map_err(|error| FsError::new("read", dir, error))?;
-        if let Some(problem) = problem {
-            tell(String::from_utf8_lossy(path).into_owned(), problem);
-            told += 1;
-            if told == MOST {
-                return Ok(());
+        match found {
+            Found::Whole => {}
+            Found::Closed => left += 1,
+            Found::Wrong(problem) => {
+                told.tell(path, problem);
             }
         }
     }
+    Ok(left)
 }
 
 fn parse(record: &[u8]) -> Option<(u32, u64, &[u8])> {
@@ -143,33 +195,36 @@ fn look(
     path: &[u8],
     listed: (u32, u64),
     buffer: &mut [u8],
-) -> rustix::io::Result<Problem> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let opened = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
-    let mut file = match opened {
-        Ok(file) => File::from(file),
+) -> rustix::io::Result<Found> {
+    let mut file = match open(root, path) {
+        Ok(file) => file,
+        Err(rustix::io::Errno::ACCESS) => return Ok(Found::Closed),
         Err(
             rustix::io::Errno::NOENT
             | rustix::io::Errno::NOTDIR
             | rustix::io::Errno::LOOP
             | rustix::io::Errno::NXIO,
-        ) => return Ok(Some("it is not there")),
+        ) => return Ok(Found::Wrong("it is not there")),
         Err(errno) => return Err(errno),
     };
     if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode)
         != rustix::fs::FileType::RegularFile
     {
-        return Ok(Some("it is not there"));
+        return Ok(Found::Wrong("it is not there"));
     }
     match sum(&mut file, buffer) {
-        Ok(checksum) => {
-            Ok((checksum.finish() != listed)
-                .then_some("its bytes are not those that were unpacked"))
-        }
-        Err(rustix::io::Errno::IO) => Ok(Some("the disk cannot read it")),
+        Ok(checksum) if checksum.clone().finish() == listed => Ok(Found::Whole),
+        Ok(_) => Ok(Found::Wrong("its bytes are not those that were unpacked")),
+        Err(rustix::io::Errno::IO) => Ok(Found::Wrong("the disk cannot read it")),
         Err(errno) => Err(errno),
     }
+}
+
+/// Opens a file of a layer by its path, on which no symlink is.
+fn open(root: &File, path: &[u8]) -> rustix::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(File::from)
 }
 
 /// The checksum of a file; what is a hole is not read.

@@ -18,6 +18,9 @@ pub struct ImageRecord {
     pub names: Vec<String>,
     /// Names with a digest, canonical. Such a name belongs to one image too: of an index's images to the one that was pulled last.
     pub repo_digests: Vec<String>,
+    /// Repositories with the digest of the image's own manifest, where it can be had again. No other image takes them.
+    #[serde(default)]
+    pub sources: Vec<String>,
     /// Digests of the unpacked layers, lowest first.
     pub diff_ids: Vec<Digest>,
     /// Compressed bytes: manifest, config, layers.

@@ -263,17 +263,47 @@ pub(crate) fn kept(store: &Inner, digest: &Digest) -> u64 {
         .sum()
 }
 
-/// Removes spools that are older than `age`, and of the rest the oldest until no more than `most` bytes are left. Those in use stay.
-/// Gives the bytes that were freed.
-pub(crate) fn trim(
-    store: &Inner,
-    now: Timestamp,
-    age: Duration,
-    most: u64,
-) -> Result<u64, StoreError> {
+/// What a trim leaves of the spools that no pull uses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// Those that were written to since so long.
+    pub(crate) age: Duration,
+    /// Of these no more bytes than this: the oldest go first.
+    pub(crate) bytes: u64,
+    /// And all the rest, once so many bytes are freed.
+    pub(crate) once_freed: u64,
+}
+
+impl Keep {
+    pub(crate) const NOTHING: Self = Self {
+        age: Duration::ZERO,
+        bytes: 0,
+        once_freed: u64::MAX,
+    };
+
+    /// By the store's rules.
+    pub(crate) fn of(options: &crate::Options) -> Self {
+        Self {
+            age: options.spool_age,
+            bytes: options.spool_bytes,
+            once_freed: u64::MAX,
+        }
+    }
+}
+
+/// What a trim removed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Freed {
+    pub(crate) downloads: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Removes spools, the oldest first. Those stay that a pull has open or will have.
+pub(crate) fn trim(store: &Inner, now: Timestamp, keep: Keep) -> Result<Freed, StoreError> {
     let mut kept = Vec::new();
     let mut freed = 0;
-    let oldest = SystemTime::from(now).checked_sub(age);
+    let mut downloads = BTreeSet::new();
+    let oldest = SystemTime::from(now).checked_sub(keep.age);
     for (path, digest) in entries(store)? {
         let Ok(meta) = std::fs::symlink_metadata(&path) else {
             continue;
@@ -284,18 +314,41 @@ pub(crate) fn trim(
     kept.sort_by_key(|(modified, ..)| *modified);
     let mut total: u64 = kept.iter().map(|(_, len, ..)| len).sum();
     for (modified, len, path, digest) in kept {
-        let old = oldest.is_some_and(|oldest| modified < oldest);
-        if !old && total <= most {
+        if freed >= keep.once_freed {
+            break;
+        }
+        let old = oldest.is_some_and(|oldest| modified <= oldest);
+        if !old && total <= keep.bytes {
             continue;
         }
         // Held while the file goes, so that no download begins to use it meanwhile.
         let state = store.state();
-        if digest.is_some_and(|digest| state.spooling.contains(&digest)) {
+        if digest.as_ref().is_some_and(|digest| state.spools(digest)) {
             continue;
         }
-        fs::remove_file(&path)?;
+        match fs::remove_file(&path) {
+            // Whoever had it open is done with it.
+            Err(error) if error.is_not_found() => continue,
+            other => other?,
+        }
         drop(state);
         total -= len;
+        freed += len;
+        downloads.insert(digest.map_or(path, |digest| store.layout.spooled(&digest)));
+    }
+    Ok(Freed {
+        downloads: downloads.len() as u64,
+        bytes: freed,
+    })
+}
+
+/// Removes every spool of a store that nobody has open yet; gives the bytes.
+pub(crate) fn clear(layout: &Layout) -> Result<u64, StoreError> {
+    let mut freed = 0;
+    for name in crate::layout::names(&layout.spool())? {
+        let path = layout.spool().join(name);
+        let len = std::fs::symlink_metadata(&path).map_or(0, |meta| meta.len());
+        fs::remove_file(&path)?;
         freed += len;
     }
     Ok(freed)

@@ -95,6 +95,11 @@ impl State {
         self.layers.contains_key(diff_id) || self.sealed.contains_key(diff_id)
     }
 
+    /// Whether a pull has this download's spool open, or will have.
+    pub(crate) fn spools(&self, digest: &Digest) -> bool {
+        self.spooling.contains(digest) || self.held.contains_key(digest)
+    }
+
     /// Whether an image record or a lease uses this layer or blob.
     pub(crate) fn uses(&self, digest: &Digest) -> bool {
         self.held.contains_key(digest)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use towline_cause::Cause;
 use towline_oci::Digest;
 use towline_sys::format::FormatVersion;
 use towline_sys::fs;
@@ -16,10 +17,11 @@ use crate::layer::{self, LayerInfo, Sealed, StagedLayer};
 use crate::layout::{Layout, digests_in};
 use crate::lease::{self, Hold, Lease};
 use crate::lock::Lock;
-use crate::records::Records;
+use crate::records::{Opened, Records};
+use crate::spool::Keep;
 use crate::state::{Inner, State};
 use crate::tree::remove_tree;
-use crate::{BlobWriter, Damage, ImageRecord, Spool, StoreError, spool, verify};
+use crate::{BlobWriter, Damage, ImageRecord, Spool, StoreError, Verified, aside, spool, verify};
 
 const FORMAT: FormatVersion = FormatVersion::new("towline-store", 1);
 
@@ -28,7 +30,7 @@ const FORMAT: FormatVersion = FormatVersion::new("towline-store", 1);
 pub struct Options {
     /// What nothing uses is left alone while it is younger than this.
     pub grace: Duration,
-    /// A spool that no download has touched for this long is removed.
+    /// A spool that no download has written to for this long is removed.
     pub spool_age: Duration,
     /// The spools together have no more bytes than this; the oldest go first.
     pub spool_bytes: u64,
@@ -90,7 +92,7 @@ impl Store {
         let layout = Layout::new(root);
         make_dirs(&layout)?;
         let sealed = sweep(&layout)?;
-        let opened = Records::open(&layout.records())?;
+        let opened = open_records(&layout)?;
         let mut state = State {
             leases: lease::read_all(&layout)?,
             layers: read_layers(&layout)?,
@@ -106,15 +108,11 @@ impl Store {
         if let Err(error) = layer::settle(&inner) {
             tracing::warn!(%error, "layers of an earlier process are not durable yet");
         }
+        aside::conclude_old(&inner)?;
         if opened.rebuilt {
             verify::rebuild(&inner)?;
         }
-        spool::trim(
-            &inner,
-            Timestamp::now(),
-            options.spool_age,
-            options.spool_bytes,
-        )?;
+        spool::trim(&inner, Timestamp::now(), Keep::of(&options))?;
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -238,11 +236,15 @@ impl Store {
 
     /// The record that has this canonical name, with a tag or a digest.
     pub fn image_named(&self, name: &str) -> Option<ImageRecord> {
-        let has = |image: &&ImageRecord| {
-            let names = image.names.iter().chain(&image.repo_digests);
-            names.into_iter().any(|known| known == name)
-        };
-        self.inner.state().images.values().find(has).cloned()
+        let has = |names: &[String]| names.iter().any(|known| known == name);
+        let state = self.inner.state();
+        let mut images = state.images.values();
+        let named = images.find(|image| has(&image.names) || has(&image.repo_digests));
+        // Several images can have come as one manifest.
+        let mut images = state.images.values();
+        named
+            .or_else(|| images.find(|image| has(&image.sources)))
+            .cloned()
     }
 
     /// Writes a record, in the place of an earlier one with the same id. Names that another image had leave it. Fails where a layer, the
@@ -252,6 +254,8 @@ impl Store {
         record.names.dedup();
         record.repo_digests.sort();
         record.repo_digests.dedup();
+        record.sources.sort();
+        record.sources.dedup();
         let mut state = self.inner.state();
         for digest in &record.diff_ids {
             if !state.layers.contains_key(digest) {
@@ -355,6 +359,27 @@ impl Store {
         gc::collect(&self.inner, now)
     }
 
+    /// As [`Store::gc`], and every download that was cut and that no pull waits for: what came of it is downloaded again.
+    pub fn prune(&self, now: Timestamp) -> Result<Collected, StoreError> {
+        gc::prune(&self.inner, now)
+    }
+
+    /// Removes downloads that were cut, that no pull waits for, and that nobody wrote to for `idle`, the oldest first, until `enough` bytes are
+    /// freed or there is none. Gives the bytes.
+    pub fn free_spools(
+        &self,
+        now: Timestamp,
+        idle: Duration,
+        enough: u64,
+    ) -> Result<u64, StoreError> {
+        let keep = Keep {
+            age: idle,
+            bytes: u64::MAX,
+            once_freed: enough,
+        };
+        Ok(spool::trim(&self.inner, now, keep)?.bytes)
+    }
+
     /// What the store takes.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let (spool_count, spool) = spool::total(&self.inner)?;
@@ -377,12 +402,29 @@ impl Store {
 
     /// Reads everything that has a digest of its own and compares, and looks whether every record has what it needs.
     pub fn verify(&self) -> Result<Vec<Damage>, StoreError> {
+        Ok(self.compare()?.damage)
+    }
+
+    /// As [`Store::verify`], and how much could not be compared.
+    pub fn compare(&self) -> Result<Verified, StoreError> {
         verify::verify(&self.inner)
     }
 
-    /// Takes away what is damaged; its image misses it until it is pulled again. False where a hold keeps it: then it stays.
-    pub fn discard(&self, damage: &Damage) -> Result<bool, StoreError> {
-        gc::discard(&self.inner, damage)
+    /// Whether there is a store in `root`.
+    pub fn is_at(root: &Path) -> bool {
+        Layout::new(root).records().exists()
+    }
+
+    /// Puts aside what is damaged: its image misses it until it is pulled again, or [`Store::conclude`] puts it back. False where a hold keeps
+    /// it: then it stays. A repair that is cut is concluded an hour later.
+    pub fn set_aside(&self, damage: &Damage) -> Result<bool, StoreError> {
+        aside::set(&self.inner, damage)
+    }
+
+    /// Ends a repair: of what was put aside, what is here again or used by nothing goes, the rest gets its place again, damaged as it is.
+    /// Gives the digests of the latter.
+    pub fn conclude(&self) -> Result<Vec<Digest>, StoreError> {
+        aside::conclude(&self.inner)
     }
 }
 
@@ -390,6 +432,17 @@ fn gone(what: &'static str, digest: &Digest) -> StoreError {
     StoreError::Gone {
         what,
         digest: digest.clone(),
+    }
+}
+
+/// Opens the records, which takes some bytes: where the disk is full, those of downloads that were cut. They come again, and without records
+/// nothing else can be freed.
+fn open_records(layout: &Layout) -> Result<Opened, StoreError> {
+    match Records::open(&layout.records()) {
+        Err(error) if error.cause() == Cause::NoSpaceLeft && spool::clear(layout)? > 0 => {
+            Records::open(&layout.records())
+        }
+        other => other,
     }
 }
 

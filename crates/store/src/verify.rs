@@ -61,10 +61,21 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Compares every blob with its digest, the files of every layer with its list of checksums, and every record with what it needs. Images
+/// What a comparison of the whole store came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// What is wrong.
+    pub damage: Vec<Damage>,
+    /// How many lists, files and directories could not be compared: layers of an earlier version have no inventory, and what an image's modes
+    /// forbid is closed to whoever is not root.
+    pub uncompared: u64,
+}
+
+/// Compares every blob with its digest, every layer with its inventory and list of checksums, and every record with what it needs. Images
 /// that come and go meanwhile are no damage.
-pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
+pub(crate) fn verify(store: &Inner) -> Result<Verified, StoreError> {
     let mut damage = Vec::new();
+    let mut uncompared = 0;
     let blobs = digests_in(&store.layout.blobs())?;
     for digest in &blobs {
         let actual = hash(store, digest)?;
@@ -89,7 +100,7 @@ pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
         }
         match listing::compare(&dir, digest, &mut damage) {
             Err(_) if !store.state().layers.contains_key(digest) => {}
-            other => other?,
+            other => uncompared += other?,
         }
     }
     for image in images {
@@ -102,10 +113,10 @@ pub(crate) fn verify(store: &Inner) -> Result<Vec<Damage>, StoreError> {
             });
         }
     }
-    if damage.is_empty() {
-        return Ok(damage);
+    if !damage.is_empty() {
+        damage = forget_what_moved(store, damage)?;
     }
-    forget_what_moved(store, damage)
+    Ok(Verified { damage, uncompared })
 }
 
 /// Leaves out what looks damaged for another reason: it was removed, or came, while the store was read.
@@ -185,6 +196,7 @@ fn record_of(store: &Inner, digest: &Digest, manifest: &Manifest) -> Option<Imag
         config: String::from_utf8(bytes).ok()?,
         names: Vec::new(),
         repo_digests: Vec::new(),
+        sources: Vec::new(),
         diff_ids: config.diff_ids().to_vec(),
         size: layers.saturating_add(manifest.config.size),
         pinned: false,

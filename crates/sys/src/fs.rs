@@ -276,6 +276,13 @@ pub fn thread_without_mask() -> std::io::Result<()> {
     Ok(())
 }
 
+/// How much of the file system that holds `path` is free for an unprivileged user, in per cent of all.
+pub fn free_percent(path: impl AsRef<Path>) -> Result<u64, FsError> {
+    let path = path.as_ref();
+    let stat = rustix::fs::statvfs(path).at("stat the file system of", path)?;
+    Ok(stat.f_bavail.saturating_mul(100) / stat.f_blocks.max(1))
+}
+
 /// Free space of the file system that holds `path`, for an unprivileged user,
 /// in bytes.
 pub fn free_space(path: impl AsRef<Path>) -> Result<u64, FsError> {

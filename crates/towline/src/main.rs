@@ -17,6 +17,8 @@ mod output;
 #[cfg(feature = "node")]
 mod pods_view;
 mod registry_client;
+#[cfg(feature = "node")]
+mod spools;
 mod table;
 
 use std::process::ExitCode;

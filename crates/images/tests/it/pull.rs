@@ -122,6 +122,13 @@ async fn an_index_gives_the_nodes_platform_or_the_one_asked_for() {
             .repo_tags
             .is_empty()
     );
+    // Each can still be had again, and is found by where.
+    for image in [&own, &other] {
+        let image = node.images.get(&image.id.to_string()).unwrap();
+        let source = format!("{}@{}", reference.name(), image.manifest);
+        assert_eq!(image.sources, [source.as_str()]);
+        assert_eq!(node.images.get(&source).unwrap().id, image.id);
+    }
 }
 
 #[tokio::test]

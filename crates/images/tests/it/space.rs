@@ -81,6 +81,91 @@ fn a_full_disk_is_named_and_a_freed_one_goes_on() {
     });
 }
 
+fn one_file(seed: u64, length: usize) -> towline_lab::image::Image {
+    let layer = Layer::new().file("file", noise(length, seed));
+    Builder::new()
+        .layer(layer.compression(Compression::Gzip))
+        .build()
+}
+
+#[test]
+fn what_a_cut_pull_left_is_in_nobodys_way() {
+    if !need_root() {
+        return;
+    }
+    on_a_small_disk(12 << 20, |registry, node| async move {
+        let large = registry
+            .push(&image(Compression::Gzip).build(), "large")
+            .await;
+        let failure = node.try_pull(&large).await.expect_err("it does not fit");
+        assert_eq!(failure.cause(), Cause::NoSpaceLeft, "{}", failure.chain());
+        let kept: u64 = node.spooled().iter().sum();
+        assert!(kept > 4 << 20, "{kept}");
+        // Fits only where that is not.
+        let small = registry.push(&one_file(99, 4 << 20), "small").await;
+        node.pull(&small).await;
+        assert_eq!(node.spooled(), [0; 0], "what the large one left is gone");
+        node.assert_clean();
+
+        // The pull's own spool is not what it frees.
+        let failure = node.try_pull(&large).await.expect_err("it does not fit");
+        assert_eq!(failure.cause(), Cause::NoSpaceLeft, "{}", failure.chain());
+        assert!(node.spooled().iter().sum::<u64>() > 1 << 20);
+    });
+}
+
+#[test]
+fn prune_empties_a_disk_that_spools_have_filled() {
+    if !need_root() {
+        return;
+    }
+    on_a_small_disk(12 << 20, |registry, node| async move {
+        let large = registry
+            .push(&image(Compression::Gzip).build(), "large")
+            .await;
+        node.try_pull(&large).await.expect_err("it does not fit");
+        let kept: u64 = node.spooled().iter().sum();
+        // To the last byte.
+        let filling = node.root().join("filling");
+        let mut file = std::fs::File::create(&filling).unwrap();
+        while std::io::Write::write(&mut file, &[1; 512]).is_ok() {}
+        let disk = node.root();
+        let Node { images, dir } = node;
+        drop(images);
+        let images = crate::support::open(&disk, |_| {});
+        let node = Node { images, dir };
+        let left: u64 = node.spooled().iter().sum();
+        let pruned = node.images.prune().await.unwrap();
+        assert_eq!(node.spooled(), [0; 0]);
+        assert_eq!(pruned.bytes, left);
+        assert_eq!(pruned.downloads, u64::from(left > 0));
+        let free = towline_sys::fs::free_space(&disk).unwrap();
+        assert!(free >= kept, "{free} {kept}");
+    });
+}
+
+#[test]
+fn a_nearly_full_disk_is_relieved_of_what_nobody_came_for() {
+    if !need_root() {
+        return;
+    }
+    on_a_small_disk(12 << 20, |registry, node| async move {
+        let large = registry
+            .push(&image(Compression::Gzip).build(), "large")
+            .await;
+        node.try_pull(&large).await.expect_err("it does not fit");
+        let kept: u64 = node.spooled().iter().sum();
+        let none = std::time::Duration::ZERO;
+        assert_eq!(node.images.relieve(none).await.unwrap(), 0, "there is room");
+        let room = towline_sys::fs::free_space(node.root()).unwrap();
+        let filling = vec![1; usize::try_from(room).unwrap() - (1 << 20)];
+        std::fs::write(node.root().join("filling"), filling).unwrap();
+        let hour = std::time::Duration::from_secs(3600);
+        assert_eq!(node.images.relieve(hour).await.unwrap(), 0, "it is fresh");
+        assert_eq!(node.images.relieve(none).await.unwrap(), kept);
+    });
+}
+
 #[test]
 fn a_read_only_disk_is_named() {
     if !need_root() {

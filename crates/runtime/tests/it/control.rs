@@ -12,7 +12,9 @@ use crate::fixture::{Node, Registry};
 
 async fn verify(socket: &Path) -> Vec<towline_images::Damage> {
     match control::ask(socket, &Question::Verify).await.unwrap() {
-        Answer::Verified { images: 1, damage } => damage,
+        Answer::Verified {
+            images: 1, damage, ..
+        } => damage,
         other => panic!("{other:?}"),
     }
 }
@@ -59,8 +61,8 @@ async fn the_store_is_looked_after_through_the_runtime() {
     std::fs::write(some_file(&found.directories), "rotten").unwrap();
     let damage = verify(&socket).await;
     assert!(damage[0].to_string().contains("etc/passwd"), "{damage:?}");
-    let answer = ask(Question::Discard(damage)).await;
-    assert_eq!(answer, Answer::Discarded(vec![true]));
+    let answer = ask(Question::SetAside(damage)).await;
+    assert_eq!(answer, Answer::SetAside(vec![true]));
     assert!(!verify(&socket).await.is_empty(), "the layer is missing");
     node.pull(&image).await.unwrap();
     assert_eq!(verify(&socket).await, []);

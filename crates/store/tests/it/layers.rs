@@ -1,9 +1,12 @@
 //! Layers.
 
-use towline_oci::Digest;
-use towline_store::Damage;
+use std::path::Path;
 
-use crate::support::{info, is_empty, layer, store};
+use jiff::Timestamp;
+use towline_oci::Digest;
+use towline_store::{Damage, Store};
+
+use crate::support::{info, is_empty, layer, store, strict};
 
 #[test]
 fn a_layer_is_visible_only_under_its_own_diff_id() {
@@ -96,4 +99,48 @@ fn a_sealed_layer_outlives_the_process_and_has_no_name_before_it_is_durable() {
     assert!(!store.has_layer(&second));
     assert_eq!(store.unsettled(), 0);
     assert!(is_empty(&staging));
+}
+
+/// A collection takes a while where a layer has many files. Whoever pulls meanwhile does not wait for its end: if it did, no round of these could
+/// end with the collected layer half removed.
+#[test]
+fn a_collection_holds_up_no_pull() {
+    let place = Path::new("/dev/shm");
+    let dir = tempfile::tempdir_in(place)
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
+    let store = strict(&dir.path().join("store"));
+    let beside = (0..10).any(|round| pulls_beside_a_collection(&store, round));
+    assert!(beside, "every pull waited for the end of the collection");
+}
+
+/// Whether a layer and an image were put in while another layer was being removed.
+fn pulls_beside_a_collection(store: &Store, round: u32) -> bool {
+    let unused = Digest::of(format!("unused {round}").as_bytes());
+    let staged = store.begin_layer(&unused).unwrap();
+    for n in 0..20_000 {
+        std::fs::File::create(staged.path().join(n.to_string())).unwrap();
+    }
+    staged.commit(&unused, &info(0)).unwrap();
+    let removed = || {
+        let staging = std::fs::read_dir(store.root().join("staging")).unwrap();
+        let mut names = staging.map(|entry| entry.unwrap().file_name());
+        names.any(|name| name.to_string_lossy().starts_with("removed"))
+    };
+    std::thread::scope(|scope| {
+        let collection = scope.spawn(|| store.gc(Timestamp::now()).unwrap());
+        while !removed() && !collection.is_finished() {
+            std::thread::yield_now();
+        }
+        let lease = store.lease();
+        lease.hold(&Digest::of(format!("new {round}").as_bytes()));
+        let new = layer(store, &format!("new {round}"));
+        assert!(store.has_layer(&new));
+        let beside = removed();
+        drop(lease);
+        let collected = collection.join().unwrap();
+        assert!(store.layer_info(&unused).is_none());
+        assert!(collected.layers >= 1, "{collected:?}");
+        beside
+    })
 }

@@ -129,3 +129,33 @@ fn old_and_superfluous_spools_go_and_those_in_use_stay() {
     store.gc(later).unwrap();
     assert_eq!(store.usage().unwrap().spool, 0);
 }
+
+#[test]
+fn what_a_pull_waits_for_stays_whoever_collects() {
+    let (_dir, store) = store();
+    let name = |text: &str| Digest::of(text.as_bytes());
+    for text in ["open", "awaited", "left", "left later"] {
+        let mut spool = store.spool(&name(text), 100).unwrap();
+        spool.write(0, &[1; 6]).unwrap();
+        spool.write(50, &[1; 4]).unwrap();
+        drop(spool);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let open = store.spool(&name("open"), 100).unwrap();
+    // A layer whose turn has not come.
+    let lease = store.lease();
+    lease.hold(&name("awaited"));
+    let now = Timestamp::now();
+    let hour = Duration::from_secs(3600);
+    assert_eq!(store.free_spools(now, hour, u64::MAX).unwrap(), 0);
+    // No more than is asked for, the oldest first, file by file.
+    assert_eq!(store.free_spools(now, Duration::ZERO, 5).unwrap(), 6);
+    assert_eq!(store.spooled(&name("left later")), 10);
+    let collected = store.prune(now).unwrap();
+    assert_eq!((collected.downloads, collected.bytes), (2, 14));
+    assert_eq!(store.spooled(&name("open")), 10);
+    assert_eq!(store.spooled(&name("awaited")), 10);
+    drop((open, lease));
+    assert_eq!(store.prune(now).unwrap().downloads, 2);
+    assert_eq!(store.usage().unwrap().spool, 0);
+}

@@ -66,6 +66,7 @@ pub(crate) fn image(store: &Store, name: &str, layers: &[Digest]) -> ImageRecord
         config,
         names: vec![name.to_owned()],
         repo_digests: Vec::new(),
+        sources: Vec::new(),
         diff_ids: layers.to_vec(),
         size: 1,
         pinned: false,

@@ -10,7 +10,8 @@ use crate::output;
 
 /// Remove layers and downloads that nothing uses any more; with --all images too; through the node while that runs
 ///
-/// What is younger than two minutes stays: a pull may be about to use it. Interrupted downloads stay for a day.
+/// Layers younger than two minutes stay: a pull may be about to use them. Interrupted downloads that no pull goes on with go too: what came of
+/// them is downloaded again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Also every image that no container holds and that is not pinned
@@ -26,10 +27,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(store::unexpected());
     };
     output::line(format!(
-        "{} images, {} other layers, {} other blobs: {} freed",
+        "{} images, {} other layers, {} other blobs, {} interrupted downloads: {} freed",
         pruned.images,
         pruned.layers,
         pruned.blobs,
+        pruned.downloads,
         output::size(pruned.bytes)
     ))?;
     Ok(ExitCode::from(OK))

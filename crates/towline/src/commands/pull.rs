@@ -19,6 +19,7 @@ use crate::ceilings::CeilingArgs;
 use crate::exit::{BROKEN, OK, STOPPED, Usage};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
+use crate::spools::SpoolArgs;
 use asked::Asked;
 use progress::Shown;
 
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     connections: Option<u8>,
     #[command(flatten)]
     ceilings: CeilingArgs,
+    #[command(flatten)]
+    spools: SpoolArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -189,6 +192,7 @@ async fn open(
     let change = |options: &mut towline_images::Options| {
         options.rate = args.limit_rate;
         options.ceilings = ceilings;
+        options.store = args.spools.rules();
         if let Some(connections) = args.connections {
             options.connections_per_layer = connections.into();
         }
@@ -328,7 +332,7 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
 }
 
 /// Reads a number of bytes with an optional unit.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no number of bytes like 5M, 800K, 20MiB or 1000000");
     let upper = text.to_ascii_uppercase();
     let upper = upper.strip_suffix('B').unwrap_or(&upper);

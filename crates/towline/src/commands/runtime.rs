@@ -12,6 +12,7 @@ use crate::ceilings::CeilingArgs;
 use crate::exit::OK;
 use crate::output;
 use crate::registry_client::RegistryArgs;
+use crate::spools::SpoolArgs;
 
 /// Run the CRI runtime alone, for any kubelet or crictl
 ///
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     ceilings: CeilingArgs,
     #[command(flatten)]
+    spools: SpoolArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     options.client = args.registry.options()?;
     options.ceilings = args.ceilings.ceilings()?;
+    options.store = args.spools.rules();
     if let Some(network) = &mut options.network {
         network.bridge = args.bridge;
     }

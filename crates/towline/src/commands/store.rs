@@ -113,6 +113,17 @@ impl StoreArgs {
         Ok((images, Some(empty)))
     }
 
+    /// A folder that was named and has no store is most often another one than was meant.
+    fn refuse_where_none_is(&self) -> anyhow::Result<()> {
+        let Some(named) = &self.data_dir else {
+            return Ok(());
+        };
+        Err(hinted(
+            format!("there is no image store at {}", named.display()),
+            "--data-dir names where one is; `towline pull` and `towline up` make one",
+        ))
+    }
+
     /// Answers what other commands ask of these images, until the answer is dropped.
     pub(crate) fn answer_others(&self, images: &Images) -> Answering {
         let Some(socket) = self.socket() else {
@@ -256,7 +267,8 @@ pub(crate) async fn ask(store: &StoreArgs, question: Question) -> anyhow::Result
         }
         let client = client.clone();
         let root = store.root().join("images");
-        if !root.exists() {
+        if !Images::are_at(&root) {
+            store.refuse_where_none_is()?;
             let (images, _empty) = store.open_to_look(client, Platform::host()).await?;
             return Ok(control::answer(&images, question).await?);
         }

@@ -22,6 +22,7 @@ use crate::image_gc::ImageGcArgs;
 use crate::output::{self, BOLD, styled};
 use crate::pods_view::{self, Row};
 use crate::registry_client::{MirrorArgs, WayArgs};
+use crate::spools::SpoolArgs;
 use crate::{cli, manifests};
 
 /// How long stopping may take, pods included: somebody waits at a terminal.
@@ -68,6 +69,8 @@ pub(crate) struct Args {
     image_gc: ImageGcArgs,
     #[command(flatten)]
     ceilings: CeilingArgs,
+    #[command(flatten)]
+    spools: SpoolArgs,
     /// Add nothing to what Kubernetes itself writes: no annotation, no condition
     #[arg(long)]
     kubernetes_exact: bool,
@@ -85,6 +88,7 @@ impl Args {
         options.trusted_realms = self.way.trusted_realms();
         options.image_gc = self.image_gc.rules()?;
         options.ceilings = self.ceilings.ceilings()?;
+        options.store = self.spools.rules();
         options.kubernetes_exact = self.kubernetes_exact;
         options.kubeconfig.clone_from(&self.kubeconfig);
         if let Some(name) = &self.node_name {

@@ -15,7 +15,9 @@ use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
 
-/// Compare everything in the image store with its digests and checksums; with --repair fetch again what is damaged; through the node while that runs
+/// Compare everything in the image store with its digests and lists; with --repair fetch again what is damaged; through the node while that runs
+///
+/// A repair takes nothing away before something right is in its place: what cannot be fetched stays as it is.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Fetch again what is damaged or missing, from the registry that the image came from
@@ -35,19 +37,23 @@ pub(crate) struct Args {
 struct Verified {
     images: u64,
     damage: Vec<Damage>,
+    /// Lists, files and directories that could not be compared.
+    uncompared: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_after_repair: Option<Vec<Damage>>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (count, damage) = verify(&args).await?;
+    let (count, damage, mut uncompared) = verify(&args).await?;
     if args.output == Format::Text {
         for each in &damage {
             output::told(each);
         }
     }
     let left = if args.repair && !damage.is_empty() {
-        Some(repair(&args, &damage).await?)
+        let (left, closed) = repair(&args, &damage).await?;
+        uncompared = closed;
+        Some(left)
     } else {
         None
     };
@@ -61,6 +67,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         output::told(format!(
             "{count} images, {bad} things are damaged{repaired}"
         ));
+        if uncompared > 0 {
+            output::told(format!(
+                "{uncompared} could not be compared: they have no list since an earlier version unpacked them, or this user may not read them"
+            ));
+        }
         if bad > 0 && left.is_none() {
             output::note("hint: towline verify --repair fetches again what is damaged");
         }
@@ -68,6 +79,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let verified = Verified {
             images: count,
             damage,
+            uncompared,
             left_after_repair: left,
         };
         // Whether something is damaged is said by the exit code too, also to who reads no further.
@@ -76,23 +88,43 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if bad == 0 { OK } else { BROKEN }))
 }
 
-async fn verify(args: &Args) -> anyhow::Result<(u64, Vec<Damage>)> {
+async fn verify(args: &Args) -> anyhow::Result<(u64, Vec<Damage>, u64)> {
     match store::ask(&args.store, Question::Verify).await? {
-        Answer::Verified { images, damage } => Ok((images, damage)),
+        Answer::Verified {
+            images,
+            damage,
+            uncompared,
+        } => Ok((images, damage, uncompared)),
         _ => Err(store::unexpected()),
     }
 }
 
-/// Takes away what is damaged, pulls each image that misses something, and gives what is damaged then.
-async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<Vec<Damage>> {
-    let question = Question::Discard(damage.to_vec());
-    let Answer::Discarded(gone) = store::ask(&args.store, question).await? else {
+/// Puts aside what is damaged, pulls each image that misses something, puts back what did not come, and gives what is damaged then.
+async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<(Vec<Damage>, u64)> {
+    let question = Question::SetAside(damage.to_vec());
+    let Answer::SetAside(aside) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
-    for (each, _) in damage.iter().zip(gone).filter(|(_, gone)| !gone) {
+    for (each, _) in damage.iter().zip(aside).filter(|(_, aside)| !aside) {
         output::note(format!("{each}: a container holds it, so that it stays"));
     }
-    let (_, missing) = verify(args).await?;
+    let pulled = pull_what_is_missing(args).await;
+    // Also where that failed.
+    let Answer::Concluded(back) = store::ask(&args.store, Question::Conclude).await? else {
+        return Err(store::unexpected());
+    };
+    for digest in back {
+        output::note(format!(
+            "{digest} could not be fetched again: what is here of it stays, damaged as it is"
+        ));
+    }
+    pulled?;
+    let (_, left, uncompared) = verify(args).await?;
+    Ok((left, uncompared))
+}
+
+async fn pull_what_is_missing(args: &Args) -> anyhow::Result<()> {
+    let (_, missing, _) = verify(args).await?;
     let mut ids: Vec<String> = missing
         .iter()
         .filter_map(|damage| match damage {
@@ -108,7 +140,7 @@ async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<Vec<Damage>> {
     for image in images.into_iter().flatten() {
         pull_again(args, &image).await?;
     }
-    Ok(verify(args).await?.1)
+    Ok(())
 }
 
 async fn pull_again(args: &Args, image: &Inspected) -> anyhow::Result<()> {

@@ -7,7 +7,80 @@ use towline_sys::testing::{need_program, need_root};
 
 use crate::support::node::Node;
 use crate::support::program::{text, towline};
-use crate::support::registry::{hello, push};
+use crate::support::registry::{OurRegistry, hello, push};
+
+/// Whoever mistypes a folder is told so, and gets no store there.
+#[test]
+fn looking_at_a_store_makes_none() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("mistyped");
+    for args in [
+        &["verify"][..],
+        &["images"],
+        &["df"],
+        &["prune", "--all"],
+        &["inspect", "app"],
+        &["rm", "app"],
+    ] {
+        let mut command = towline();
+        command.args(args).arg("--data-dir").arg(&folder);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = text(&output);
+        let want = format!("there is no image store at {}", folder.display());
+        assert!(said.contains(&want) && said.contains("hint:"), "{said}");
+        assert!(!folder.exists(), "{args:?}");
+    }
+}
+
+/// Without a node: what rotted is fetched again, and while its registry is gone it stays as it is.
+#[test]
+fn a_repair_takes_away_nothing_that_it_cannot_replace() {
+    let registry = OurRegistry::start();
+    push(&hello("rots"), registry.address, "lib/app", "1", None);
+    let image = registry.image("lib/app:1");
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = towline();
+        command.args(args).arg("--data-dir").arg(home.path());
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = run(&["pull", &image]);
+    assert_eq!(code, Some(0), "{said}");
+    let (_, found) = run(&["inspect", &image, "-o", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let dir = found[0]["directories"][0].as_str().unwrap();
+    let (rotten, extra) = (format!("{dir}/etc/passwd"), format!("{dir}/extra"));
+    let passwd = std::fs::read(&rotten).unwrap();
+    std::fs::write(&rotten, "rotten").unwrap();
+    std::fs::write(&extra, "x").unwrap();
+
+    // The registry loses everything for a while.
+    let lost = registry.data().with_extension("lost");
+    std::fs::rename(registry.data(), &lost).unwrap();
+    let (code, said) = run(&["verify", "--repair"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("could not be fetched again"), "{said}");
+    assert_eq!(std::fs::read(&rotten).unwrap(), b"rotten");
+    let (code, said) = run(&["verify"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("1 images, 2 things are damaged"), "{said}");
+    assert!(said.contains("it was not unpacked"), "{said}");
+
+    if registry.data().exists() {
+        std::fs::remove_dir_all(registry.data()).unwrap();
+    }
+    std::fs::rename(&lost, registry.data()).unwrap();
+    let (code, said) = run(&["verify", "--repair"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("0 things are damaged after the repair"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read(&rotten).unwrap(), passwd);
+    assert!(!std::path::Path::new(&extra).exists());
+}
 
 #[test]
 fn images_are_looked_after_while_the_node_runs() {

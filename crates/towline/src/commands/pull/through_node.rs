@@ -22,6 +22,7 @@ pub(super) fn refuse_what_it_decides(args: &Args) -> anyhow::Result<()> {
         ),
         ("--trust-realm or --registry-proxy", registry.way.is_given()),
         ("--ceiling", args.ceilings.is_given()),
+        ("--spool-age and --spool-bytes", !args.spools.is_empty()),
     ];
     let node_lacks = [
         ("--platform", args.platform.is_some()),

@@ -153,7 +153,7 @@ pub(crate) fn push(
 pub(crate) struct OurRegistry {
     _process: Guard,
     pub(crate) address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl OurRegistry {
@@ -185,8 +185,13 @@ impl OurRegistry {
         Self {
             _process: process,
             address,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
     }
 
     pub(crate) fn image(&self, name: &str) -> String {

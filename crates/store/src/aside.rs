@@ -1,0 +1,150 @@
+//! What a repair puts aside: damaged content keeps its bytes until something right is in its place.
+//!
+//! `aside/layer-<algorithm>-<hex>` and `aside/blob-<algorithm>-<hex>`. What is there has no name in the store; [`conclude`] ends that.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use towline_oci::Digest;
+use towline_sys::fs;
+
+use crate::layout::digest_of;
+use crate::lease::Hold;
+use crate::state::Inner;
+use crate::tree::remove_tree;
+use crate::{Damage, StoreError, layer};
+
+/// A repair that takes longer was cut.
+const CUT: Duration = Duration::from_secs(3600);
+
+/// What is put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Layer,
+    Blob,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer",
+            Self::Blob => "blob",
+        }
+    }
+}
+
+fn path(store: &Inner, kind: Kind, digest: &Digest) -> PathBuf {
+    let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
+    let name = format!("{}-{algorithm}-{hex}", kind.name());
+    store.layout.aside().join(name)
+}
+
+fn parse(name: &str) -> Option<(Kind, Digest)> {
+    let (kind, rest) = name.split_once('-')?;
+    let (algorithm, hex) = rest.split_once('-')?;
+    let kind = [Kind::Layer, Kind::Blob]
+        .into_iter()
+        .find(|known| known.name() == kind)?;
+    Some((kind, digest_of(algorithm, hex)?))
+}
+
+/// Puts aside what is damaged. False where a hold keeps it: then it stays.
+pub(crate) fn set(store: &Inner, damage: &Damage) -> Result<bool, StoreError> {
+    let (kind, digest) = match damage {
+        Damage::Blob { digest, .. } => (Kind::Blob, digest),
+        Damage::Layer(layer) | Damage::File { layer, .. } => (Kind::Layer, layer),
+        // What is not here cannot be in the way.
+        Damage::Image { .. } => return Ok(true),
+    };
+    fs::create_dir_all_mode(store.layout.aside(), 0o700)?;
+    let aside = path(store, kind, digest);
+    let here = match kind {
+        Kind::Layer => store.layout.layer(digest),
+        Kind::Blob => store.layout.blob(digest),
+    };
+    let mut state = store.state();
+    if kind == Kind::Layer {
+        let held = |hold: &Hold| hold.layers.contains(digest);
+        if state.held.contains_key(digest) || state.leases.values().any(held) {
+            return Ok(false);
+        }
+        if state.layers.remove(digest).is_none() {
+            return Ok(true);
+        }
+    }
+    match fs::rename(&here, &aside) {
+        Err(error) if error.is_not_found() => return Ok(true),
+        other => other?,
+    }
+    drop(state);
+    sync(store, &here)?;
+    Ok(true)
+}
+
+fn sync(store: &Inner, here: &std::path::Path) -> Result<(), StoreError> {
+    if let Some(dir) = here.parent() {
+        fs::sync_dir(dir)?;
+    }
+    Ok(fs::sync_dir(store.layout.aside())?)
+}
+
+/// Ends a repair: what has a successor, or is used by nothing, goes; the rest gets its place again. Gives the digests of the latter.
+pub(crate) fn conclude(store: &Inner) -> Result<Vec<Digest>, StoreError> {
+    let mut back = Vec::new();
+    for name in crate::layout::names(&store.layout.aside())? {
+        let Some((kind, digest)) = parse(&name) else {
+            continue;
+        };
+        let returned = match kind {
+            Kind::Layer => conclude_layer(store, &digest)?,
+            Kind::Blob => conclude_blob(store, &digest)?,
+        };
+        if returned {
+            back.push(digest);
+        }
+    }
+    Ok(back)
+}
+
+/// As [`conclude`], for a repair that was cut.
+pub(crate) fn conclude_old(store: &Inner) -> Result<(), StoreError> {
+    let changed = std::fs::metadata(store.layout.aside()).and_then(|meta| meta.modified());
+    let now = SystemTime::now();
+    let old = changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|since| since > CUT));
+    if old {
+        conclude(store)?;
+    }
+    Ok(())
+}
+
+fn conclude_layer(store: &Inner, digest: &Digest) -> Result<bool, StoreError> {
+    let aside = path(store, Kind::Layer, digest);
+    let info = layer::read_info(&aside)?;
+    let mut state = store.state();
+    let wanted = state.uses(digest) && !state.has_layer(digest);
+    let Some(info) = info.filter(|_| wanted) else {
+        drop(state);
+        remove_tree(&aside)?;
+        return Ok(false);
+    };
+    let here = store.layout.layer(digest);
+    fs::rename(&aside, &here)?;
+    state.layers.insert(digest.clone(), info);
+    drop(state);
+    sync(store, &here)?;
+    Ok(true)
+}
+
+fn conclude_blob(store: &Inner, digest: &Digest) -> Result<bool, StoreError> {
+    let (aside, here) = (path(store, Kind::Blob, digest), store.layout.blob(digest));
+    let state = store.state();
+    let wanted = state.uses(digest) && !here.exists();
+    if wanted {
+        fs::rename(&aside, &here)?;
+    } else {
+        fs::remove_file(&aside)?;
+    }
+    drop(state);
+    sync(store, &here)?;
+    Ok(wanted)
+}
