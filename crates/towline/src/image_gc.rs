@@ -10,14 +10,14 @@ use crate::exit::Usage;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ImageGcArgs {
     /// Per cent of the disk from which on images that no container uses are removed; 100 for never
-    #[arg(long, value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(0..=100))]
-    image_gc_high_threshold: u8,
+    #[arg(long = "image-gc-high-threshold", value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(0..=100))]
+    high_threshold: u8,
     /// Per cent at which enough of them are removed
-    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
-    image_gc_low_threshold: u8,
+    #[arg(long = "image-gc-low-threshold", value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    low_threshold: u8,
     /// Images that no container has used for longer than this are removed although there is room, as 168h; 0s for never
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    image_maximum_gc_age: Duration,
+    #[arg(long = "image-maximum-gc-age", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    maximum_age: Duration,
 }
 
 /// A length of time as Go and Kubernetes write it.
@@ -30,7 +30,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl ImageGcArgs {
     /// As the kubelet wants them.
     pub(crate) fn rules(&self) -> anyhow::Result<ImageGc> {
-        let (high, low) = (self.image_gc_high_threshold, self.image_gc_low_threshold);
+        let (high, low) = (self.high_threshold, self.low_threshold);
         if high < 100 && low >= high {
             let words = format!(
                 "--image-gc-low-threshold {low} has to be below --image-gc-high-threshold {high}"
@@ -40,7 +40,7 @@ impl ImageGcArgs {
         let rules = ImageGc {
             high_percent: high,
             low_percent: low,
-            max_age: Some(self.image_maximum_gc_age).filter(|age| !age.is_zero()),
+            max_age: Some(self.maximum_age).filter(|age| !age.is_zero()),
             ..ImageGc::default()
         };
         let least = rules.min_age;
@@ -68,9 +68,9 @@ mod tests {
             (100, 80, true),
         ] {
             let args = ImageGcArgs {
-                image_gc_high_threshold: high,
-                image_gc_low_threshold: low,
-                image_maximum_gc_age: Duration::ZERO,
+                high_threshold: high,
+                low_threshold: low,
+                maximum_age: Duration::ZERO,
             };
             assert_eq!(args.rules().is_ok(), good, "{high} {low}");
         }
@@ -91,9 +91,9 @@ mod tests {
         }
         let rules = |age| {
             let args = ImageGcArgs {
-                image_gc_high_threshold: 85,
-                image_gc_low_threshold: 80,
-                image_maximum_gc_age: Duration::from_secs(age),
+                high_threshold: 85,
+                low_threshold: 80,
+                maximum_age: Duration::from_secs(age),
             };
             args.rules().map(|rules| rules.max_age).ok()
         };

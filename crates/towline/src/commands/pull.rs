@@ -139,7 +139,7 @@ enum Puller {
     /// This process, which owns the store.
     Own(Images, Client),
     /// The node that owns it.
-    Node(Facts),
+    Node(Box<Facts>),
 }
 
 /// What all images of a command share.
@@ -164,7 +164,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return plan::run(&args, &asked, platform).await;
     }
     let (puller, _answering) = if let Some(facts) = node {
-        (Puller::Node(facts), None)
+        (Puller::Node(Box::new(facts)), None)
     } else {
         let ceilings = args.ceilings.ceilings()?;
         let client = client(&args, &asked)?;

@@ -71,9 +71,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Command::Tags(args)) => list::tags(args).await,
         Some(Command::Inspect(args)) => image::inspect(args).await,
         Some(Command::Rm(args)) => image::rm(args).await,
-        Some(Command::Copy(args)) => transfer::copy(args).await,
-        Some(Command::Export(args)) => transfer::export(args).await,
-        Some(Command::Import(args)) => transfer::import(args).await,
+        Some(Command::Copy(args)) => Box::pin(transfer::copy(args)).await,
+        Some(Command::Export(args)) => Box::pin(transfer::export(args)).await,
+        Some(Command::Import(args)) => Box::pin(transfer::import(args)).await,
         Some(Command::Gc(args)) => storage::gc(args).await,
         Some(Command::Check(args)) => storage::check(args).await,
     }
