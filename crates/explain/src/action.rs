@@ -59,7 +59,7 @@ pub enum Action {
         /// Whether one of that name exists and is replaced.
         replace: bool,
     },
-    /// Name a pull secret in a workload's template.
+    /// Name a pull secret in a workload's template, or in a service account.
     ReferenceSecret {
         /// Namespace.
         namespace: String,
@@ -69,6 +69,10 @@ pub enum Action {
         name: String,
         /// The secret.
         secret: String,
+        /// What a service account names already: its list is replaced as a whole, so that the patch has to hold these too. A pod's
+        /// list is merged by name and needs none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        beside: Vec<String>,
     },
     /// Delete a pod, so that what made it makes it anew.
     DeletePod {
@@ -176,8 +180,8 @@ impl Action {
                 ..
             } => {
                 format!(
-                    "kubectl -n {namespace} patch {kind} {name} -p '{}'",
-                    self.patch()
+                    "kubectl -n {namespace} patch {kind} {name} -p {}",
+                    quoted(&self.patch().to_string())
                 )
             }
             Self::DeletePod { namespace, name } => {
@@ -195,12 +199,20 @@ impl Action {
     /// The change as a strategic merge patch (a merge patch for annotations); null where it is not a patch.
     pub(crate) fn patch(&self) -> serde_json::Value {
         match self {
-            Self::ReferenceSecret { kind, secret, .. } => {
-                let secrets = json!([{ "name": secret }]);
+            Self::ReferenceSecret {
+                kind,
+                secret,
+                beside,
+                ..
+            } => {
+                let others = beside.iter().filter(|name| *name != secret);
+                let names = others.chain([secret]);
+                let secrets: Vec<_> = names.map(|name| json!({ "name": name })).collect();
+                let list = json!({ "imagePullSecrets": secrets });
                 if kind == "serviceaccount" {
-                    json!({ "imagePullSecrets": secrets })
+                    list
                 } else {
-                    in_pod_spec(kind, &json!({ "imagePullSecrets": secrets }))
+                    in_pod_spec(kind, &list)
                 }
             }
             Self::SetImage {
@@ -401,10 +413,11 @@ mod tests {
             kind: "serviceaccount".into(),
             name: "default".into(),
             secret: "regcred".into(),
+            beside: vec!["a".into(), "it's".into(), "regcred".into()],
         };
         assert_eq!(
             name.command(),
-            r#"kubectl -n shop patch serviceaccount default -p '{"imagePullSecrets":[{"name":"regcred"}]}'"#
+            r#"kubectl -n shop patch serviceaccount default -p '{"imagePullSecrets":[{"name":"a"},{"name":"it'\''s"},{"name":"regcred"}]}'"#
         );
         assert_eq!(quoted("a'; rm -rf /"), r"'a'\''; rm -rf /'");
     }

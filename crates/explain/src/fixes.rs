@@ -30,12 +30,26 @@ pub struct Ground<'a> {
     pub spare_secret: Option<&'a str>,
     /// Where the image is instead.
     pub elsewhere: Option<&'a Elsewhere>,
-    /// Whether the service account names that secret by now, so that a pod made anew would have it.
-    pub account_names_it: bool,
     /// The service account of the pod.
     pub service_account: &'a str,
+    /// The secrets that it names by now, which a pod made anew would have; `None` where they were not read.
+    pub account_secrets: Option<&'a [String]>,
     /// The replay.
     pub proof: Option<&'a Proof>,
+}
+
+/// Whether what mends it is a pull secret, or the naming of one.
+pub(crate) fn is_of_logins(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::NoCredentials
+            | Cause::PullSecretMissing
+            | Cause::PullSecretWrongHost
+            | Cause::PullSecretMalformed
+            | Cause::PullSecretNotReferenced
+            | Cause::WrongCredentials
+            | Cause::ExpiredCredentials
+    )
 }
 
 /// The fixes, best first. The cause's own words come last, so that there is always something to do.
@@ -221,7 +235,7 @@ mod tests {
             secrets,
             elsewhere: None,
             spare_secret: (cause == Cause::PullSecretNotReferenced).then_some("good"),
-            account_names_it: false,
+            account_secrets: None,
             service_account: "default",
             proof: Some(proof),
         };
@@ -298,7 +312,7 @@ mod tests {
                 secrets: &[],
                 spare_secret: None,
                 elsewhere: None,
-                account_names_it: false,
+                account_secrets: None,
                 service_account: "default",
                 proof: Some(&proof),
             };
@@ -352,7 +366,7 @@ mod tests {
                 secrets: &[],
                 elsewhere: None,
                 spare_secret: None,
-                account_names_it: false,
+                account_secrets: None,
                 service_account: "default",
                 proof,
             };

@@ -125,7 +125,7 @@ fn fixes_of(
         secrets: &[],
         spare_secret: None,
         elsewhere: None,
-        account_names_it: false,
+        account_secrets: None,
         service_account: "default",
         proof,
     };

@@ -42,10 +42,11 @@ pub(super) fn list(place: Place<'_>, field: &str) -> List {
             | "initContainers"
             | "ephemeralContainers"
             | "volumes"
-            | "imagePullSecrets"
             | "resourceClaims"
             | "schedulingGates",
         )
+        // Those of a service account, which stand at its top, are replaced as a whole.
+        | ("spec", "imagePullSecrets")
         | ("", "secrets") => List::Map(&["name"]),
         (_, "env") if container => List::Map(&["name"]),
         (_, "ports") if container => List::Map(&["containerPort", "protocol"]),

@@ -372,10 +372,16 @@ mod tests {
                 containers(&json!([{"name": "y", "image": "1"}, {"name": "x"}])),
             ),
             (
-                "pull secrets by name",
+                "pull secrets of a pod by name",
+                json!({"spec": {"imagePullSecrets": [{"name": "a"}]}}),
+                json!({"spec": {"imagePullSecrets": [{"name": "b"}]}}),
+                json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "b"}]}}),
+            ),
+            (
+                "those of a service account as a whole",
                 json!({"imagePullSecrets": [{"name": "a"}]}),
                 json!({"imagePullSecrets": [{"name": "b"}]}),
-                json!({"imagePullSecrets": [{"name": "a"}, {"name": "b"}]}),
+                json!({"imagePullSecrets": [{"name": "b"}]}),
             ),
             (
                 "nulls of new maps vanish",

@@ -4,7 +4,7 @@ use towline_cause::Cause;
 
 use super::{Ground, TEMPLATED, acts_at_once, fix, remade};
 use crate::secrets::SecretState;
-use crate::{Action, Fix};
+use crate::{Action, Fix, Target};
 
 fn server(ground: &Ground<'_>) -> Option<String> {
     let image = ground.image?;
@@ -16,26 +16,73 @@ fn server(ground: &Ground<'_>) -> Option<String> {
     })
 }
 
-/// How a pod comes to name a secret: in the workload's template, or through the service account, since a pod's own list is immutable.
-fn reference(ground: &Ground<'_>, secret: &str) -> Vec<Action> {
+/// How a pod comes to name a secret.
+struct Naming {
+    actions: Vec<Action>,
+    /// What a person has to know of it, behind the words that say to name it.
+    words: String,
+    /// Whether the actions can do no harm; the list of a service account that was not read would be lost.
+    safe: bool,
+}
+
+impl Naming {
+    /// The fix; what would do harm as it stands is for a person alone.
+    fn fix(self, words: &str, before: Vec<Action>, target: &Target) -> Fix {
+        let actions = before.into_iter().chain(self.actions).collect();
+        let mut fix = fix(format!("{words}{}", self.words), actions, target);
+        if !self.safe {
+            fix.actions.clear();
+        }
+        fix
+    }
+}
+
+/// In the workload's template, or through the service account, since a pod's own list is immutable.
+fn naming(ground: &Ground<'_>, secret: &str) -> Naming {
     let Some(namespace) = ground.target.namespace.clone() else {
-        return Vec::new();
+        return Naming {
+            actions: Vec::new(),
+            words: String::new(),
+            safe: true,
+        };
     };
     match &ground.target.owner {
-        Some(owner) if TEMPLATED.contains(&owner.kind.to_lowercase().as_str()) => {
-            vec![Action::ReferenceSecret {
+        Some(owner) if TEMPLATED.contains(&owner.kind.to_lowercase().as_str()) => Naming {
+            actions: vec![Action::ReferenceSecret {
                 namespace,
                 kind: owner.kind.to_lowercase(),
                 name: owner.name.clone(),
                 secret: secret.to_owned(),
-            }]
-        }
-        _ => vec![Action::ReferenceSecret {
+                beside: Vec::new(),
+            }],
+            words: String::new(),
+            safe: true,
+        },
+        _ => through_account(ground, namespace, secret),
+    }
+}
+
+fn through_account(ground: &Ground<'_>, namespace: String, secret: &str) -> Naming {
+    let account = ground.service_account;
+    let mut words = format!(
+        " in the service account {account:?}, whose secrets every pod that uses it gets when it is made"
+    );
+    if ground.account_secrets.is_none() {
+        words.push_str(&format!(
+            "; the patch replaces the account's list, which was not read: write every name of `kubectl -n {namespace} get serviceaccount {account} -o jsonpath='{{.imagePullSecrets[*].name}}'` into it too"
+        ));
+    }
+    words.push_str(remake(ground));
+    Naming {
+        actions: vec![Action::ReferenceSecret {
             namespace,
             kind: "serviceaccount".to_owned(),
-            name: ground.service_account.to_owned(),
+            name: account.to_owned(),
             secret: secret.to_owned(),
+            beside: ground.account_secrets.unwrap_or_default().to_vec(),
         }],
+        words,
+        safe: ground.account_secrets.is_some(),
     }
 }
 
@@ -49,20 +96,14 @@ fn remake(ground: &Ground<'_>) -> &'static str {
 }
 
 pub(super) fn new_secret(ground: &Ground<'_>, name: &str, replace: bool) -> Option<Fix> {
-    let namespace = ground.target.namespace.clone()?;
-    let mut actions = vec![Action::PullSecret {
-        namespace,
+    let made = Action::PullSecret {
+        namespace: ground.target.namespace.clone()?,
         name: name.to_owned(),
         server: server(ground)?,
         replace,
-    }];
-    actions.extend(reference(ground, name));
-    let words = format!(
-        "Create a pull secret for {} and name it{}",
-        server(ground)?,
-        remake(ground)
-    );
-    Some(fix(words, actions, ground.target))
+    };
+    let words = format!("Create a pull secret for {} and name it", server(ground)?);
+    Some(naming(ground, name).fix(&words, vec![made], ground.target))
 }
 
 pub(super) fn missing_secrets(ground: &Ground<'_>) -> Vec<Fix> {
@@ -113,7 +154,8 @@ pub(super) fn referenced_secret(ground: &Ground<'_>) -> Vec<Fix> {
         return Vec::new();
     };
     let target = ground.target;
-    if ground.account_names_it
+    let by_account = ground.account_secrets.unwrap_or_default();
+    if by_account.iter().any(|named| named == name)
         && let Some(namespace) = target.namespace.clone()
     {
         let account = ground.service_account;
@@ -137,18 +179,20 @@ pub(super) fn referenced_secret(ground: &Ground<'_>) -> Vec<Fix> {
             ..fix(words, actions, target)
         }];
     }
-    let mut actions = reference(ground, name);
+    let mut naming = naming(ground, name);
     let in_template = |action: &Action| matches!(action, Action::ReferenceSecret { kind, .. } if kind != "serviceaccount");
-    let certain = !actions.is_empty() && actions.iter().all(in_template) && acts_at_once(target);
+    let certain = !naming.actions.is_empty()
+        && naming.actions.iter().all(in_template)
+        && acts_at_once(target);
     if certain {
-        actions.extend(remade(target));
+        naming.actions.extend(remade(target));
     }
-    let words = format!(
-        "Name the secret {name:?}, which the registry accepts{}",
-        remake(ground)
-    );
+    let words = format!("Name the secret {name:?}, which the registry accepts");
     vec![Fix {
         certain,
-        ..fix(words, actions, target)
+        ..naming.fix(&words, Vec::new(), target)
     }]
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,8 +75,7 @@ impl Desk {
         let (image, bad) = (parsed.as_ref().ok(), parsed.as_ref().err());
         let found = self.gather(view, container, image).await;
         let proof = found.proof.as_ref();
-        let spare = found.spare.as_ref();
-        let spare_name = spare.map(|spare| spare.name.as_str());
+        let spare_name = found.spare.as_deref();
         // What is said of an earlier image is not said of this one.
         let waiting_reason = container
             .waiting_reason()
@@ -97,14 +96,15 @@ impl Desk {
         let verdict = decide::decide(&facts);
         let silent = further::silent(&facts);
         let over = further::over(found.node.as_ref(), proof);
+        let account = self.account(view, verdict.cause).await;
         let ground = Ground {
             target: &target,
             image,
             secrets: &found.facts,
             spare_secret: spare_name,
             elsewhere: found.elsewhere.as_ref(),
-            account_names_it: spare.is_some_and(|spare| spare.account_names_it),
             service_account: view.service_account(),
+            account_secrets: account.as_deref(),
             proof,
         };
         let retry = container::retry(view, container, verdict.cause, over || silent);
@@ -251,6 +251,16 @@ impl Desk {
         Some(views::look(eye, wanted).await)
     }
 
+    /// The secrets that the pod's service account names by now, where a login is what is wrong.
+    async fn account(&self, view: &View, cause: Option<Cause>) -> Option<Arc<[String]>> {
+        if !fixes::is_of_logins(cause?) {
+            return None;
+        }
+        let account = view.service_account();
+        let named = self.world.account_secrets(&view.namespace, account).await;
+        named.ok()
+    }
+
     /// The node's clock, where a cause of dates is in question.
     async fn clock(
         &self,
@@ -324,7 +334,7 @@ impl Desk {
         image: &Reference,
         (facts, proof, node): (&[SecretFact], Option<&Proof>, Option<&NodeView>),
         unread: &mut Vec<String>,
-    ) -> Option<Spare> {
+    ) -> Option<String> {
         let offered = |fact: &SecretFact| matches!(fact.state, SecretState::Matches(_));
         let failed = proof
             .and_then(|proof| proof.failure.as_ref())
@@ -355,12 +365,7 @@ impl Desk {
         for fact in matching.take(MAX_SPARE) {
             let replayed = self.replay(view, image, std::slice::from_ref(&fact)).await;
             if replayed.is_ok_and(|proof| proof.failure.is_none()) {
-                let account = view.service_account();
-                let named = self.world.account_secrets(namespace, account).await;
-                return Some(Spare {
-                    account_names_it: named.is_ok_and(|names| names.contains(&fact.name)),
-                    name: fact.name,
-                });
+                return Some(fact.name);
             }
         }
         None
@@ -377,16 +382,10 @@ struct Found {
     proof: Option<Proof>,
     sights: Vec<Sight>,
     differ: Option<Evidence>,
-    spare: Option<Spare>,
+    /// A secret that the pod does not name and that would do.
+    spare: Option<String>,
     elsewhere: Option<Elsewhere>,
     unread: Vec<String>,
-}
-
-/// A secret that the pod does not name and that would do.
-struct Spare {
-    name: String,
-    /// Whether the pod's service account names it by now, so that a new pod would have it.
-    account_names_it: bool,
 }
 
 /// Everything that an answer rests on.
@@ -398,7 +397,7 @@ fn evidence(
     cause: Option<Cause>,
 ) -> Vec<Evidence> {
     let proof = found.proof.as_ref();
-    let spare = found.spare.as_ref().map(|spare| spare.name.as_str());
+    let spare = found.spare.as_deref();
     let mut evidence = view.evidence(container, found.node.as_ref());
     evidence.splice(0..0, bad.map(words::reference_evidence));
     evidence.extend(words::secret_evidence(&found.facts, spare));

@@ -531,7 +531,7 @@ fn fixes(
         spare_secret: None,
         elsewhere: None,
         service_account: pod.service_account.as_deref().unwrap_or("default"),
-        account_names_it: false,
+        account_secrets: None,
         proof: None,
     };
     let mut fixes = if cause == Cause::Unknown {
