@@ -73,6 +73,8 @@ impl Place {
         let (listen, root, config) = (registry.to_string(), path("data"), path("registry.yaml"));
         let args = ["--listen", &listen, "--root", &root, "--config", &config];
         let serving = part(folder.path(), "registry", &args);
+        let plain = format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n");
+        std::fs::write(path("registries.conf"), plain).unwrap();
         let settings = CONTAINERD.replace("OPT", &path("opt"));
         std::fs::write(path("containerd.toml"), settings).unwrap();
         let log = std::fs::File::create(path("containerd.log")).unwrap();
@@ -121,6 +123,8 @@ impl Place {
                 command.arg("--root").arg(self.path("podman"));
                 command.arg("--runroot").arg(self.path("podman-run"));
                 command.args(["--storage-driver", "vfs"]);
+                // podman 4.3 asks by TLS for what goes into a list, whatever --tls-verify says.
+                command.env("CONTAINERS_REGISTRIES_CONF", self.path("registries.conf"));
             }
             "ctr" => {
                 command.arg("--address").arg(self.path("sock"));

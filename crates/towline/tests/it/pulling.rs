@@ -375,8 +375,11 @@ fn looking_makes_nothing() {
     let (image, home) = (registry.image("app:1"), Home::new());
     let plan = home.well(&["pull", "--dry-run", &image]);
     assert!(plan.contains("to download"), "{plan}");
-    home.well(&["images"]);
-    home.well(&["df"]);
+    for command in ["images", "df"] {
+        let none = home.run(&[command]);
+        assert_eq!(none.status.code(), Some(1), "{}", text(&none));
+        assert!(text(&none).contains("no image store"), "{}", text(&none));
+    }
     let wrong = home.run(&["pull", "--ceiling", "foo=1", &image]);
     assert_eq!(wrong.status.code(), Some(64), "{}", text(&wrong));
     assert!(!home.data().exists());
@@ -459,7 +462,7 @@ fn on_a_terminal_no_line_is_wider_than_it() {
             let width = line
                 .trim_end_matches('\r')
                 .chars()
-                .take_while(|c| *c != '\u{1b}')
+                .take_while(|c| !matches!(c, '\r' | '\u{1b}'))
                 .count();
             assert!(width < 80, "{width}: {line:?}");
             lines += 1;

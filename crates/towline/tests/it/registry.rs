@@ -196,8 +196,8 @@ fn clients_are_limited_each_by_its_address_as_the_file_says() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let limit = |burst: u32| format!("limits: {{requests: {{perSecond: 1, burst: {burst}}}}}\n");
-    std::fs::write(path("registry.yaml"), limit(3)).unwrap();
+    let limit = |rate: u32| format!("limits: {{requests: {{perSecond: {rate}, burst: 3}}}}\n");
+    std::fs::write(path("registry.yaml"), limit(1)).unwrap();
     let ours: SocketAddr = ([127, 0, 0, 1], free_port()).into();
     let (listen, root, config) = (ours.to_string(), path("root"), path("registry.yaml"));
     let args = ["--listen", &listen, "--root", &root, "--config", &config];
