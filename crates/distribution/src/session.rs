@@ -406,6 +406,21 @@ impl Session {
         said
     }
 
+    /// Gives user name and password from the first request on, where the registry takes them so: who lets anybody in asks nobody for a
+    /// login, and shows him less. What goes wrong here the request itself will tell.
+    pub(crate) async fn log_in_first(&self) {
+        let credential = &self.target.credential;
+        let Credential::Basic { .. } = credential else {
+            return;
+        };
+        let Ok(origin) = self.origin() else { return };
+        if let Ok(challenges) = self.ping_challenges(&origin).await
+            && auth::decide(Carried::Nothing, &challenges, credential, None, true) == Next::Basic
+        {
+            self.set_mode(false, Mode::Basic).await;
+        }
+    }
+
     fn mode(&self, push: bool) -> &tokio::sync::RwLock<Mode> {
         if push { &self.push } else { &self.pull }
     }

@@ -81,13 +81,14 @@ pub(super) fn rewritten(ground: &Ground<'_>) -> Vec<Fix> {
     vec![fix(words, actions, ground.target)]
 }
 
-/// Without spaces, scheme and what ends in nothing, in lower case but for the tag; `None` where that is no reference either.
+/// Without spaces, scheme and slashes at the end, in lower case but for the tag; `None` where that is no reference either, as where a tag
+/// is missing after its colon: which one was meant is not known.
 fn written_right(image: &str) -> Option<String> {
     let trimmed = image.trim();
     let bare = trimmed
         .split_once("://")
         .map_or(trimmed, |(_, rest)| rest)
-        .trim_end_matches(['/', ':', '@']);
+        .trim_end_matches('/');
     let slash = bare.rfind('/').map_or(0, |at| at + 1);
     let name = bare[slash..]
         .find([':', '@'])
