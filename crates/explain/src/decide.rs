@@ -262,6 +262,7 @@ mod tests {
     fn secret(state: SecretState) -> Vec<SecretFact> {
         vec![SecretFact {
             name: "regcred".into(),
+            others: vec![],
             state,
         }]
     }

@@ -15,6 +15,7 @@ use image::{
     allowed_pull, image_elsewhere, moved, near_repositories, near_tags, other_image, platforms,
     rewritten,
 };
+pub(crate) use secret::names;
 use secret::{missing_secrets, new_secret, referenced_secret, replaced_secrets};
 
 /// What the fixes of one diagnosis are made from.
@@ -34,6 +35,8 @@ pub struct Ground<'a> {
     pub service_account: &'a str,
     /// The secrets that it names by now, which a pod made anew would have; `None` where they were not read.
     pub account_secrets: Option<&'a [String]>,
+    /// A name for a new secret that no other has; `None` where that was not looked up.
+    pub free_name: Option<&'a str>,
     /// The replay.
     pub proof: Option<&'a Proof>,
 }
@@ -61,7 +64,7 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         .then(|| referenced_secret(ground));
     let more = match cause {
         Cause::TagNotFound => near_tags(ground),
-        Cause::NoCredentials => new_secret(ground, "regcred", false).into_iter().collect(),
+        Cause::NoCredentials => new_secret(ground).into_iter().collect(),
         Cause::PullSecretMissing => missing_secrets(ground),
         Cause::PullSecretWrongHost
         | Cause::PullSecretMalformed
@@ -85,8 +88,10 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
     // Where nothing was replayed, nobody looked whether it is where its publisher moved it.
     let moved = (ground.proof.is_none() && elsewhere::may_be(cause)).then(|| moved(ground));
     let spare = spare.into_iter().flatten();
+    // What only a person can do comes after what a command does.
+    let (spare, by_person): (Vec<Fix>, Vec<Fix>) = spare.partition(|fix| !fix.commands.is_empty());
     let first = moved.into_iter().flatten().chain(spare);
-    let mut fixes: Vec<Fix> = first.chain(more).collect();
+    let mut fixes: Vec<Fix> = first.chain(more).chain(by_person).collect();
     for fix in &mut fixes {
         fix.who = cause.fixers().to_vec();
         fix.certain &= verdict.confidence == Confidence::Proven;
@@ -156,8 +161,13 @@ fn by_hand(target: &Target) -> Option<String> {
 }
 
 fn fix(description: impl Into<String>, actions: Vec<Action>, target: &Target) -> Fix {
+    let mut description = description.into();
+    if target.kind == "Pod" && !actions.is_empty() && !acts_at_once(target) {
+        // Its pod made anew would be the same: the job has a copy of the old template.
+        description.push_str("; the job of this pod keeps what it was made with: delete it");
+    }
     Fix {
-        description: description.into(),
+        description,
         commands: actions.iter().map(Action::command).collect(),
         who: Vec::new(),
         certain: false,
@@ -236,6 +246,7 @@ mod tests {
             elsewhere: None,
             spare_secret: (cause == Cause::PullSecretNotReferenced).then_some("good"),
             account_secrets: None,
+            free_name: None,
             service_account: "default",
             proof: Some(proof),
         };
@@ -264,6 +275,7 @@ mod tests {
         let lost = [SecretFact {
             name: "ghost".into(),
             state: SecretState::Missing,
+            others: Vec::new(),
         }];
         assert_eq!(
             commands(&target(None), Cause::PullSecretMissing, &lost, &proof),
@@ -313,6 +325,7 @@ mod tests {
                 spare_secret: None,
                 elsewhere: None,
                 account_secrets: None,
+                free_name: None,
                 service_account: "default",
                 proof: Some(&proof),
             };
@@ -367,6 +380,7 @@ mod tests {
                 elsewhere: None,
                 spare_secret: None,
                 account_secrets: None,
+                free_name: None,
                 service_account: "default",
                 proof,
             };

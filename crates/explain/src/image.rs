@@ -126,6 +126,7 @@ fn fixes_of(
         spare_secret: None,
         elsewhere: None,
         account_secrets: None,
+        free_name: None,
         service_account: "default",
         proof,
     };

@@ -14,6 +14,8 @@ pub struct SecretFact {
     pub name: String,
     /// What is known.
     pub state: SecretState,
+    /// What else it holds logins for: its entries for other hosts.
+    pub others: Vec<String>,
 }
 
 /// The state of a pull secret, from the point of view of one image.
@@ -69,6 +71,17 @@ pub fn judge(image: &Reference, object: &Secret) -> SecretState {
         return SecretState::Malformed(faults);
     }
     SecretState::Matches(Keys::new(matching))
+}
+
+/// The entries of a secret that are not for an image.
+pub(crate) fn others(image: &Reference, object: &Secret) -> Vec<String> {
+    let (kind, data) = parts(object);
+    let keys = secret::decode(&kind, &data).ok();
+    let keys = keys.iter().flat_map(Keys::iter);
+    keys.map(Key::location)
+        .filter(|entry| explain_mismatch(entry, image) != Mismatch::None)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Type and data of a secret, as the decoder wants them.

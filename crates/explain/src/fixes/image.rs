@@ -39,6 +39,13 @@ pub(super) fn near_tags(ground: &Ground<'_>) -> Vec<Fix> {
     }
 }
 
+/// Another image, and away with a pod that its workload would keep.
+fn changed(target: &Target, image: &str) -> Vec<Action> {
+    let set = set_image(target, image).into_iter();
+    set.flat_map(|set| [set].into_iter().chain(remade(target)))
+        .collect()
+}
+
 /// Keeps the way the person wrote the name: `nginx:1.25` stays short.
 fn as_written(target: &Target, near: &Reference) -> String {
     let tag = near.tag().unwrap_or("latest");
@@ -60,7 +67,7 @@ pub(super) fn near_repositories(ground: &Ground<'_>) -> Vec<Fix> {
         let mark = if image.digest().is_some() { '@' } else { ':' };
         let named = format!("{}/{repository}{mark}{target}", image.registry());
         let words = format!("Use the repository {repository:?}, which the registry has");
-        let actions: Vec<Action> = set_image(ground.target, &named).into_iter().collect();
+        let actions = changed(ground.target, &named);
         fix(words, actions, ground.target)
     });
     let fixes: Vec<Fix> = fixes.collect();
@@ -77,7 +84,7 @@ pub(super) fn rewritten(ground: &Ground<'_>) -> Vec<Fix> {
         return other_image(ground);
     };
     let words = format!("Write {image}, if that is what is meant");
-    let actions: Vec<Action> = set_image(ground.target, &image).into_iter().collect();
+    let actions = changed(ground.target, &image);
     vec![fix(words, actions, ground.target)]
 }
 
@@ -102,7 +109,7 @@ fn written_right(image: &str) -> Option<String> {
 pub(super) fn moved(ground: &Ground<'_>) -> Option<Fix> {
     let image = retired::successor(ground.image?)?;
     let words = format!("Use {image}: the publisher moved it there (see the evidence)");
-    let actions: Vec<Action> = set_image(ground.target, &image).into_iter().collect();
+    let actions = changed(ground.target, &image);
     Some(fix(words, actions, ground.target))
 }
 
@@ -114,7 +121,8 @@ pub(super) fn other_image(ground: &Ground<'_>) -> Vec<Fix> {
         let fix = by_hand.map(|how| fix(format!("{words}: {how}"), vec![], ground.target));
         return fix.into_iter().collect();
     };
-    let mut fix = fix(words, vec![action], ground.target);
+    let actions = [action].into_iter().chain(remade(ground.target)).collect();
+    let mut fix = fix(words, actions, ground.target);
     fix.actions.clear();
     vec![fix]
 }
@@ -124,7 +132,7 @@ pub(super) fn image_elsewhere(ground: &Ground<'_>) -> Vec<Fix> {
         return Vec::new();
     };
     let words = format!("Use {}, which is there", found.image);
-    let actions: Vec<Action> = set_image(ground.target, &found.image).into_iter().collect();
+    let actions = changed(ground.target, &found.image);
     vec![fix(words, actions, ground.target)]
 }
 
@@ -149,7 +157,8 @@ pub(super) fn allowed_pull(ground: &Ground<'_>, cause: Cause) -> Vec<Fix> {
     } else {
         "Let the kubelet use the image that the node has; a tag of its own for each build keeps that right"
     };
-    vec![fix(words, vec![action], ground.target)]
+    let actions = [action].into_iter().chain(remade(ground.target)).collect();
+    vec![fix(words, actions, ground.target)]
 }
 
 pub(super) fn platforms(ground: &Ground<'_>) -> Vec<Fix> {

@@ -97,6 +97,7 @@ impl Desk {
         let silent = further::silent(&facts);
         let over = further::over(found.node.as_ref(), proof);
         let account = self.account(view, verdict.cause).await;
+        let free_name = self.free_name(view, image, verdict.cause).await;
         let ground = Ground {
             target: &target,
             image,
@@ -105,6 +106,7 @@ impl Desk {
             elsewhere: found.elsewhere.as_ref(),
             service_account: view.service_account(),
             account_secrets: account.as_deref(),
+            free_name: free_name.as_deref(),
             proof,
         };
         let retry = container::retry(view, container, verdict.cause, over || silent);
@@ -261,6 +263,25 @@ impl Desk {
         named.ok()
     }
 
+    /// A name for a new secret that none of the namespace has, where one may be made.
+    async fn free_name(
+        &self,
+        view: &View,
+        image: Option<&Reference>,
+        cause: Option<Cause>,
+    ) -> Option<String> {
+        if !fixes::is_of_logins(cause?) {
+            return None;
+        }
+        for name in fixes::names(image?) {
+            let found = self.world.secret(&view.namespace, &name).await;
+            if found.ok()?.is_none() {
+                return Some(name);
+            }
+        }
+        None
+    }
+
     /// The node's clock, where a cause of dates is in question.
     async fn clock(
         &self,
@@ -360,7 +381,11 @@ impl Desk {
         let matching = secrets.iter().filter_map(|secret| {
             let state = secrets::judge(image, secret);
             let name = secret.metadata.name.clone()?;
-            matches!(state, SecretState::Matches(_)).then_some(SecretFact { name, state })
+            matches!(state, SecretState::Matches(_)).then_some(SecretFact {
+                name,
+                state,
+                others: Vec::new(),
+            })
         });
         for fact in matching.take(MAX_SPARE) {
             let replayed = self.replay(view, image, std::slice::from_ref(&fact)).await;
@@ -463,6 +488,10 @@ fn clock_evidence(view: &View, clock: &NodeClock) -> Evidence {
 fn secret_facts(view: &View, image: &Reference) -> Vec<SecretFact> {
     let judged = view.secrets.iter().map(|(name, found)| SecretFact {
         name: name.clone(),
+        others: match found {
+            Ok(Some(secret)) => secrets::others(image, secret),
+            _ => Vec::new(),
+        },
         state: match found {
             Ok(Some(secret)) => secrets::judge(image, secret),
             Ok(None) => SecretState::Missing,

@@ -511,6 +511,7 @@ fn fixes(
         .map(|name| SecretFact {
             name: name.clone(),
             state: SecretState::Missing,
+            others: Vec::new(),
         })
         .collect();
     let mut shown = target.clone();
@@ -532,6 +533,7 @@ fn fixes(
         elsewhere: None,
         service_account: pod.service_account.as_deref().unwrap_or("default"),
         account_secrets: None,
+        free_name: None,
         proof: None,
     };
     let mut fixes = if cause == Cause::Unknown {

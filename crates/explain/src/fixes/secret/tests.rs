@@ -5,7 +5,7 @@ use towline_oci::Reference;
 
 use crate::decide::Verdict;
 use crate::fixes::{Ground, fixes};
-use crate::secrets::SecretFact;
+use crate::secrets::{SecretFact, SecretState};
 use crate::{Action, Fix, Owner, Target};
 
 /// A pod of namespace `shop` whose image is at `r.test`, and what is known around it.
@@ -14,6 +14,7 @@ struct Case {
     spare: Option<&'static str>,
     secrets: Vec<SecretFact>,
     account: Option<Vec<String>>,
+    free_name: Option<&'static str>,
 }
 
 fn names(list: &[&str]) -> Vec<String> {
@@ -27,6 +28,7 @@ impl Case {
             spare: None,
             secrets: Vec::new(),
             account: Some(Vec::new()),
+            free_name: Some("regcred"),
         }
     }
 
@@ -53,6 +55,7 @@ impl Case {
             elsewhere: None,
             service_account: "default",
             account_secrets: self.account.as_deref(),
+            free_name: self.free_name,
             proof: None,
         };
         let verdict = Verdict {
@@ -123,4 +126,166 @@ fn a_template_merges_by_name_and_needs_no_other() {
         r#"patch deployment web -p '{"spec":{"template":{"spec":{"imagePullSecrets":[{"name":"regcred"}]}}}}'"#
     ));
     assert!(!fix.description.contains("account"));
+}
+
+fn fact(name: &str, state: SecretState, others: &[&str]) -> SecretFact {
+    SecretFact {
+        name: name.to_owned(),
+        state,
+        others: names(others),
+    }
+}
+
+fn wrong(others: &[&str]) -> SecretFact {
+    let entry = |host: &&str| ((*host).to_owned(), "another host".to_owned());
+    fact(
+        "mine",
+        SecretState::WrongHost(others.iter().map(entry).collect()),
+        others,
+    )
+}
+
+#[test]
+fn a_bare_pod_that_names_secrets_gets_none_of_its_account() {
+    for account in [names(&[]), names(&["good"])] {
+        let case = Case {
+            spare: Some("good"),
+            secrets: vec![fact("ghost", SecretState::Missing, &[])],
+            account: Some(account),
+            ..Case::of(None)
+        };
+        let fixes = case.fixes(Cause::PullSecretMissing);
+        assert!(fixes[0].commands[0].contains("create secret docker-registry ghost "));
+        let edit = &fixes[1];
+        assert!(edit.commands.is_empty(), "{edit:?}");
+        assert!(
+            edit.description
+                .contains("kubectl -n shop replace --force -f pod.yaml")
+        );
+    }
+    // One whose list is its account's gets what the account names by now.
+    let case = Case {
+        spare: Some("good"),
+        secrets: vec![fact("ghost", SecretState::Missing, &[])],
+        account: Some(names(&["ghost", "good"])),
+        ..Case::of(None)
+    };
+    let fixes = case.fixes(Cause::PullSecretMissing);
+    assert!(
+        fixes
+            .iter()
+            .any(|fix| fix.description.contains("names the secret \"good\" by now"))
+    );
+}
+
+#[test]
+fn logins_for_other_hosts_are_not_lost() {
+    let commands = |owner, secret: SecretFact, cause| {
+        let case = Case {
+            secrets: vec![secret],
+            free_name: Some("regcred-r-test"),
+            ..Case::of(owner)
+        };
+        let fix = case.fixes(cause).remove(0);
+        (fix.commands.join("\n"), fix.description)
+    };
+    let (told, words) = commands(
+        Some("Deployment"),
+        wrong(&["ghcr.io", "quay.io"]),
+        Cause::PullSecretWrongHost,
+    );
+    assert!(told.contains("create secret docker-registry regcred-r-test "));
+    assert!(
+        told.contains("patch deployment web") && !told.contains("replace"),
+        "{told}"
+    );
+    assert!(words.contains("ghcr.io, quay.io"), "{words}");
+    let keys = || SecretState::Matches(towline_keyring::Keys::new(Vec::new()));
+    for (owner, secret, cause) in [
+        (
+            None,
+            wrong(&["ghcr.io", "quay.io"]),
+            Cause::PullSecretWrongHost,
+        ),
+        (
+            None,
+            fact("mine", keys(), &["ghcr.io"]),
+            Cause::WrongCredentials,
+        ),
+        (
+            Some("Deployment"),
+            fact("mine", keys(), &["ghcr.io"]),
+            Cause::ExpiredCredentials,
+        ),
+    ] {
+        let (told, words) = commands(owner, secret, cause);
+        assert_eq!(told, "");
+        assert!(words.contains("holds the logins for ghcr.io"), "{words}");
+    }
+    let (told, words) = commands(None, wrong(&["ghcr.io"]), Cause::PullSecretWrongHost);
+    assert!(told.contains("replace --force") && words.contains("loses its login for ghcr.io"));
+    let (told, words) = commands(None, fact("mine", keys(), &[]), Cause::WrongCredentials);
+    assert!(told.contains("replace --force") && !words.contains("loses"));
+}
+
+#[test]
+fn a_name_that_is_taken_is_not_created_again() {
+    let image = Reference::parse("r.test:5000/team/app:v1").unwrap();
+    assert_eq!(
+        super::names(&image)[..3],
+        ["regcred", "regcred-r-test-5000", "regcred-r-test-5000-2"]
+    );
+    let taken = Case {
+        free_name: Some("regcred-r-test"),
+        ..Case::of(Some("Deployment"))
+    };
+    let told = taken.fixes(Cause::NoCredentials).remove(0).commands;
+    assert!(
+        told.iter().all(|one| one.contains("regcred-r-test")),
+        "{told:?}"
+    );
+    let unknown = Case {
+        free_name: None,
+        ..Case::of(Some("Deployment"))
+    };
+    let words = unknown.fixes(Cause::NoCredentials).remove(0).description;
+    assert!(words.contains("choose another name"), "{words}");
+}
+
+#[test]
+fn a_pod_that_would_stay_as_it_is_goes() {
+    for (owner, cause) in [
+        ("StatefulSet", Cause::NoCredentials),
+        ("Job", Cause::NoCredentials),
+        ("StatefulSet", Cause::NeverPull),
+        ("StatefulSet", Cause::DigestNotFound),
+    ] {
+        let told = Case::of(Some(owner)).fixes(cause).remove(0).commands;
+        let last = told.last().map(String::as_str);
+        assert_eq!(
+            last,
+            Some("kubectl -n shop delete pod web-1"),
+            "{owner} {cause:?}"
+        );
+    }
+}
+
+#[test]
+fn a_job_is_changed_by_no_patch() {
+    for cause in [
+        Cause::NoCredentials,
+        Cause::NeverPull,
+        Cause::DigestNotFound,
+    ] {
+        let words = Case::of(Some("CronJob")).fixes(cause).remove(0).description;
+        assert!(words.ends_with("delete it"), "{words}");
+    }
+    let own = Case {
+        spare: Some("good"),
+        secrets: vec![fact("ghost", SecretState::Missing, &[])],
+        ..Case::of(Some("Job"))
+    };
+    let fixes = own.fixes(Cause::PullSecretMissing);
+    assert!(fixes[1].commands.is_empty());
+    assert!(fixes[1].description.contains("in the template of Job web"));
 }

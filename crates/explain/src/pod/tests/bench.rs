@@ -47,7 +47,10 @@ impl Cluster {
     pub(super) fn pod(self, pod: &Value, events: &[Value]) -> Self {
         let name = pod["metadata"]["name"].as_str().unwrap();
         self.with(&format!("/api/v1/namespaces/shop/pods/{name}"), pod.clone())
-            .with("/api/v1/namespaces/shop/pods", list(&[pod.clone()]))
+            .with(
+                "/api/v1/namespaces/shop/pods",
+                list(std::slice::from_ref(pod)),
+            )
             .with("/api/v1/namespaces/shop/events", list(events))
     }
 
