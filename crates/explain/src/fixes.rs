@@ -417,7 +417,7 @@ mod tests {
                 "r.test/app:",
                 Cause::InvalidReference,
                 Some(&near),
-                "app=r.test/app",
+                "app=IMAGE",
             ),
             (
                 "minio/minio:x",
