@@ -59,7 +59,8 @@ fn no_ipv6() {
         "{}",
         words(&failure)
     );
-    assert_eq!(failure.alternatives(), [Cause::HostUnreachable]);
+    // There is no way out by IPv6 at all, so it is not this one host.
+    assert_eq!(failure.alternatives(), []);
 }
 
 #[test]
