@@ -189,8 +189,8 @@ fn a_registry_that_restarts_does_not_end_a_pull() {
     registry.start();
     let (events, code) = pull.rest();
     assert_eq!(code, Some(0), "{events:?}");
-    let phases = events.iter().filter(|event| event["event"] == "phase");
-    assert_eq!(phases.last().unwrap()["phase"], "done", "{events:?}");
+    let mut phases = events.iter().filter(|event| event["event"] == "phase");
+    assert_eq!(phases.next_back().unwrap()["phase"], "done", "{events:?}");
 }
 
 #[test]

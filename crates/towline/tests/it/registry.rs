@@ -22,6 +22,41 @@ fn run(args: &[&str], expected: i32) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn of(address: SocketAddr, name: &str) -> String {
+    format!("{address}/{name}")
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&run(&[args, &["-o", "json"]].concat(), 0)).unwrap()
+}
+
+/// Of the real registry that has `back/app:v3` and `team/app:v1`, both of this digest.
+fn answers_are_json(theirs: SocketAddr, digest: &str) {
+    let tags = json(&["tags", &of(theirs, "back/app")]);
+    assert_eq!(
+        (&tags["kind"], &tags["items"][0]),
+        (&"TagList".into(), &"v3".into())
+    );
+    let names = json(&["ls", &theirs.to_string()]);
+    assert_eq!(
+        (&names["kind"], &names["items"][1]),
+        (&"RepositoryList".into(), &"team/app".into())
+    );
+    let (from, to) = (of(theirs, "team/app:v1"), of(theirs, "json/app:v1"));
+    let carried = json(&["copy", &from, &to]);
+    assert_eq!(
+        (&carried["kind"], &carried["digest"]),
+        (&"Carried".into(), &digest.into())
+    );
+    assert_eq!(carried["apiVersion"], "towline.dev/v1");
+    let again = json(&["copy", &from, &to]);
+    assert_eq!((&again["blobs"], &again["bytes"]), (&0.into(), &0.into()));
+    let seen = run(&["inspect", "-o", "json", &of(theirs, "back/app:v3")], 0);
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+    assert_eq!(seen["digest"], digest);
+    assert_eq!(seen["parts"][0]["what"], "config");
+}
+
 #[test]
 fn images_are_carried_looked_at_and_deleted() {
     if need_program("docker-registry").is_none() {
@@ -43,7 +78,6 @@ fn images_are_carried_looked_at_and_deleted() {
     let image = hello("carried");
     push(&image, theirs.address, "team/app", "v1", None);
     let digest = image.digest().to_string();
-    let of = |address: SocketAddr, name: &str| format!("{address}/{name}");
 
     // From the real registry to ours, within ours, out into a layout, and from there back to the real one.
     let copied = run(
@@ -75,38 +109,7 @@ fn images_are_carried_looked_at_and_deleted() {
         "back/app\nteam/app\n"
     );
     assert_eq!(run(&["tags", &of(theirs.address, "back/app")], 0), "v3\n");
-    let json = |args: &[&str]| -> Value {
-        serde_json::from_str(&run(&[args, &["-o", "json"]].concat(), 0)).unwrap()
-    };
-    let tags = json(&["tags", &of(theirs.address, "back/app")]);
-    assert_eq!(
-        (&tags["kind"], &tags["items"][0]),
-        (&"TagList".into(), &"v3".into())
-    );
-    let names = json(&["ls", &theirs.address.to_string()]);
-    assert_eq!(
-        (&names["kind"], &names["items"][1]),
-        (&"RepositoryList".into(), &"team/app".into())
-    );
-    let (from, to) = (
-        of(theirs.address, "team/app:v1"),
-        of(theirs.address, "json/app:v1"),
-    );
-    let carried = json(&["copy", &from, &to]);
-    assert_eq!(
-        (&carried["kind"], &carried["digest"]),
-        (&"Carried".into(), &digest.as_str().into())
-    );
-    assert_eq!(carried["apiVersion"], "towline.dev/v1");
-    let again = json(&["copy", &from, &to]);
-    assert_eq!((&again["blobs"], &again["bytes"]), (&0.into(), &0.into()));
-    let seen = run(
-        &["inspect", "-o", "json", &of(theirs.address, "back/app:v3")],
-        0,
-    );
-    let seen: Value = serde_json::from_str(&seen).unwrap();
-    assert_eq!(seen["digest"], digest.as_str());
-    assert_eq!(seen["parts"][0]["what"], "config");
+    answers_are_json(theirs.address, &digest);
 
     // Deleted, collected by the registry that runs, and found well.
     let young = run(&["gc", "--root", &root, "--grace", "0", "--dry-run"], 0);
