@@ -372,6 +372,18 @@ mod tests {
                 containers(&json!([{"name": "y", "image": "1"}, {"name": "x"}])),
             ),
             (
+                "nulls of new maps vanish",
+                json!({}),
+                json!({"a": {"b": null, "c": 1}}),
+                json!({"a": {"c": 1}}),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn pull_secrets_are_merged_in_a_pod_alone() {
+        check(&[
+            (
                 "pull secrets of a pod by name",
                 json!({"spec": {"imagePullSecrets": [{"name": "a"}]}}),
                 json!({"spec": {"imagePullSecrets": [{"name": "b"}]}}),
@@ -382,12 +394,6 @@ mod tests {
                 json!({"imagePullSecrets": [{"name": "a"}]}),
                 json!({"imagePullSecrets": [{"name": "b"}]}),
                 json!({"imagePullSecrets": [{"name": "b"}]}),
-            ),
-            (
-                "nulls of new maps vanish",
-                json!({}),
-                json!({"a": {"b": null, "c": 1}}),
-                json!({"a": {"c": 1}}),
             ),
         ]);
     }
