@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn what_is_no_document_is_refused() {
         let (here, there) = pair().unwrap();
-        for packet in [&b"{"[..], b"", &[b' '; MOST + 1]] {
+        for packet in [&b"{"[..], b"", &vec![b' '; MOST + 1]] {
             rustix::net::send(&here, packet, SendFlags::empty()).unwrap();
             receive::<Said>(&there).unwrap_err();
         }
