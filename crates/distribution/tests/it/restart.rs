@@ -124,7 +124,7 @@ async fn a_registry_that_restarts_is_waited_for() {
     let address = listener.local_addr().unwrap();
     let told = Arc::new(Refused::default());
     let watched = told.clone();
-    let server = tokio::spawn(async move {
+    let server = towline_sys::task::spawn("registry", async move {
         until_it_goes(listener).await;
         // Away for many more attempts than a request has.
         while watched.count() < 12 {
@@ -143,7 +143,7 @@ async fn one_that_stays_away_is_a_refused_connection_and_no_wrong_name() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let told = Arc::new(Refused::default());
-    let server = tokio::spawn(until_it_goes(listener));
+    let server = towline_sys::task::spawn("registry", until_it_goes(listener));
     let repository = repository(address, Duration::from_millis(300), &told);
     let failure = read(&repository).await.unwrap_err();
     server.await.unwrap();
