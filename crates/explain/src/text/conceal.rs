@@ -255,9 +255,11 @@ fn value_of(line: &str, at: usize, sign: &str) -> Option<(usize, usize)> {
         .into_iter()
         .find(|quote| before.ends_with(quote));
     let name = quote.map_or(before, |quote| &before[..before.len() - quote.len()]);
-    let start = name
-        .rfind(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)))
-        .map_or(0, |at| at + 1);
+    let mut others = name
+        .char_indices()
+        .rev()
+        .filter(|(_, c)| !(c.is_ascii_alphanumeric() || "._-".contains(*c)));
+    let start = others.next().map_or(0, |(at, c)| at + c.len_utf8());
     let key = name[start..].trim_start_matches('-').to_ascii_lowercase();
     let ends = ["_password", "_token", "_secret"];
     if !KEYS.contains(&key.as_str()) && !ends.iter().any(|end| key.ends_with(end)) {
@@ -374,6 +376,7 @@ mod tests {
             "www-authenticate: Bearer realm=\"https://a.test/token\",service=\"r.test\"",
             "no basic auth credentials",
             "Basic authentication is required.",
+            "code = Unknown d\u{e9}tail: le mot de passe\u{a0}: \u{20ac}= \u{1f600}:x",
             "failed to fetch oauth token: unexpected status: 403 Forbidden",
             "unauthorized: authentication required",
             "MountVolume.SetUp failed for volume \"token\" : secret \"regcred\" not found",
