@@ -3,8 +3,8 @@
 //! supervision of tasks; format versions of what is on disk.
 //!
 //! Almost everything is safe Rust over the wrappers of `rustix` and `nix`; the
-//! few blocks of `unsafe`, for calls that have none, are in [`proc`], [`memory`]
-//! and [`mount`].
+//! few blocks of `unsafe`, for calls that have none, are in [`proc`], [`memory`],
+//! [`mount`] and [`socket`].
 //!
 //! Functions block unless they are `async`; callers in an async context move
 //! them to [`task::blocking`].
@@ -20,6 +20,7 @@ pub mod ns;
 mod peer;
 pub mod proc;
 pub mod root;
+pub mod socket;
 pub mod task;
 pub mod testing;
 

@@ -183,11 +183,9 @@ async fn cuts_that_come_again_and_again_use_up_no_attempt_and_no_byte_is_sent_tw
             Nth::Only(_) => length,
             _ => faulty.sent(length, cut),
         };
-        // A reset destroys what had arrived and was not read yet, more of it on a busy machine: that alone is sent again.
-        assert!(sent * 100 <= length * 135, "{what}: {sent} bytes were sent");
+        assert!(sent * 100 <= length * 105, "{what}: {sent} bytes were sent");
         let seen = faulty.proxy.seen();
-        let most = requests + requests / 2;
-        assert!((requests..=most).contains(&seen.len()), "{what}: {seen:?}");
+        assert_eq!(seen.len(), requests, "{what}");
         assert!(
             seen[1..]
                 .iter()

@@ -104,7 +104,7 @@ fn limited(
                         // body is not ready, so it is not ready once.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         if let Some(ending) = &reset {
-                            ending.reset();
+                            ending.reset().await;
                         }
                         let error = io::Error::from(io::ErrorKind::ConnectionAborted);
                         Some((Err(error), (chunks, 0, End::Cut(reset), true)))

@@ -265,7 +265,7 @@ impl Shared {
         match fault {
             Fault::Close => return Err(cut()),
             Fault::Reset => {
-                ending.reset();
+                ending.reset().await;
                 return Err(cut());
             }
             Fault::Stall => std::future::pending().await,

@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -31,13 +33,41 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 /// How a connection is to end: set to reset it instead of closing it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ending(Arc<AtomicBool>);
+#[derive(Clone, Debug)]
+pub(crate) struct Ending(Arc<Connection>);
+
+#[derive(Debug)]
+struct Connection {
+    reset: AtomicBool,
+    /// The connection's socket, to ask it what has arrived.
+    socket: io::Result<OwnedFd>,
+}
 
 impl Ending {
-    /// From now on the end of the connection is a reset.
-    pub(crate) fn reset(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    fn of(stream: &TcpStream) -> Self {
+        Self(Arc::new(Connection {
+            reset: AtomicBool::new(false),
+            socket: stream.as_fd().try_clone_to_owned(),
+        }))
+    }
+
+    /// From now on the end of the connection is a reset. Before that everything written so far reaches the peer, which a reset would
+    /// destroy: what is cut after so many bytes is cut there, however slowly they are read.
+    pub(crate) async fn reset(&self) {
+        // Looked at more than once: the server may have some that it writes as soon as there is room, which it does while this waits.
+        let mut empty = 0;
+        while empty < 3
+            && let Ok(socket) = &self.0.socket
+            && let Ok(unconfirmed) = towline_sys::socket::unconfirmed(socket)
+        {
+            empty = if unconfirmed == 0 { empty + 1 } else { 0 };
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.0.reset.store(true, Ordering::Relaxed);
+    }
+
+    fn is_reset(&self) -> bool {
+        self.0.reset.load(Ordering::Relaxed)
     }
 }
 
@@ -48,7 +78,7 @@ struct Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.ending.0.load(Ordering::Relaxed) {
+        if self.ending.is_reset() {
             // Without it the peer sees a close instead of a reset: a lesser fault, nothing to repair.
             self.inner.set_zero_linger().ok();
         }
@@ -79,7 +109,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ending.0.load(Ordering::Relaxed) {
+        if self.ending.is_reset() {
             // A FIN before the reset would turn it into a close.
             return Poll::Ready(Ok(()));
         }
@@ -102,7 +132,7 @@ where
         };
         let (handler, tls) = (handler.clone(), tls.clone());
         connections.spawn(async move {
-            let ending = Ending::default();
+            let ending = Ending::of(&stream);
             let stream = Stream {
                 inner: stream,
                 ending: ending.clone(),
