@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Repository as Remote;
@@ -43,7 +43,10 @@ impl Registry {
         }
         if self.holds_blob(&name, &digest).await? {
             let answer = self.get_blob(request, name.clone(), digest.clone()).await;
-            return self.hit(source, &name, &digest, answer);
+            // It may have made room for something else meanwhile: then it is fetched again.
+            if !is_gone(&answer) {
+                return self.hit(source, &name, &digest, answer);
+            }
         }
         if is_head {
             let total = self.size_there(source, &name, &digest).await;
@@ -55,7 +58,14 @@ impl Registry {
         let fill = match self.begin_blob(source, &name, &digest).await? {
             Begun::Held => {
                 let answer = self.get_blob(request, name.clone(), digest.clone()).await;
-                return self.hit(source, &name, &digest, answer);
+                if !is_gone(&answer) {
+                    return self.hit(source, &name, &digest, answer);
+                }
+                return Err(Refusal::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "UNAVAILABLE",
+                    format!("blob {digest} was let go just now to make room for others; ask again"),
+                ));
             }
             Begun::Comes(fill) => fill,
         };
@@ -179,6 +189,9 @@ impl Registry {
         there.map_err(|trouble| trouble.refusal(&source.known))?;
         let (name, digest) = (name.clone(), digest.clone());
         self.blocking("link a blob", move |this| {
+            // Only a quota can lack room: the bytes are here. What it held back is let go when this is done.
+            let size = this.blobs.size(&digest)?.unwrap_or_default();
+            let _coming = this.make_room(&name, size)?;
             let adding = this.gate.adding();
             adding.note(&name, [&digest]);
             // It may have been collected meanwhile.
@@ -231,6 +244,11 @@ impl Registry {
         );
         Ok(size)
     }
+}
+
+/// Whether what was held when it was looked for is not there any more.
+fn is_gone(answer: &Answer) -> bool {
+    matches!(answer, Err(refusal) if refusal.status == StatusCode::NOT_FOUND)
 }
 
 /// A download on its way, apart from whoever asked for it first: it goes on when they leave.

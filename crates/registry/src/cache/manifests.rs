@@ -231,6 +231,7 @@ impl Registry {
         let name = name.clone();
         self.blocking("keep a manifest", move |this| {
             let bytes: Bytes = found.bytes;
+            let _coming = this.make_room(&name, bytes.len() as u64)?;
             let adding = this.gate.adding();
             adding.note(&name, named(&found.document));
             adding.note(&name, [&found.digest]);

@@ -57,17 +57,20 @@ impl Registry {
     /// Makes room for a blob that comes, and keeps it. Fails where there is none, however much goes. Blocks.
     pub(super) fn make_room(&self, name: &Repository, size: u64) -> Result<Coming, StorageError> {
         let usage = &self.cache.usage;
+        let _one = usage.making();
         if let Some(most) = self.cache.options.size
             && self.cache.keeps(size)
         {
             self.shrink(most - size)?;
         }
         for _ in 0..ATTEMPTS {
-            let (bytes, of) = match self.room(name, size) {
+            // With what comes already, which will be charged before this.
+            let with_others = size.saturating_add(usage.coming_into(name));
+            let (bytes, of) = match self.room(name, with_others) {
                 Err(StorageError::OverQuota(over)) => (excess(&over), over.repository.is_some()),
                 Err(error) => return Err(error),
                 Ok(()) => match self.lacking(size) {
-                    0 => return Ok(usage.coming(size)),
+                    0 => return Ok(usage.coming(name, size)),
                     lacking => (lacking, false),
                 },
             };
@@ -78,7 +81,7 @@ impl Registry {
         }
         self.room(name, size)?;
         match self.lacking(size) {
-            0 => Ok(usage.coming(size)),
+            0 => Ok(usage.coming(name, size)),
             _ => Err(FsError::new(
                 "make room on the disk of",
                 &self.cache.staging,
@@ -238,6 +241,7 @@ impl Registry {
     }
 
     fn keep_size(&self) {
+        let _one = self.cache.usage.making();
         self.note_uses();
         let shrunk = self.cache.options.size.map(|most| self.shrink(most));
         if let Some(Err(error)) = shrunk {

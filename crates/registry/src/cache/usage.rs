@@ -21,6 +21,9 @@ pub(crate) struct Usage {
     times: Mutex<Times>,
     serving: Arc<Mutex<HashMap<Digest, usize>>>,
     bytes: Mutex<Held>,
+    /// What comes into each repository.
+    into: Mutex<HashMap<Repository, u64>>,
+    making: Mutex<()>,
     pub(super) evicted: AtomicU64,
     pub(super) evicted_bytes: AtomicU64,
 }
@@ -40,7 +43,7 @@ pub(crate) struct Serving(Arc<Mutex<HashMap<Digest, usize>>>, Digest);
 
 /// Room that is kept for something that comes, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Coming(Arc<Usage>, u64);
+pub(super) struct Coming(Arc<Usage>, Repository, u64);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,8 +63,17 @@ impl Drop for Serving {
 
 impl Drop for Coming {
     fn drop(&mut self) {
-        let mut held = lock(&self.0.bytes);
-        held.coming = held.coming.saturating_sub(self.1);
+        let Self(usage, name, bytes) = self;
+        let mut held = lock(&usage.bytes);
+        held.coming = held.coming.saturating_sub(*bytes);
+        drop(held);
+        let mut into = lock(&usage.into);
+        if let Some(coming) = into.get_mut(name) {
+            *coming = coming.saturating_sub(*bytes);
+            if *coming == 0 {
+                into.remove(name);
+            }
+        }
     }
 }
 
@@ -69,8 +81,9 @@ impl Usage {
     /// Something was asked for.
     pub(super) fn used(&self, name: &Repository, digest: &Digest) {
         let mut times = lock(&self.times);
-        if times.len() < TIMES {
-            times.insert((name.clone(), digest.clone()), SystemTime::now());
+        let thing = (name.clone(), digest.clone());
+        if times.len() < TIMES || times.contains_key(&thing) {
+            times.insert(thing, SystemTime::now());
         }
     }
 
@@ -110,10 +123,26 @@ impl Usage {
         held.kept = held.kept.map(|kept| kept.saturating_add(bytes));
     }
 
-    /// Something comes.
-    pub(super) fn coming(self: &Arc<Self>, bytes: u64) -> Coming {
-        lock(&self.bytes).coming += bytes;
-        Coming(Arc::clone(self), bytes)
+    /// Something comes into a repository.
+    pub(super) fn coming(self: &Arc<Self>, name: &Repository, bytes: u64) -> Coming {
+        let mut held = lock(&self.bytes);
+        held.coming = held.coming.saturating_add(bytes);
+        drop(held);
+        let mut into = lock(&self.into);
+        let coming = into.entry(name.clone()).or_default();
+        *coming = coming.saturating_add(bytes);
+        Coming(Arc::clone(self), name.clone(), bytes)
+    }
+
+    /// Bytes that come into a repository at the moment.
+    pub(super) fn coming_into(&self, name: &Repository) -> u64 {
+        lock(&self.into).get(name).copied().unwrap_or_default()
+    }
+
+    /// Held by whoever makes room: what two find missing at the same time is not taken away twice, and what one found is there until it
+    /// has said that it comes.
+    pub(super) fn making(&self) -> MutexGuard<'_, ()> {
+        lock(&self.making)
     }
 
     /// What was evicted, for the metrics: how many things, and their bytes.
@@ -151,11 +180,16 @@ mod tests {
     #[test]
     fn what_comes_counts_until_it_is_there_or_does_not_come() {
         let usage = Arc::new(Usage::default());
-        let coming = usage.coming(5);
+        let name = Repository::parse("a").unwrap();
+        let (coming, more) = (usage.coming(&name, 5), usage.coming(&name, 2));
         usage.grew(5);
-        assert_eq!((usage.held().coming, usage.held().kept), (5, None));
+        assert_eq!((usage.held().coming, usage.held().kept), (7, None));
+        assert_eq!(usage.coming_into(&name), 7);
         usage.counted(7);
         drop(coming);
+        assert_eq!(usage.coming_into(&name), 2);
+        drop(more);
+        assert_eq!(usage.coming_into(&name), 0);
         usage.grew(1);
         assert_eq!((usage.held().coming, usage.held().kept), (0, Some(8)));
     }

@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::client::Listed;
-use super::journal::{Journal, entry_number, snapshot_number};
+use super::journal::{Journal, entry_name, entry_number, snapshot_number};
 use crate::storage::StorageError;
 
 /// How often it is looked, at most.
@@ -51,9 +51,13 @@ impl Journal {
         for snapshot in snapshots.iter().skip(SNAPSHOTS).filter(|one| is_old(one)) {
             self.client.delete(&snapshot.key).await?;
         }
-        let kept = self.read(|state| state.kept_below(floor));
-        // Behind those that stay for ever, of which there are some at the beginning.
-        let entries = self.client.list("log/", None, kept + ROUND).await?;
+        let (kept, after) = self.read(|state| (state.kept_below(floor), state.unknown_until()));
+        // Behind those that stay for ever, of which there are some at the beginning, and all of which nothing is known.
+        let after = after.map(entry_name);
+        let entries = self
+            .client
+            .list("log/", after.as_deref(), kept + ROUND)
+            .await?;
         for entry in entries.iter().filter(|one| is_old(one)) {
             let Some(number) = entry_number(&entry.key).filter(|number| *number < floor) else {
                 continue;

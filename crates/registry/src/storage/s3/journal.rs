@@ -95,7 +95,7 @@ fn again(outcome: &Result<(), StorageError>) -> Result<(), StorageError> {
     }
 }
 
-fn entry_name(number: u64) -> String {
+pub(super) fn entry_name(number: u64) -> String {
     format!("log/{number:020}")
 }
 
@@ -449,8 +449,16 @@ impl Journal {
             let there = self.handle.block_on(self.entry(number))?;
             let is_ours =
                 |other: &Entry| other.writer == entry.writer && other.nonce == entry.nonce;
-            if !there.as_ref().is_some_and(is_ours) {
-                return Ok(there);
+            let Some(there) = there else {
+                // It was written and taken away again between the two questions: nothing is known of what it was.
+                return Err(StorageError::Remote {
+                    what: "write",
+                    key: name,
+                    why: "another writer took its place, and that entry is gone".to_owned(),
+                });
+            };
+            if !is_ours(&there) {
+                return Ok(Some(there));
             }
         }
         self.apply(entry);

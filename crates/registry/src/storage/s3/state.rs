@@ -136,6 +136,11 @@ impl State {
                 .is_some()
     }
 
+    /// The last entry of which it is not known whether a writer began there, if there is one.
+    pub(super) fn unknown_until(&self) -> Option<u64> {
+        self.known.unwrap_or(self.entries).checked_sub(1)
+    }
+
     /// At most how many entries before this one must stay, of those of which it is known.
     pub(super) fn kept_below(&self, number: u64) -> usize {
         self.begins.range(..number.saturating_add(2)).count() * 3
