@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whoever owns a descriptor with this flag gets a signal when something comes.
+const O_ASYNC: u32 = 0o20000;
+
 /// What was tried, each with `done` or `refused`.
 fn attack() -> String {
     let mut report = String::new();
@@ -71,6 +74,10 @@ fn attack() -> String {
         "signal",
         rustix::process::kill_process(parent, Signal::CONT).is_ok(),
     );
+    // A descriptor may be made to send signals, any signal to anybody.
+    let signals = rustix::fs::OFlags::from_bits_retain(O_ASYNC);
+    let told = rustix::fs::fcntl_setfl(std::io::stdin(), signals);
+    tell("have signals sent", told.is_ok());
     // Rights.
     tell(
         "leave the folder",

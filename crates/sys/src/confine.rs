@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 use nix::libc;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
@@ -209,6 +209,10 @@ fn landlock(folder: &OwnedFd) -> io::Result<Option<&'static str>> {
         | AccessFs::Truncate;
     let restrict = |files: BitFlags<AccessFs>| {
         Ruleset::default()
+            // A kernel that cannot allow hard links between directories forbids them all (before 5.19): without Landlock then.
+            .set_compatibility(CompatLevel::SoftRequirement)
+            .handle_access(AccessFs::Refer)?
+            .set_compatibility(CompatLevel::BestEffort)
             .handle_access(files)?
             .handle_access(AccessNet::from_all(ABI::V4))?
             .scope(Scope::from_all(ABI::V6))?
@@ -235,7 +239,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_ftruncate,
     libc::SYS_fadvise64,
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_recvmsg,
     libc::SYS_sendmsg,
     libc::SYS_ppoll,
@@ -313,6 +316,18 @@ fn filters(arch: TargetArch) -> Result<[BpfProgram; 2], seccompiler::BackendErro
         libc::SYS_unshare,
         when(0, SeccompCmpOp::Eq, bits(libc::CLONE_FS))?,
     );
+    // Copies of descriptors and their flags; no signals about them, which can be any signal to any process.
+    let mut commands = Vec::new();
+    for command in [
+        libc::F_DUPFD,
+        libc::F_DUPFD_CLOEXEC,
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_GETFL,
+    ] {
+        commands.extend(when(1, SeccompCmpOp::Eq, bits(command))?);
+    }
+    rules.insert(libc::SYS_fcntl, commands);
     // The name of a thread.
     rules.insert(
         libc::SYS_prctl,
