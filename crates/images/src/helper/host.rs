@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,6 +105,7 @@ impl Helpers {
             socket,
             helper,
             told: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
             size,
             patience: self.program.patience,
             rights,
@@ -168,6 +169,8 @@ pub(crate) struct LayerProcess {
     helper: Arc<Helper>,
     /// Bytes that it was told of.
     told: AtomicU64,
+    /// It was told to end.
+    stopping: AtomicBool,
     size: u64,
     patience: Duration,
     rights: Rights,
@@ -189,6 +192,7 @@ impl LayerProcess {
 
     /// Has it killed. [`LayerProcess::listen`] ends once it is dead.
     pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         // It may be gone already. What it says until it is dead is still read.
         rustix::net::shutdown(&self.socket, Shutdown::Write).ok();
     }
@@ -196,7 +200,7 @@ impl LayerProcess {
     /// What became of the layer, told once the process is dead. `taken` hears how many bytes it has read.
     pub(crate) fn listen(&self, mut taken: impl FnMut(u64)) -> Result<Unpacked, UnpackError> {
         let mut heard = Heard::default();
-        let mut stopped: Option<Instant> = None;
+        let (mut stopped, mut done): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
             if readable(&self.socket, LOOK).unwrap_or(true) {
                 match receive::<Said>(&self.socket) {
@@ -205,21 +209,25 @@ impl LayerProcess {
                     Err(error) => {
                         heard.failed(format!("says what cannot be understood ({error})"));
                         self.stop();
-                        stopped.get_or_insert_with(Instant::now);
                         // What it says further is not listened to.
                         std::thread::sleep(Duration::from_millis(10));
                     }
                 }
             }
-            match stopped {
-                Some(when) if when.elapsed() > ENDING => self.helper.kill(),
-                None if self.hangs(&heard) => {
-                    let seconds = self.patience.as_secs_f64();
-                    heard.failed(format!("did nothing for {seconds} s and was ended{KEPT}"));
-                    self.stop();
-                    stopped = Some(Instant::now());
+            if stopped.is_none() && self.hangs(&mut heard) {
+                let seconds = self.patience.as_secs_f64();
+                heard.failed(format!("did nothing for {seconds} s and was ended{KEPT}"));
+                self.stop();
+            }
+            if self.stopping.load(Ordering::Relaxed) {
+                if stopped.get_or_insert_with(Instant::now).elapsed() > ENDING {
+                    self.helper.kill();
                 }
-                _ => {}
+            } else if heard.outcome.is_some()
+                && done.get_or_insert_with(Instant::now).elapsed() > ENDING
+            {
+                // Whoever has said what became of the layer has nothing more to do.
+                self.stop();
             }
         }
         heard.outcome.unwrap_or_else(|| {
@@ -230,10 +238,13 @@ impl LayerProcess {
     }
 
     /// Whether it has something to do and does nothing.
-    fn hangs(&self, heard: &Heard) -> bool {
+    fn hangs(&self, heard: &mut Heard) -> bool {
         let told = self.told.load(Ordering::Relaxed);
-        let waits = heard.taken >= told && told < self.size;
-        !waits && heard.last.elapsed() > self.patience
+        if heard.taken >= told && told < self.size {
+            // The time that it waits for bytes is not its own.
+            heard.last = Instant::now();
+        }
+        heard.last.elapsed() > self.patience
     }
 
     fn hear(&self, said: Said, beside: &[OwnedFd], heard: &mut Heard, taken: &mut impl FnMut(u64)) {

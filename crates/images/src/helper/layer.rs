@@ -195,6 +195,11 @@ impl Spooled<'_> {
     /// Waits until there are more.
     fn wait(&mut self) -> io::Result<()> {
         let socket = self.voice.socket;
+        let (when, told) = self.voice.last.get();
+        if self.read > told && when.elapsed() >= ALIVE {
+            // Where few come at a time no block may be full for long.
+            self.voice.speak();
+        }
         if !readable(socket, 1000)? {
             // It is not this process that is slow.
             self.voice.speak();

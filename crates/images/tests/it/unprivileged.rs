@@ -124,6 +124,11 @@ fn image() -> Builder {
         .symlink("link", "shut/file")
         .owner(1, 1)
         .device("null", 1, 3)
+        // Of the one the names can be read and nothing else, of the other not even those.
+        .directory("names", 0o644)
+        .file("names/file", "x")
+        .directory("closed", 0o000)
+        .file("closed/file", "x")
         .whiteout("gone")
         .opaque("opaque");
     Builder::new().layer(below).layer(above)
