@@ -68,13 +68,18 @@ pub(crate) fn set(store: &Inner, damage: &Damage) -> Result<bool, StoreError> {
         if state.held.contains_key(digest) || state.leases.values().any(held) {
             return Ok(false);
         }
-        if state.layers.remove(digest).is_none() {
+        if !state.layers.contains_key(digest) {
             return Ok(true);
         }
+        // One that an earlier repair left there, which was cut, makes way.
+        remove_tree(&aside)?;
     }
     match fs::rename(&here, &aside) {
-        Err(error) if error.is_not_found() => return Ok(true),
+        Err(error) if error.is_not_found() => {}
         other => other?,
+    }
+    if kind == Kind::Layer {
+        state.layers.remove(digest);
     }
     drop(state);
     sync(store, &here)?;
@@ -88,33 +93,35 @@ fn sync(store: &Inner, here: &std::path::Path) -> Result<(), StoreError> {
     Ok(fs::sync_dir(store.layout.aside())?)
 }
 
-/// Ends a repair: what has a successor, or is used by nothing, goes; the rest gets its place again. Gives the digests of the latter.
+/// Ends a repair: what has a successor, or is used by nothing, goes; the rest gets its place again. Gives the digests of the latter. One
+/// that can be neither removed nor put back stays where it is and keeps nobody from the others: the first such problem is told at the end.
 pub(crate) fn conclude(store: &Inner) -> Result<Vec<Digest>, StoreError> {
-    let mut back = Vec::new();
+    let (mut back, mut problem) = (Vec::new(), None);
     for name in crate::layout::names(&store.layout.aside())? {
         let Some((kind, digest)) = parse(&name) else {
             continue;
         };
         let returned = match kind {
-            Kind::Layer => conclude_layer(store, &digest)?,
-            Kind::Blob => conclude_blob(store, &digest)?,
+            Kind::Layer => conclude_layer(store, &digest),
+            Kind::Blob => conclude_blob(store, &digest),
         };
-        if returned {
-            back.push(digest);
+        match returned {
+            Ok(true) => back.push(digest),
+            Ok(false) => {}
+            Err(error) => drop(problem.get_or_insert(error)),
         }
     }
-    Ok(back)
+    problem.map_or(Ok(back), Err)
 }
 
-/// As [`conclude`], for a repair that was cut.
-pub(crate) fn conclude_old(store: &Inner) -> Result<(), StoreError> {
+/// As [`conclude`], for a repair that was cut. What cannot be ended now is looked at again the next time.
+pub(crate) fn conclude_old(store: &Inner) {
     let changed = std::fs::metadata(store.layout.aside()).and_then(|meta| meta.modified());
     let now = SystemTime::now();
     let old = changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|since| since > CUT));
-    if old {
-        conclude(store)?;
+    if old && let Err(error) = conclude(store) {
+        tracing::warn!(%error, "what an earlier repair put aside stays there");
     }
-    Ok(())
 }
 
 fn conclude_layer(store: &Inner, digest: &Digest) -> Result<bool, StoreError> {

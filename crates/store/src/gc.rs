@@ -36,7 +36,7 @@ impl Collected {
 
 /// Removes what nothing uses and that is older than the grace.
 pub(crate) fn collect(store: &Inner, now: Timestamp) -> Result<Collected, StoreError> {
-    aside::conclude_old(store)?;
+    aside::conclude_old(store);
     let options = store.options;
     let newest = SystemTime::from(now).checked_sub(options.grace);
     let old = |path: &Path| {

@@ -105,6 +105,12 @@ impl Walk {
             let stat = match rustix::fs::statat(&level.dir, os, AtFlags::SYMLINK_NOFOLLOW) {
                 // It went meanwhile.
                 Err(Errno::NOENT) => continue,
+                // A directory whose names may be read, and nothing of what they name.
+                Err(Errno::ACCESS) => {
+                    self.closed += 1;
+                    level.names.clear();
+                    continue;
+                }
                 other => other?,
             };
             let mut path = level.path.clone();

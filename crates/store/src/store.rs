@@ -108,7 +108,7 @@ impl Store {
         if let Err(error) = layer::settle(&inner) {
             tracing::warn!(%error, "layers of an earlier process are not durable yet");
         }
-        aside::conclude_old(&inner)?;
+        aside::conclude_old(&inner);
         if opened.rebuilt {
             verify::rebuild(&inner)?;
         }
