@@ -42,6 +42,8 @@ struct Transfer {
     avoid: Vec<String>,
     /// Attempts since the last byte arrived.
     fruitless: u32,
+    /// Times since then that nobody took the connection: those use up no attempt.
+    away: u32,
     /// When the last byte arrived.
     quiet_since: Instant,
     /// Bytes since the last cut.
@@ -68,6 +70,7 @@ pub(crate) async fn open(
         skip: 0,
         body: None,
         fruitless: 0,
+        away: 0,
         quiet_since: Instant::now(),
         since: 0,
         pacer: Pacer::new(route.pace()),
@@ -198,7 +201,7 @@ impl Transfer {
     }
 
     fn take(&mut self, mut piece: Bytes) -> Result<Bytes, Failure> {
-        self.fruitless = 0;
+        (self.fruitless, self.away) = (0, 0);
         self.quiet_since = Instant::now();
         let mut after = self.at + piece.len() as u64;
         if after > self.descriptor.size {
@@ -254,26 +257,30 @@ impl Transfer {
                 Cause::RegistryIsLocalhost => failure.of_cause(Cause::ConnectionRefused),
                 _ => failure,
             };
-            self.fruitless += 1;
+            self.away += 1;
             let quiet = self.quiet_since.elapsed();
             let random = fastrand::f64();
             let retries = self.route.retries();
-            let Some(wait) = retry::while_away(quiet, self.fruitless, retries, random) else {
+            let Some(wait) = retry::while_away(quiet, self.away, retries, random) else {
                 let words = format!(
                     "; it had answered before, and was waited for {} s",
                     quiet.as_secs()
                 );
                 return Err(failure.adding(&words));
             };
-            self.tell(&failure, wait);
+            self.tell_of(&failure, self.away, wait);
             tokio::time::sleep(wait).await;
         }
     }
 
     fn tell(&self, failure: &Failure, wait: Duration) {
+        self.tell_of(failure, self.fruitless, wait);
+    }
+
+    fn tell_of(&self, failure: &Failure, attempt: u32, wait: Duration) {
         self.route.watch().tell(|| Fact::Retry {
             what: format!("blob {} from byte {}", self.descriptor.digest, self.at),
-            attempt: self.fruitless,
+            attempt,
             wait_millis: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             why: failure.detail().to_owned(),
         });
