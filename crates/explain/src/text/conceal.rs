@@ -55,7 +55,12 @@ pub(super) fn concealed(text: &str) -> String {
 
 fn of_document(text: &str) -> String {
     let text = if holds_secret(text) {
-        without_blocks(&without_objects(text))
+        let text = without_objects(text);
+        if text.trim_start().starts_with(['{', '[']) {
+            text
+        } else {
+            without_blocks(&text)
+        }
     } else {
         text.to_owned()
     };
@@ -80,44 +85,39 @@ fn holds_secret(text: &str) -> bool {
 /// JSON objects under `data` and `stringData`, also where the JSON stands in a string of other JSON.
 fn without_objects(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((at, quote)) = next_object(rest) {
-        let open = at + rest[at..].find('{').unwrap_or_default();
-        out.push_str(&rest[..=open]);
-        rest = after_object(&rest[open + 1..], quote);
-        out.push_str(quote);
-        out.push_str(GONE);
-        out.push_str(quote);
-        out.push(':');
-        out.push_str(quote);
-        out.push_str(quote);
-        out.push('}');
+    let mut done = 0;
+    // A last-applied-configuration holds the same object once more, in a string.
+    for (at, _) in text.match_indices("ata") {
+        if at < done {
+            continue;
+        }
+        let Some((open, quote)) = object_after(text, at) else {
+            continue;
+        };
+        out.push_str(&text[done..open]);
+        done = text.len() - after_object(&text[open..], quote).len();
+        for part in [quote, GONE, quote, ":", quote, quote, "}"] {
+            out.push_str(part);
+        }
     }
-    out.push_str(rest);
+    out.push_str(&text[done..]);
     out
 }
 
-/// The next `"data": {`, and how its quotes are written.
-fn next_object(text: &str) -> Option<(usize, &'static str)> {
-    let mut first: Option<(usize, &'static str)> = None;
-    for (quote, key) in [
-        ("\"", "\"data\""),
-        ("\"", "\"stringData\""),
-        ("\\\"", "\\\"data\\\""),
-        ("\\\"", "\\\"stringData\\\""),
-    ] {
-        let found = text.match_indices(key).find(|(at, _)| {
-            let after = text[at + key.len()..].trim_start();
-            let after = after.strip_prefix(':').map(str::trim_start);
-            let escaped = text[..*at].ends_with('\\');
-            !escaped && after.is_some_and(|after| after.starts_with('{'))
-        });
-        let at = found.map(|(at, _)| at);
-        if at.is_some_and(|at| first.is_none_or(|(known, _)| at < known)) {
-            first = at.map(|at| (at, quote));
-        }
-    }
-    first
+/// Where the object begins inside its brace that is the value of the key `"data"` or `"stringData"` with this `ata`, and how its quotes are
+/// written.
+fn object_after(text: &str, at: usize) -> Option<(usize, &'static str)> {
+    let after = &text[at + "ata".len()..];
+    let before = &text[..at];
+    let before = before
+        .strip_suffix("stringD")
+        .or_else(|| before.strip_suffix('d'))?;
+    let quote = ["\\\"", "\""]
+        .into_iter()
+        .find(|quote| before.ends_with(quote) && after.starts_with(quote))?;
+    let value = after[quote.len()..].trim_start().strip_prefix(':')?;
+    let inside = value.trim_start().strip_prefix('{')?;
+    Some((text.len() - inside.len(), quote))
 }
 
 /// What follows the object that has been opened; nothing where it is cut.
@@ -206,28 +206,41 @@ fn of_line(line: &str) -> String {
         Some(line) => (line, "\n"),
         None => (line, ""),
     };
-    let line = without_header(line);
+    let line = without_headers(line);
     let line = without_keys(&line);
     without_schemes(&line) + end
 }
 
-fn without_header(line: &str) -> String {
+fn without_headers(line: &str) -> String {
     let lower = line.to_ascii_lowercase();
-    let found = HEADERS.iter().find_map(|header| {
-        let at = lower.find(header)?;
-        let own = lower[..at].chars().next_back();
-        own.is_none_or(|c| !c.is_ascii_alphanumeric())
-            .then_some(at + header.len())
+    let mut out = String::with_capacity(line.len());
+    let mut done = 0;
+    while let Some(from) = next_header(&lower, done) {
+        let value = &line[from..];
+        let quoted = value
+            .find(['"', '\'', '\\'])
+            .filter(|at| !value[..*at].trim().is_empty());
+        out.push_str(&line[done..from]);
+        out.push(' ');
+        out.push_str(GONE);
+        done = quoted.map_or(line.len(), |at| from + at);
+    }
+    out.push_str(&line[done..]);
+    out
+}
+
+/// Where the value of the next header begins that stands as one: at the beginning of a line, or of a word in quotes. Words of a sentence
+/// (`may require authorization: ...`) are none.
+fn next_header(lower: &str, from: usize) -> Option<usize> {
+    let ends = HEADERS.iter().filter_map(|header| {
+        let mut found = lower[from..].match_indices(header);
+        found.find_map(|(at, _)| {
+            let before = lower[..from + at].trim_end();
+            let stands = before.ends_with(['>', '<', '*', ',', ';', '"', '\'', '(', '[', '{']);
+            (before.is_empty() || stands).then_some(from + at + header.len())
+        })
     });
-    let Some(from) = found.filter(|_| lower.len() == line.len()) else {
-        return line.to_owned();
-    };
-    let value = &line[from..];
-    let quoted = value
-        .find(['"', '\''])
-        .filter(|at| !value[..*at].trim().is_empty());
-    let end = quoted.map_or("", |at| &value[at..]);
-    format!("{} {GONE}{end}", &line[..from])
+    ends.min()
 }
 
 /// `password=...`, `"password": "..."`, and lines that are `password: ...`.
@@ -271,14 +284,12 @@ fn value_of(line: &str, at: usize, sign: &str) -> Option<(usize, usize)> {
     let opened = quote.filter(|quote| value.starts_with(quote));
     let to = if let Some(quote) = opened {
         let inner = from + quote.len();
-        let end = line[inner..]
-            .find(quote)
-            .map_or(line.len(), |end| inner + end);
+        let end = inner + closing(&line[inner..], quote);
         return Some((inner, end)).filter(|(from, to)| from < to);
     } else if sign == "=" {
         let quoted = value.starts_with(['"', '\'']);
         let end = value[usize::from(quoted)..].find(|c: char| {
-            "\"'".contains(c) || (!quoted && (c.is_whitespace() || "&;,)<>".contains(c)))
+            "\"'\\".contains(c) || (!quoted && (c.is_whitespace() || "&;,)<>".contains(c)))
         });
         end.map_or(line.len(), |end| from + usize::from(quoted) + end)
     } else {
@@ -295,6 +306,28 @@ fn value_of(line: &str, at: usize, sign: &str) -> Option<(usize, usize)> {
         from + value.trim_end().len()
     };
     (from < to).then_some((from, to))
+}
+
+/// Where the quote stands that ends a string, in JSON or in a string of JSON; what is escaped in it ends nothing.
+fn closing(text: &str, quote: &str) -> usize {
+    let mut at = 0;
+    while let Some(found) = text[at..].find(['\\', '"', '\'']) {
+        at += found;
+        if text[at..].starts_with(quote) {
+            return at;
+        }
+        let skipped = if quote == "\\\"" && text[at..].starts_with("\\\\") {
+            // An escape within the inner string: two backslashes and what they escape, which may be escaped itself.
+            let rest = text[at + 2..].strip_prefix('\\').map_or(2, |_| 3);
+            rest + text[at + rest..].chars().next().map_or(0, char::len_utf8)
+        } else if quote == "\"" && text[at..].starts_with('\\') {
+            1 + text[at + 1..].chars().next().map_or(0, char::len_utf8)
+        } else {
+            1
+        };
+        at += skipped;
+    }
+    text.len()
 }
 
 /// `Basic ...` and `Bearer ...` with what looks like a login, and tokens that begin as JSON does in base64.
@@ -343,10 +376,31 @@ mod tests {
             "{\n  \"data\": {\n    \"a\": \"bWFyaw==\"\n  },\n  \"kind\": \"Secret\"\n}",
             r#"{"kind":"Secret","metadata":{"annotations":{"l":"{\"data\":{\"a\":\"bWFyaw==\"},\"kind\":\"Secret\"}"}}}"#,
             r#"{"kind":"Secret","data":{"a":"bWFyaw"#,
+            r#"{"kind":"Secret","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"stringData\":{\"a\":\"bWFyaw\"},\"kind\":\"Secret\"}\n"}},"data":{"a":"bWFyaw=="}}"#,
         ] {
             let kept = concealed(json);
             assert!(!kept.contains("bWFyaw") && kept.contains("kind"), "{kept}");
         }
+    }
+
+    #[test]
+    fn json_stays_json() {
+        for json in [
+            r#"{"kind":"Secret","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"data\":{\"a\":\"bWFyaw\"},\"kind\":\"Secret\"}\n"}},"data":{"a":"bWFyaw=="}}"#,
+            "{\n  \"kind\": \"Secret\",\n  \"metadata\": {\n    \"annotations\": {\n      \"kubectl.kubernetes.io/last-applied-configuration\": \"{\\\"data\\\":{\\\"a\\\":\\\"bWFyaw\\\"}}\"\n    }\n  },\n  \"data\": {\n    \"a\": \"bWFyaw==\"\n  }\n}",
+            r#"{"message":"Head \"https://r.test/v2/a/manifests/v1?access_token=bWFyaw\": dial tcp: connection refused"}"#,
+            r#"{"password":"x\"bWFyaw\\","auths":"{\"auth\":\"x\\\"bWFyaw\"}"}"#,
+        ] {
+            let kept = concealed(json);
+            serde_json::from_str::<serde_json::Value>(&kept).expect(&kept);
+            assert!(!kept.contains("bWFyaw"), "{kept}");
+        }
+    }
+
+    #[test]
+    fn many_objects_are_read_once() {
+        let text = format!("{{\"kind\":\"Secret\",{}", "\"data\":{},".repeat(50_000));
+        assert!(concealed(&text).len() > text.len());
     }
 
     #[test]
@@ -365,6 +419,9 @@ mod tests {
             "  password: mark",
             "  .dockerconfigjson: Ym9iOm1hcms=",
             "REGISTRY_PASSWORD=mark",
+            r#"{"password":"x\"mark\\","y":1}"#,
+            r#"config: "{\"password\":\"x\\\"mark\",\"y\":1}""#,
+            "curl -H 'Authorization: Bearer x' -H 'Cookie: session=mark' https://r.test",
         ] {
             let kept = concealed(gone);
             let marks = ["mark", "Ym9iOm1hcms", "bWFyaw", "eyJ"];
@@ -375,6 +432,8 @@ mod tests {
             "failed to authorize: failed to fetch anonymous token: unexpected status from GET request to https://a.test/token?scope=repository%3Aa%3Apull&service=r: 401 Unauthorized",
             "www-authenticate: Bearer realm=\"https://a.test/token\",service=\"r.test\"",
             "no basic auth credentials",
+            "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+            "failed to authorize: server message: authorization: toomanyrequests: rate limit",
             "Basic authentication is required.",
             "code = Unknown d\u{e9}tail: le mot de passe\u{a0}: \u{20ac}= \u{1f600}:x",
             "failed to fetch oauth token: unexpected status: 403 Forbidden",
