@@ -1,5 +1,6 @@
 //! The decision: one cause out of what was seen. A plain function over plain facts.
 
+mod clocks;
 pub(crate) mod further;
 mod login;
 mod views;
@@ -10,6 +11,7 @@ use towline_oci::ReferenceError;
 use crate::elsewhere::{self, Elsewhere};
 use crate::proof::Proof;
 use crate::secrets::SecretFact;
+pub(crate) use clocks::Stands;
 use login::{expired, login, poisoned};
 use views::{both, of_node, of_proof};
 
@@ -45,8 +47,8 @@ pub struct Facts<'a> {
     pub spare_secret: Option<&'a str>,
     /// Every login that is offered has ended, by its own word.
     pub logins_expired: bool,
-    /// Whether the node's clock is apart from the API server's, where that bears on the cause and was found out.
-    pub node_clock: Option<bool>,
+    /// How the node's clock stands to the API server's, where that bears on the cause and was found out.
+    pub node_clock: Option<Stands>,
     /// Another pod got this image from the registry after this one had been made.
     pub served_since: bool,
     /// The pull as it was replayed.
@@ -92,8 +94,8 @@ pub fn decide(facts: &Facts<'_>) -> Verdict {
     if facts.served_since {
         verdict = there(verdict);
     }
-    if let Some(apart) = facts.node_clock {
-        verdict = by_the_clock(verdict, apart, facts.proof);
+    if let Some(stands) = facts.node_clock {
+        verdict = clocks::weigh(verdict, stands, facts);
     }
     if further::over(facts.node, facts.proof) {
         verdict.confidence = verdict.confidence.min(Confidence::Likely);
@@ -107,31 +109,6 @@ pub fn decide(facts: &Facts<'_>) -> Verdict {
 /// Whether a verdict is about dates: then the node's clock has a say.
 pub(crate) fn is_of_dates(cause: Cause) -> bool {
     matches!(cause, Cause::TlsCertificateExpired | Cause::NodeClockSkew)
-}
-
-/// A certificate that is refused for its dates, or a clock that is wrong: the node's own decides, and a replay elsewhere that takes the
-/// certificate leaves nothing open.
-fn by_the_clock(mut verdict: Verdict, apart: bool, proof: Option<&Proof>) -> Verdict {
-    if !verdict.cause.is_some_and(is_of_dates) {
-        return verdict;
-    }
-    verdict.alternatives.retain(|cause| !is_of_dates(*cause));
-    if !apart {
-        verdict.cause = Some(Cause::TlsCertificateExpired);
-        return verdict;
-    }
-    let elsewhere = proof.filter(|proof| !proof.on_node);
-    let taken = elsewhere.is_some_and(|proof| {
-        let failed = proof.failure.as_ref();
-        failed.is_none_or(|failed| failed.step > Step::Tls)
-    });
-    verdict.cause = Some(Cause::NodeClockSkew);
-    if taken {
-        verdict.confidence = Confidence::Proven;
-    } else {
-        verdict.alternatives.insert(0, Cause::TlsCertificateExpired);
-    }
-    verdict
 }
 
 /// What cannot be where the registry has just given the image to another: that it is not there.
@@ -431,35 +408,75 @@ mod tests {
 
     #[test]
     fn the_nodes_clock_decides_what_is_of_dates() {
-        let expired = node(Cause::TlsCertificateExpired, false);
-        let taken = proof(None, false);
-        for (apart, proof, want, confidence) in [
-            (true, Some(&taken), Cause::NodeClockSkew, Confidence::Proven),
-            (true, None, Cause::NodeClockSkew, Confidence::Likely),
-            (
-                false,
-                Some(&taken),
-                Cause::TlsCertificateExpired,
-                Confidence::Stated,
-            ),
+        let said = |text: &str| NodeView {
+            text: text.to_owned(),
+            ..node(Cause::TlsCertificateExpired, false)
+        };
+        let ended = said("current time 2026-11-30T12:00:00Z is after 2026-11-01T00:00:00Z");
+        let early = said("current time 2026-11-30T12:00:00Z is before 2026-12-01T00:00:00Z");
+        let ours = said("TLS with r.test port 443: the certificate expired at 2026-11-01T00:00:00Z");
+        let unclear = said("certificate has expired or is not yet valid");
+        let (skew, expired) = (Cause::NodeClockSkew, Cause::TlsCertificateExpired);
+        let (ahead, behind, agrees) = (Stands::Ahead, Stands::Behind, Stands::Agrees);
+        let (taken, on_it) = (proof(None, false), proof(None, true));
+        let wrong_here = Proof {
+            clock: Some("this machine's clock is 3 h ahead".to_owned()),
+            ..taken.clone()
+        };
+        for (node, stands, proof, want, confidence) in [
+            (&ended, ahead, Some(&taken), skew, Confidence::Proven),
+            (&early, behind, Some(&taken), skew, Confidence::Proven),
+            (&ours, ahead, Some(&taken), skew, Confidence::Proven),
+            (&ours, behind, None, expired, Confidence::Stated),
+            (&ended, ahead, None, skew, Confidence::Likely),
+            (&unclear, ahead, Some(&taken), skew, Confidence::Likely),
+            // The wrong way round it explains nothing.
+            (&ended, behind, None, expired, Confidence::Stated),
+            (&early, ahead, None, expired, Confidence::Stated),
+            (&ended, agrees, Some(&taken), expired, Confidence::Stated),
         ] {
             let verdict = decide(&Facts {
-                node_clock: Some(apart),
-                ..facts(Some(&expired), proof, &[])
+                node_clock: Some(stands),
+                ..facts(Some(node), proof, &[])
             });
             assert_eq!(
                 (verdict.cause, verdict.confidence),
-                (Some(want), confidence)
+                (Some(want), confidence),
+                "{node:?} {stands:?} {proof:?}"
             );
-            let open = verdict.alternatives == [Cause::TlsCertificateExpired];
-            assert_eq!(open, apart && proof.is_none(), "{verdict:?}");
+            let open = verdict.alternatives == [expired];
+            assert_eq!(open, want == skew && confidence != Confidence::Proven);
+        }
+        // Clocks that are wrong together agree: a node in a container has that of the machine, and so has its API server.
+        for proof in [&on_it, &wrong_here] {
+            let mut node = ended.clone();
+            node.alternatives = vec![skew];
+            let verdict = decide(&Facts {
+                node_clock: Some(agrees),
+                ..facts(Some(&node), Some(proof), &[])
+            });
+            let all = [verdict.cause.unwrap()].into_iter();
+            assert!(all.chain(verdict.alternatives).any(|cause| cause == skew));
         }
         let other = node(Cause::TagNotFound, false);
         let verdict = decide(&Facts {
-            node_clock: Some(true),
+            node_clock: Some(ahead),
             ..facts(Some(&other), None, &[])
         });
         assert_eq!(verdict.cause, Some(Cause::TagNotFound));
+    }
+
+    #[test]
+    fn a_replay_for_another_platform_says_nothing_of_the_nodes() {
+        let told = node(Cause::PlatformMismatch, false);
+        let known = |for_nodes_platform| Proof {
+            for_nodes_platform,
+            ..proof(None, false)
+        };
+        assert!(further::over(Some(&told), Some(&known(true))));
+        assert!(!further::over(Some(&told), Some(&known(false))));
+        let gone = node(Cause::TagNotFound, false);
+        assert!(further::over(Some(&gone), Some(&known(false))));
     }
 
     #[test]

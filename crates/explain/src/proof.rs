@@ -26,6 +26,8 @@ pub struct Proof {
     pub platforms: Vec<String>,
     /// Whether the replay ran on the node that fails, or on the same machine.
     pub on_node: bool,
+    /// Whether the platform that it was for is known to be the node's: otherwise it is that of this machine.
+    pub for_nodes_platform: bool,
     /// What the reference means.
     pub digest: Option<String>,
     /// Where the clocks there and at the registry are apart by more than means nothing: how, in words.
@@ -126,6 +128,7 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
         repositories_near: report.repositories_near.clone(),
         platforms: report.platforms.iter().map(ToString::to_string).collect(),
         on_node,
+        for_nodes_platform: false,
         digest: report.digest.as_ref().map(ToString::to_string),
         clock: clock.map(Clock::words),
         seen: (from.to_owned(), by.to_owned()),

@@ -56,6 +56,8 @@ impl std::fmt::Debug for World {
 pub(crate) struct NodeFact {
     pub(crate) platform: Option<Platform>,
     pub(crate) boot_id: Option<String>,
+    /// Whether its kubelet is alive, as the cluster sees it.
+    pub(crate) ready: bool,
     /// Names of the images that it has, at most those that it lists.
     pub(crate) images: Vec<String>,
     /// `containerd://2.1.9`.
@@ -177,10 +179,11 @@ impl World {
         }
     }
 
-    /// What time a node has.
-    pub(crate) async fn clock(&self, node: &str) -> Answer<NodeClock> {
+    /// What time a node has. A lease that is behind tells it only of a node that is `ready`.
+    pub(crate) async fn clock(&self, node: &str, ready: bool) -> Answer<NodeClock> {
         let ask = || clock::read(&self.client, node);
-        self.clocks.get(node.to_owned(), ask).await
+        let clock = self.clocks.get(node.to_owned(), ask).await;
+        clock.and_then(|clock| clock.of_the_living(ready))
     }
 
     /// The pods of a namespace, at most [`MAX_AROUND`], as witnesses of what works there and where.
@@ -223,6 +226,9 @@ fn node_fact(node: &Node) -> NodeFact {
     let conditions = status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions
+        .clone()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let bad = conditions.filter(|condition| match condition.type_.as_str() {
         "DiskPressure" | "NetworkUnavailable" => condition.status == "True",
         "Ready" => condition.status != "True",
@@ -239,6 +245,7 @@ fn node_fact(node: &Node) -> NodeFact {
         boot_id: info
             .map(|info| info.boot_id.clone())
             .filter(|id| !id.is_empty()),
+        ready,
         runtime: info
             .map(|info| info.container_runtime_version.clone())
             .filter(|version| !version.is_empty()),

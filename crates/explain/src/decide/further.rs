@@ -108,19 +108,19 @@ pub(crate) fn silent(facts: &Facts<'_>) -> bool {
 }
 
 /// Whether what the node said was true of the registry and is not any more: the replay finds what was missing, or is let in with the
-/// pod's own logins.
+/// pod's own logins. A replay for another platform than the node's says nothing of the node's.
 pub(crate) fn over(node: Option<&NodeView>, proof: Option<&Proof>) -> bool {
-    let pulls = proof.is_some_and(|proof| proof.failure.is_none());
-    pulls
-        && node.is_some_and(|node| {
-            matches!(
-                node.cause,
-                Cause::TagNotFound
-                    | Cause::DigestNotFound
-                    | Cause::RepositoryNotFound
-                    | Cause::PlatformMismatch
-                    | Cause::BlobMissing
-                    | Cause::NoCredentials
-            )
-        })
+    let (Some(node), Some(proof)) = (node, proof) else {
+        return false;
+    };
+    let missing = match node.cause {
+        Cause::TagNotFound
+        | Cause::DigestNotFound
+        | Cause::RepositoryNotFound
+        | Cause::BlobMissing
+        | Cause::NoCredentials => true,
+        Cause::PlatformMismatch => proof.for_nodes_platform,
+        _ => false,
+    };
+    missing && proof.failure.is_none()
 }

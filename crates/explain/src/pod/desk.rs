@@ -89,7 +89,7 @@ impl Desk {
             secrets: &found.facts,
             spare_secret: spare_name,
             logins_expired: found.ends.all_over(),
-            node_clock: found.clock.as_ref().map(NodeClock::differs),
+            node_clock: found.clock.as_ref().map(NodeClock::stands),
             served_since: image.is_some_and(|image| view.served_since(image)),
             proof,
         };
@@ -172,7 +172,10 @@ impl Desk {
             here = from_here.map_err(|why| unread.push(why)).ok();
             looked = from_there.and_then(|proof| proof.map_err(|why| unread.push(why)).ok());
         }
-        let (proof, sights, differ) = views::together(looked, here);
+        let (mut proof, sights, differ) = views::together(looked, here);
+        if let Some(proof) = &mut proof {
+            proof.for_nodes_platform = view.node.platform.is_some();
+        }
         let blind = further::let_in(node.as_ref(), proof.as_ref());
         let seen = (&facts[..], proof.as_ref().filter(|_| !blind), node.as_ref());
         let mut spare = None;
@@ -295,7 +298,7 @@ impl Desk {
         let name = view
             .node_name()
             .filter(|_| causes.any(decide::is_of_dates))?;
-        let clock = self.world.clock(name).await;
+        let clock = self.world.clock(name, view.node.ready).await;
         clock
             .map_err(|why| {
                 let unknown = Unread {

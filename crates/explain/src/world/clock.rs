@@ -8,6 +8,7 @@ use kube::client::Body;
 use serde_json::Value;
 
 use super::Answer;
+use crate::decide::Stands;
 
 /// Most bytes of a lease that are read.
 const MAX_LEASE: usize = 64 << 10;
@@ -17,27 +18,42 @@ const MEANS_NOTHING: i64 = 120;
 /// How a node's clock stands to the API server's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeClock {
-    /// Seconds by which the node is ahead; negative where it is behind, or renews its lease no more.
+    /// Seconds by which the node is ahead; negative where it is behind.
     ahead: i64,
     lease: Timestamp,
     server: Timestamp,
 }
 
 impl NodeClock {
-    /// Whether the two are apart by more than certificates and tokens allow for.
-    pub(crate) fn differs(&self) -> bool {
-        self.ahead.abs() > MEANS_NOTHING
+    /// How the two stand to each other, where it is more than certificates and tokens allow for.
+    pub(crate) fn stands(&self) -> Stands {
+        match self.ahead {
+            ahead if ahead > MEANS_NOTHING => Stands::Ahead,
+            ahead if ahead < -MEANS_NOTHING => Stands::Behind,
+            _ => Stands::Agrees,
+        }
+    }
+
+    /// A node that has died renews its lease no more, which looks like a clock that is behind.
+    pub(super) fn of_the_living(self, ready: bool) -> Answer<Self> {
+        if self.stands() == Stands::Behind && !ready {
+            return Err(format!(
+                "it was last renewed at {}, and the node is not known to be ready: it may renew its lease no more",
+                self.lease
+            ));
+        }
+        Ok(self)
     }
 
     /// What that is, for people.
     pub(crate) fn words(&self, node: &str) -> String {
         let (lease, server) = (self.lease, self.server);
-        if self.differs() {
+        if self.stands() == Stands::Agrees {
+            format!("the clock of node {node} agrees with the API server's ({server})")
+        } else {
             format!(
                 "node {node} dates its lease {lease} while the API server's clock says {server}"
             )
-        } else {
-            format!("the clock of node {node} agrees with the API server's ({server})")
         }
     }
 }
@@ -93,13 +109,24 @@ mod tests {
             of(lease.to_string().as_bytes(), server)
         };
         let well = clock("2026-11-30T11:59:51.123456Z").unwrap();
-        assert!(!well.differs());
+        assert_eq!(well.stands(), Stands::Agrees);
         assert!(well.words("a").contains("agrees"));
-        for time in ["2026-11-30T15:00:00.000000Z", "2024-11-30T12:00:00Z"] {
+        for (time, stands) in [
+            ("2026-11-30T15:00:00.000000Z", Stands::Ahead),
+            ("2024-11-30T12:00:00Z", Stands::Behind),
+        ] {
             let wrong = clock(time).unwrap();
-            assert!(wrong.differs(), "{wrong:?}");
+            assert_eq!(wrong.stands(), stands, "{wrong:?}");
             assert!(wrong.words("a").starts_with("node a dates its lease 20"));
+            // Only what is alive says what time it has, and nothing dead writes ahead of time.
+            assert!(wrong.clone().of_the_living(true).is_ok());
+            let dead = wrong.of_the_living(false);
+            assert_eq!(dead.is_err(), stands == Stands::Behind, "{dead:?}");
+            if let Err(why) = dead {
+                assert!(why.contains("renew its lease no more"), "{why}");
+            }
         }
+        assert!(well.of_the_living(false).is_ok());
         assert!(clock("soon").is_err());
         assert!(of(b"no lease", server).is_err());
     }
