@@ -55,6 +55,11 @@ pub(crate) fn is_of_logins(cause: Cause) -> bool {
     )
 }
 
+/// Whether what mends it may be a secret under a new name.
+pub(crate) fn makes_a_secret(cause: Cause) -> bool {
+    matches!(cause, Cause::NoCredentials | Cause::PullSecretWrongHost)
+}
+
 /// The fixes, best first. The cause's own words come last, so that there is always something to do.
 pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
     let Some(cause) = verdict.cause else {
@@ -229,6 +234,23 @@ mod tests {
                 kind: kind.into(),
                 name: "web".into(),
             }),
+        }
+    }
+
+    #[test]
+    fn names_that_a_registry_made_up_reach_no_command() {
+        let mut target = target(None);
+        target.image = "r.test/team/aap:v1".to_owned();
+        let near = ["x\u{1b}[2K/app", "team/app\nreboot", "team/app"].map(str::to_owned);
+        let proof = Proof {
+            repositories_near: near.into(),
+            ..Proof::default()
+        };
+        let commands = commands(&target, Cause::RepositoryNotFound, &[], &proof);
+        assert!(!commands.is_empty());
+        for command in &commands {
+            assert!(command.contains("r.test/team/app:v1"), "{command}");
+            assert!(!command.contains(['\u{1b}', '\n']), "{command}");
         }
     }
 

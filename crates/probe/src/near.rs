@@ -1,5 +1,7 @@
 //! Tags and repositories that a person may have meant.
 
+use towline_oci::Reference;
+
 /// The most tags that are offered.
 const MOST: usize = 5;
 /// Two tags that are less alike than this are not offered.
@@ -31,7 +33,8 @@ pub fn near(wanted: &str, tags: &[String]) -> Vec<String> {
 const MOST_REPOSITORIES: usize = 3;
 const REPOSITORY_ALIKE: f64 = 0.75;
 
-/// Repositories like `wanted`, nearest first; one of the same last name in another place counts as like it.
+/// Repositories like `wanted`, nearest first; one of the same last name in another place counts as like it. What is no name of a
+/// repository is none, whatever a registry lists.
 pub(crate) fn repositories(wanted: &str, names: &[String]) -> Vec<String> {
     fn last(path: &str) -> &str {
         path.rsplit('/').next().unwrap_or(path)
@@ -41,7 +44,9 @@ pub(crate) fn repositories(wanted: &str, names: &[String]) -> Vec<String> {
         let moved = if last(name) == last(wanted) { 0.8 } else { 0.0 };
         strsim::normalized_levenshtein(&plain, &looks(name)).max(moved)
     };
-    let others = names.iter().filter(|name| name.as_str() != wanted);
+    let others = names
+        .iter()
+        .filter(|name| name.as_str() != wanted && is_repository(name));
     let mut scored: Vec<(f64, &String)> = others
         .map(|name| (likeness(name), name))
         .filter(|(likeness, _)| *likeness >= REPOSITORY_ALIKE)
@@ -49,6 +54,11 @@ pub(crate) fn repositories(wanted: &str, names: &[String]) -> Vec<String> {
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     let names = scored.into_iter().take(MOST_REPOSITORIES);
     names.map(|(_, name)| name.clone()).collect()
+}
+
+fn is_repository(name: &str) -> bool {
+    let written = format!("registry.test/{name}");
+    Reference::parse(&written).is_ok_and(|parsed| parsed.repository() == name)
 }
 
 /// The one tag that differs from `wanted` in nothing but characters that look alike; `None` where there are none or several.
@@ -92,6 +102,20 @@ mod tests {
         ] {
             assert_eq!(repositories(wanted, &names), want, "{wanted}");
         }
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_offered() {
+        let names = [
+            "x\u{1b}[2K/app",
+            "team/app\nrm -rf",
+            "team/app:v1",
+            "Team/app",
+            "team/$(id)/app",
+            "other/app",
+        ];
+        let names: Vec<String> = names.map(str::to_owned).into();
+        assert_eq!(repositories("team/app", &names), ["other/app"]);
     }
 
     #[test]

@@ -62,13 +62,18 @@ pub(super) fn near_repositories(ground: &Ground<'_>) -> Vec<Fix> {
     let (Some(image), Some(proof)) = (ground.image, ground.proof) else {
         return other_image(ground);
     };
-    let fixes = proof.repositories_near.iter().map(|repository| {
+    let fixes = proof.repositories_near.iter().filter_map(|repository| {
         let target = image.target();
         let mark = if image.digest().is_some() { '@' } else { ':' };
         let named = format!("{}/{repository}{mark}{target}", image.registry());
+        // The report may be a node's, and the names are what its registry said.
+        let parsed = Reference::parse(&named).ok()?;
+        if parsed.repository() != repository {
+            return None;
+        }
         let words = format!("Use the repository {repository:?}, which the registry has");
         let actions = changed(ground.target, &named);
-        fix(words, actions, ground.target)
+        Some(fix(words, actions, ground.target))
     });
     let fixes: Vec<Fix> = fixes.collect();
     if fixes.is_empty() {

@@ -273,7 +273,7 @@ impl Desk {
         image: Option<&Reference>,
         cause: Option<Cause>,
     ) -> Option<String> {
-        if !fixes::is_of_logins(cause?) {
+        if !fixes::makes_a_secret(cause?) {
             return None;
         }
         for name in fixes::names(image?) {
