@@ -192,7 +192,9 @@ impl World {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
             let params = ListParams::default().limit(MAX_AROUND);
             let page = pods.list(&params).await.map_err(|error| reason(&error))?;
+            let more = page.metadata.continue_.as_deref().unwrap_or_default();
             let mut around = Around::default();
+            around.cut = !more.is_empty();
             page.items.iter().for_each(|pod| around.take(pod));
             Ok(Arc::new(around))
         };

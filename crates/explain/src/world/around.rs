@@ -23,6 +23,8 @@ const MOST_NAMED: usize = 3;
 pub(crate) struct Around {
     images: HashMap<String, Places>,
     registries: HashMap<String, Places>,
+    /// Whether there are more pods than were looked at: then nothing is alone.
+    pub(crate) cut: bool,
 }
 
 #[derive(Debug, Default)]
@@ -113,10 +115,10 @@ impl Around {
         let of_image = self.images.get(&name);
         let of_registry = self.registries.get(image.registry());
         let said = of_image
-            .and_then(|places| places.of_image(own, cause))
+            .and_then(|places| places.of_image(own, cause, self.cut))
             .or_else(|| {
                 let places = of_registry.filter(|_| cause.is_some_and(of_the_way))?;
-                places.of_registry(image.registry(), own)
+                places.of_registry(image.registry(), own, self.cut)
             });
         let evidence = said.map(|fact| Evidence {
             fact,
@@ -169,7 +171,7 @@ impl Places {
         nodes.filter(|node| Some(*node) != own.node).collect()
     }
 
-    fn of_image(&self, own: Own<'_>, cause: Option<Cause>) -> Option<String> {
+    fn of_image(&self, own: Own<'_>, cause: Option<Cause>, cut: bool) -> Option<String> {
         let runs = self.runs_of_others(own);
         let fails = self.fails_elsewhere(own);
         if runs.is_empty() {
@@ -192,11 +194,11 @@ impl Places {
             and_more(more.len())
         );
         words.push_str(": its name was right when it was pulled there");
-        words.push_str(&alone(own, &fails));
+        words.push_str(&alone(own, &fails, cut));
         Some(words)
     }
 
-    fn of_registry(&self, registry: &str, own: Own<'_>) -> Option<String> {
+    fn of_registry(&self, registry: &str, own: Own<'_>, cut: bool) -> Option<String> {
         let runs = self.runs_of_others(own);
         let fails = self.fails_elsewhere(own);
         let elsewhere = |(node, _): &&(&str, &Run)| Some(*node) != own.node;
@@ -209,7 +211,7 @@ impl Places {
             "an image of {registry} runs on node {node} ({}){}{}",
             run.words(false),
             and_more(others.count()),
-            alone(own, &fails)
+            alone(own, &fails, cut)
         ))
     }
 }
@@ -230,10 +232,10 @@ impl Run {
     }
 }
 
-/// Where it fails nowhere else, that is worth a look at the node.
-fn alone(own: Own<'_>, fails: &[&str]) -> String {
+/// Where it fails nowhere else, that is worth a look at the node; of a list that was cut (`cut`) nobody knows.
+fn alone(own: Own<'_>, fails: &[&str], cut: bool) -> String {
     match (own.node, fails) {
-        (Some(node), []) => format!("; it fails on node {node} alone"),
+        (Some(node), []) if !cut => format!("; it fails on node {node} alone"),
         (_, []) => String::new(),
         (_, fails) => format!("; it fails on {} too", named(fails)),
     }
@@ -349,6 +351,25 @@ mod tests {
         ] {
             let said = say(&around(&pods), "r.test/x:v1", cause);
             assert_eq!(said.as_deref(), want, "{pods:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_alone_in_a_list_that_was_cut() {
+        let mut around = around(&[
+            ("web-1", "a", "r.test/x:v1", false),
+            ("web-2", "b", "r.test/x:v1", true),
+        ]);
+        let alone = |around: &Around, image| {
+            let said = say(around, image, Cause::ConnectionTimeout).unwrap();
+            assert!(said.contains("runs on node b"), "{said}");
+            said.contains("alone")
+        };
+        for image in ["r.test/x:v1", "r.test/y:v1"] {
+            around.cut = false;
+            assert!(alone(&around, image));
+            around.cut = true;
+            assert!(!alone(&around, image));
         }
     }
 
