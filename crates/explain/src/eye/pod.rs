@@ -200,22 +200,20 @@ async fn answer(pods: &Api<Pod>, name: &str, image: &str) -> Result<Report, Stri
     }
 }
 
-/// What keeps its container from ever starting, in the kubelet's words: waiting on would only cost time.
+/// What keeps its container from ever starting, in the kubelet's words: waiting on would only cost time. One pull that failed
+/// (`ErrImagePull`) is no such thing: throttling and a connection that was cut pass, and the kubelet backs off where they do not.
 fn never_starts(pod: &Pod) -> Option<String> {
-    const FOR_GOOD: [&str; 6] = [
-        "ErrImageNeverPull",
+    const FOR_GOOD: [&str; 3] = [
         "CreateContainerError",
         "CreateContainerConfigError",
         "RunContainerError",
-        "ImageInspectError",
-        "SignatureValidationFailed",
     ];
     let status = pod.status.as_ref()?;
     let container = status.container_statuses.as_ref()?.first()?;
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
-    let pulls = crate::text::is_pull_reason(reason);
-    (pulls || FOR_GOOD.contains(&reason)).then(|| {
+    let no_pull = crate::text::is_pull_reason(reason) && reason != "ErrImagePull";
+    (no_pull || FOR_GOOD.contains(&reason)).then(|| {
         let message = waiting.message.as_deref().unwrap_or_default();
         format!("{reason}: {}", short(message))
     })
@@ -332,4 +330,39 @@ async fn may(client: &Client, namespace: &str, verb: &str, resource: &str) -> Op
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let answer = reviews.create(&PostParams::default(), &review).await.ok()?;
     Some(answer.status?.allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pull_that_failed_is_no_end() {
+        let gives_up = |reason: &str| {
+            let waiting = json!({"reason": reason, "message": "boom"});
+            let pod = json!({
+                "metadata": {"name": "x"},
+                "status": {"containerStatuses": [{
+                    "name": "replay", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": {"waiting": waiting},
+                }]},
+            });
+            never_starts(&serde_json::from_value(pod).unwrap())
+        };
+        for reason in ["ErrImagePull", "ContainerCreating", "PodInitializing"] {
+            assert_eq!(gives_up(reason), None);
+        }
+        for reason in [
+            "ImagePullBackOff",
+            "ErrImageNeverPull",
+            "InvalidImageName",
+            "ImageInspectError",
+            "SignatureValidationFailed",
+            "CreateContainerError",
+            "CreateContainerConfigError",
+            "RunContainerError",
+        ] {
+            assert_eq!(gives_up(reason), Some(format!("{reason}: boom")));
+        }
+    }
 }

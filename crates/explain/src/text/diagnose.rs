@@ -575,10 +575,10 @@ fn deciding(target: &Target, verdict: &Verdict) -> Option<Decider> {
     })
 }
 
-/// A text that speaks of no pull.
 /// What is said of an object whose values are nobody's business.
 const A_SECRET: &str = "a Secret: nothing of it is read, and it is better not pasted anywhere";
 
+/// A text that speaks of no pull.
 fn silent(secret: bool) -> Diagnosis {
     Diagnosis {
         cause: Some(Cause::Unknown),
