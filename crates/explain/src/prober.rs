@@ -2,7 +2,7 @@
 //! reached is tried once, and no registry is asked more than its budget allows.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,8 +90,15 @@ struct Host {
     /// The first replay: where that does not reach the registry, no other is tried.
     first: OnceCell<Option<Arc<Asked>>>,
     sent: AtomicUsize,
-    /// The registry said that it is asked too often.
-    limited: AtomicBool,
+    /// When the registry last said that it is asked too often.
+    limited: Mutex<Option<Instant>>,
+}
+
+impl Host {
+    /// When it said that it is asked too often, where that counts still at `now`.
+    fn limited(&self, now: Instant) -> Option<Instant> {
+        lock(&self.limited).filter(|at| now.saturating_duration_since(*at) < OLDEST)
+    }
 }
 
 impl Prober {
@@ -142,15 +149,31 @@ impl Prober {
     }
 
     /// Forgets what is too old to be true at `now`, so that it is asked again when somebody wants it. What stays the same is asked ever
-    /// more rarely; what the budget counts stays counted.
+    /// more rarely; what the budget counts stays counted. A registry that said that it is asked too often is left alone for as long, and
+    /// what it said before that counts meanwhile.
     pub(crate) fn forget(&self, now: Instant) {
         let mut again = HashSet::new();
+        let limited: HashSet<String> = lock(&self.hosts)
+            .iter()
+            .filter(|(_, host)| host.limited(now).is_some())
+            .map(|(registry, _)| registry.clone())
+            .collect();
         for ((image, _), replays) in lock(&self.replays).iter_mut() {
+            let Ok(registry) = Reference::parse(image).map(|image| image.registry().to_owned())
+            else {
+                continue;
+            };
+            let left_alone = limited.contains(&registry);
             for replay in replays {
                 let Some((at, answer)) = replay.answer.get() else {
                     continue;
                 };
-                if now.saturating_duration_since(*at) < replay.lives {
+                let lives = if left_alone && answer.is_ok() {
+                    OLDEST
+                } else {
+                    replay.lives
+                };
+                if now.saturating_duration_since(*at) < lives {
                     continue;
                 }
                 let outcome = outcome(answer);
@@ -161,24 +184,24 @@ impl Prober {
                 };
                 replay.before = Some(outcome);
                 replay.answer = Arc::default();
-                again.extend(Reference::parse(image).map(|image| image.registry().to_owned()));
+                again.insert(registry.clone());
             }
         }
         let mut hosts = lock(&self.hosts);
         for registry in again {
             if let Some(host) = hosts.get_mut(&registry) {
                 let sent = host.sent.load(Ordering::Relaxed);
-                *host = Arc::new(self.new_host(sent));
+                *host = Arc::new(self.new_host(sent, host.limited(now)));
             }
         }
     }
 
-    fn new_host(&self, sent: usize) -> Host {
+    fn new_host(&self, sent: usize, limited: Option<Instant>) -> Host {
         Host {
             lanes: Semaphore::new(self.budget.at_once_per_registry),
             first: OnceCell::new(),
             sent: AtomicUsize::new(sent),
-            limited: AtomicBool::new(false),
+            limited: Mutex::new(limited),
         }
     }
 
@@ -195,7 +218,7 @@ impl Prober {
 
     fn host(&self, image: &Reference) -> Arc<Host> {
         let mut hosts = lock(&self.hosts);
-        let new = || Arc::new(self.new_host(0));
+        let new = || Arc::new(self.new_host(0, None));
         Arc::clone(hosts.entry(image.registry().to_owned()).or_insert_with(new))
     }
 
@@ -206,6 +229,7 @@ impl Prober {
         candidates: Vec<Candidate>,
     ) -> Answer {
         let host = self.host(image);
+        not_limited(&host, image)?;
         let mut own = None;
         let unreached = host
             .first
@@ -226,12 +250,7 @@ impl Prober {
             return Ok(Arc::new(as_of(image, first, candidates)));
         }
         let _lane = host.lanes.acquire().await;
-        if host.limited.load(Ordering::Relaxed) {
-            return Err(format!(
-                "{} said that it is asked too often, so it was not asked about {image}",
-                image.registry()
-            ));
-        }
+        not_limited(&host, image)?;
         if host.sent.load(Ordering::Relaxed) >= self.budget.requests_per_registry {
             return Err(format!(
                 "{} was not asked about {image}: the {} requests that it may get are spent",
@@ -264,12 +283,22 @@ impl Prober {
         host.sent.fetch_add(sent.count(), Ordering::Relaxed);
         let limited = |failed: &towline_probe::FailureReport| failed.cause() == Cause::RateLimited;
         if report.failure.as_ref().is_some_and(limited) {
-            host.limited.store(true, Ordering::Relaxed);
+            *lock(&host.limited) = Some(Instant::now());
         }
         // A thousand of them would be held until the end, and no diagnosis shows them.
         report.facts = Vec::new();
         Asked { candidates, report }
     }
+}
+
+fn not_limited(host: &Host, image: &Reference) -> Result<(), NotAsked> {
+    if lock(&host.limited).is_none() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} said that it is asked too often, so it was not asked about {image}",
+        image.registry()
+    ))
 }
 
 /// The report of an image on a registry that could not be reached for another image.
