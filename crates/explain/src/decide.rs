@@ -414,7 +414,8 @@ mod tests {
         };
         let ended = said("current time 2026-11-30T12:00:00Z is after 2026-11-01T00:00:00Z");
         let early = said("current time 2026-11-30T12:00:00Z is before 2026-12-01T00:00:00Z");
-        let ours = said("TLS with r.test port 443: the certificate expired at 2026-11-01T00:00:00Z");
+        let ours =
+            said("TLS with r.test port 443: the certificate expired at 2026-11-01T00:00:00Z");
         let unclear = said("certificate has expired or is not yet valid");
         let (skew, expired) = (Cause::NodeClockSkew, Cause::TlsCertificateExpired);
         let (ahead, behind, agrees) = (Stands::Ahead, Stands::Behind, Stands::Agrees);

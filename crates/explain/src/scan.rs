@@ -70,7 +70,7 @@ pub struct Scan {
     pub api_version: String,
     /// Always [`KIND`].
     pub kind: String,
-    /// What was asked about: `namespace shop`.
+    /// What was asked about: `namespace shop`; in brackets what could not be found out of it.
     pub scope: String,
     /// Pods seen.
     pub pods: usize,
@@ -146,8 +146,13 @@ pub async fn explain_again(
     let desk = Desk::with(context, many, Arc::clone(&memory.0));
     let mut fold = Fold::default();
     let (mut pods, mut waiting) = (0, 0);
+    let mut scope = Vec::new();
     for ask in asks {
         let found = find::find(context, &desk.world, ask).await?;
+        scope.push(match &found.note {
+            Some(note) => format!("{ask} ({note})"),
+            None => ask.to_string(),
+        });
         pods += found.seen;
         waiting += found.waiting;
         // The healthy ones of many are only counted; a pod or workload that was asked for by name gets an answer in any case.
@@ -170,7 +175,6 @@ pub async fn explain_again(
     }
     let asked = desk.prober.sent().into_iter();
     let (broken, undecided) = fold.pods();
-    let scope: Vec<String> = asks.iter().map(ToString::to_string).collect();
     Ok(Scan {
         pods,
         waiting,
@@ -199,5 +203,6 @@ async fn one(context: &Context, namespace: &str, name: &str) -> Result<find::Fou
         pods: vec![pod],
         template_of: None,
         around: None,
+        note: None,
     })
 }

@@ -66,9 +66,7 @@ pub(super) fn weigh(mut verdict: Verdict, stands: Stands, facts: &Facts<'_>) -> 
     if taken && way.is_some() {
         verdict.confidence = Confidence::Proven;
     } else {
-        verdict
-            .alternatives
-            .insert(0, Cause::TlsCertificateExpired);
+        verdict.alternatives.insert(0, Cause::TlsCertificateExpired);
     }
     verdict
 }

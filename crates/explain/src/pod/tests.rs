@@ -345,11 +345,12 @@ async fn a_namespace_that_is_not_there_is_no_all_clear() {
     let unread = Cluster::default()
         .forbidding("/api/v1/namespaces")
         .forbidding("/api/v1/namespaces/shop");
-    let told = scan(unread, "shop").await.unwrap_err();
-    assert!(
-        told.to_string()
-            .contains("could not be read (403 Forbidden)"),
-        "{told}"
+    // Who may read pods and no namespaces gets an answer, and what it does not know.
+    let told = scan(unread, "shop").await.unwrap();
+    assert_eq!(told.pods, 0);
+    assert_eq!(
+        told.scope,
+        "namespace shop (whether it exists may not be read: 403 Forbidden)"
     );
 }
 
@@ -381,4 +382,68 @@ async fn who_follows_pods_asks_registries_seldom() {
     assert_eq!(look().await.0, 3 * first.0, "it has said the same twice");
     memory.forget(at(61));
     assert_eq!(look().await.0, 4 * first.0);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_asked_too_often_is_left_alone_by_who_follows_pods() {
+    let (host, asked) = counting(Door::Busy).await;
+    let image = format!("{host}/team/app:v1");
+    let cluster = Cluster::default().pod(&pod(&image, &backoff(&image, "boom"), &[]), &[]);
+    let context = cluster.context();
+    let asks = [scan::Ask::Namespace("shop".to_owned())];
+    let memory = scan::Memory::new(&context);
+    let look = async || {
+        let scan = scan::explain_again(&context, &asks, &memory).await.unwrap();
+        assert_eq!(scan.items[0].cause, Some(Cause::RateLimited), "{scan:?}");
+        asked.load(Ordering::Relaxed)
+    };
+    let first = look().await;
+    let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+    for seconds in [31, 61, 200, 290] {
+        memory.forget(at(seconds));
+        assert_eq!(look().await, first, "after {seconds} s");
+    }
+    memory.forget(at(301));
+    assert!(look().await > first);
+}
+
+#[tokio::test]
+async fn who_may_not_read_nodes_does_not_wait_for_another_platform() {
+    let host = registry(Door::Full).await;
+    let image = format!("{host}/team/app:v1");
+    let words = format!(
+        "failed to pull and unpack image \"{image}\": no match for platform in manifest: not found"
+    );
+    let cluster = Cluster::default().pod(&pod(&image, &backoff(&image, &words), &[]), &[]);
+    let node = json!({
+        "metadata": {"name": "n1"},
+        "status": {"nodeInfo": {
+            "architecture": "amd64", "operatingSystem": "linux", "bootID": "b", "machineID": "", "systemUUID": "",
+            "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "",
+        }},
+    });
+    let known = explain(&cluster.clone().with("/api/v1/nodes/n1", node)).await;
+    let unread = explain(&cluster.forbidding("/api/v1/nodes/n1")).await;
+    assert_eq!(unread.cause, Some(Cause::PlatformMismatch), "{unread:?}");
+    let waits = |told: &Diagnosis| told.retry.as_ref().is_some_and(|retry| retry.waiting_helps);
+    assert!(waits(&known), "{known:?}");
+    assert!(!waits(&unread), "{unread:?}");
+}
+
+#[tokio::test]
+async fn a_new_name_for_a_secret_is_looked_for_where_one_is_made() {
+    let host = registry(Door::Shut).await;
+    let image = format!("{host}/team/app:v1");
+    let refused = format!("failed to resolve reference \"{image}\": 401 Unauthorized");
+    let cluster = |secrets: &[&str]| {
+        Cluster::default().pod(&pod(&image, &backoff(&image, &refused), secrets), &[])
+    };
+    let path = "/api/v1/namespaces/shop/secrets/regcred".to_owned();
+    let none = cluster(&[]);
+    assert_eq!(explain(&none).await.cause, Some(Cause::NoCredentials));
+    assert!(none.asked().contains(&path));
+    let missing = cluster(&["stale"]);
+    let told = explain(&missing).await;
+    assert_eq!(told.cause, Some(Cause::PullSecretMissing));
+    assert!(!missing.asked().contains(&path), "{:?}", missing.asked());
 }

@@ -123,6 +123,8 @@ pub(super) struct Found {
     pub(super) template_of: Option<Owner>,
     /// What all pods that were seen say of each other, where they are all of a namespace or of the cluster.
     pub(super) around: Option<Arc<Around>>,
+    /// What could not be found out of what was asked about.
+    pub(super) note: Option<String>,
 }
 
 pub(super) async fn find(
@@ -141,9 +143,9 @@ pub(super) async fn find(
             let pods = Api::namespaced(context.kube.clone(), namespace);
             let params = ListParams::default();
             let what = format!("the pods of {ask}");
-            let found = list(&pods, params, &what, wants_a_look).await?;
+            let mut found = list(&pods, params, &what, wants_a_look).await?;
             if found.seen == 0 {
-                namespace::is_there(&context.kube, namespace).await?;
+                found.note = namespace::is_there(&context.kube, namespace).await?;
             }
             Ok(found)
         }
@@ -174,6 +176,7 @@ async fn list(
         pods: Vec::new(),
         template_of: None,
         around: None,
+        note: None,
     };
     let mut around = Around::default();
     loop {
@@ -246,6 +249,7 @@ async fn workload(
         pods: own,
         template_of: None,
         around: None,
+        note: None,
     };
     if found.seen == 0 {
         found.pods = template(kind, &object, namespace).into_iter().collect();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use kube::client::Body;
@@ -24,12 +24,15 @@ pub(super) enum Door {
     Empty,
     /// It has every image.
     Full,
+    /// It is asked too often.
+    Busy,
 }
 
 /// Objects of the cluster by path; what may not be read has no value.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Cluster {
     objects: BTreeMap<String, Option<Value>>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Cluster {
@@ -65,9 +68,17 @@ impl Cluster {
         }
     }
 
+    /// Paths that were asked for.
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
     fn client(&self) -> kube::Client {
         let objects = Arc::new(self.objects.clone());
+        let asked = Arc::clone(&self.asked);
         let service = tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            asked.lock().unwrap().push(path);
             let (code, answer) = answer(&objects, request.uri().path());
             let body = Body::from(answer.to_string().into_bytes());
             let response = Response::builder().status(code).body(body).unwrap();
@@ -154,6 +165,11 @@ async fn serve(mut stream: TcpStream, door: Door, asked: Arc<AtomicUsize>) {
             "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"",
             "application/json",
             String::new(),
+        ),
+        (Door::Busy, path) if path.contains("/manifests/") => (
+            "429 Too Many Requests",
+            "application/json",
+            r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned(),
         ),
         (_, "/v2/") => ("200 OK", "application/json", "{}".to_owned()),
         (Door::Empty, _) => ("404 Not Found", "application/json", missing.to_owned()),

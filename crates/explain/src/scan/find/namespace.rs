@@ -14,12 +14,18 @@ const MOST: u32 = 500;
 /// How like a name has to be, from 0 (nothing in common) to 1.
 const LIKE: f64 = 0.6;
 
-/// Fails where the namespace is not there, or where that cannot be known.
-pub(super) async fn is_there(client: &Client, name: &str) -> Result<(), ExplainError> {
+/// Fails where the namespace is not there, or where the API does not answer. Gives a note where that may not be read.
+pub(super) async fn is_there(client: &Client, name: &str) -> Result<Option<String>, ExplainError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let unread = match namespaces.get_opt(name).await {
-        Ok(Some(_)) => return Ok(()),
+        Ok(Some(_)) => return Ok(None),
         Ok(None) => None,
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            return Ok(Some(format!(
+                "whether it exists may not be read: {} {}",
+                status.code, status.reason
+            )));
+        }
         Err(error) => Some(reason(&error)),
     };
     let params = ListParams::default().limit(MOST);
