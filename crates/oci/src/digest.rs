@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::Digest as _;
 
 /// A digest algorithm that content may be named by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,44 +121,41 @@ impl Digest {
 }
 
 /// Hashes bytes as they pass.
-#[derive(Debug, Clone)]
-pub struct Verifier(Hasher);
-
-#[derive(Debug, Clone)]
-enum Hasher {
-    Sha256(sha2::Sha256),
-    Sha512(Box<sha2::Sha512>),
+#[derive(Clone)]
+pub struct Verifier {
+    algorithm: Algorithm,
+    hasher: Context,
 }
 
 impl Verifier {
     /// A hasher that has seen nothing yet.
     pub fn new(algorithm: Algorithm) -> Self {
-        Self(match algorithm {
-            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha512 => Hasher::Sha512(Box::new(sha2::Sha512::new())),
-        })
+        let hasher = Context::new(match algorithm {
+            Algorithm::Sha256 => &SHA256,
+            Algorithm::Sha512 => &SHA512,
+        });
+        Self { algorithm, hasher }
     }
 
     /// Takes in more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            Hasher::Sha256(hasher) => hasher.update(bytes),
-            Hasher::Sha512(hasher) => hasher.update(bytes),
-        }
+        self.hasher.update(bytes);
     }
 
     /// The digest of all bytes taken in.
     pub fn finish(self) -> Digest {
-        match self.0 {
-            Hasher::Sha256(hasher) => Digest {
-                algorithm: Algorithm::Sha256,
-                hex: hex(&hasher.finalize()),
-            },
-            Hasher::Sha512(hasher) => Digest {
-                algorithm: Algorithm::Sha512,
-                hex: hex(&hasher.finalize()),
-            },
+        Digest {
+            algorithm: self.algorithm,
+            hex: hex(self.hasher.finish().as_ref()),
         }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 

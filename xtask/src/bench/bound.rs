@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context as _, bail};
-use sha2::{Digest as _, Sha256};
+use aws_lc_rs::digest::{Context, SHA256};
 
 /// The same bytes, and nothing but the work that they need
 #[derive(clap::Args)]
@@ -76,7 +76,7 @@ pub(crate) fn layers(layout: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
 }
 
 /// Reads and hashes what passes.
-struct Hashed<R>(R, Sha256);
+struct Hashed<R>(R, Context);
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -91,7 +91,7 @@ fn layer(blob: &Path, into: &Path) -> anyhow::Result<()> {
     let (sender, blocks) = sync_channel::<Vec<u8>>(4);
     std::thread::scope(|scope| {
         let decompress = scope.spawn(move || -> anyhow::Result<()> {
-            let packed = Hashed(File::open(blob)?, Sha256::new());
+            let packed = Hashed(File::open(blob)?, Context::new(&SHA256));
             let mut packed = BufReader::with_capacity(1 << 17, packed);
             let start: &[u8] = io::BufRead::fill_buf(&mut packed)?;
             let unpacked: Box<dyn Read> = if start.starts_with(&[0x28, 0xb5]) {
@@ -99,7 +99,7 @@ fn layer(blob: &Path, into: &Path) -> anyhow::Result<()> {
             } else {
                 Box::new(flate2::bufread::MultiGzDecoder::new(packed))
             };
-            let mut unpacked = Hashed(unpacked, Sha256::new());
+            let mut unpacked = Hashed(unpacked, Context::new(&SHA256));
             loop {
                 let mut block = Vec::with_capacity(1 << 18);
                 (&mut unpacked).take(1 << 18).read_to_end(&mut block)?;

@@ -1,5 +1,6 @@
 //! Service-account tokens: signed JWTs (ES256) bound to a service account and, mostly, a pod.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
@@ -45,8 +46,7 @@ pub(crate) fn sign(key: &KeyPair, claims: &Value) -> Option<String> {
 }
 
 fn key_id(key: &KeyPair) -> String {
-    use sha2::Digest as _;
-    BASE64.encode(sha2::Sha256::digest(key.der_bytes()))
+    BASE64.encode(digest(&SHA256, key.der_bytes()))
 }
 
 /// Checks signature and time, and gives the claims.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use aws_lc_rs::digest::{Context, SHA256};
 
 /// The label that tells the pods of one template from those of another.
 pub const HASH_LABEL: &str = "pod-template-hash";
@@ -12,12 +12,13 @@ const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// The hash of a template as it stands in names; another one for each collision.
 pub fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(plain(template).to_string());
+    let mut hasher = Context::new(&SHA256);
+    hasher.update(plain(template).to_string().as_bytes());
     if collisions > 0 {
-        hasher.update(collisions.to_be_bytes());
+        hasher.update(&collisions.to_be_bytes());
     }
-    let digest = hasher.finalize();
+    let digest = hasher.finish();
+    let digest = digest.as_ref();
     let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
     number
         .to_string()

@@ -1,8 +1,8 @@
 //! Bytes with the digest and media type under which a registry knows them.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 /// Bytes with their digest and media type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Blob {
 pub fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::from("sha256:");
-    for byte in Sha256::digest(bytes) {
+    for byte in digest(&SHA256, bytes).as_ref() {
         write!(text, "{byte:02x}").expect("writing into a String cannot fail");
     }
     text

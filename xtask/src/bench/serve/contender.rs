@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use sha2::{Digest as _, Sha256};
+use aws_lc_rs::digest::SHA256;
 
 use super::client::{Answer, Client};
 use crate::bench::process::Daemon;
@@ -141,7 +141,7 @@ fn fresh(work: &Path, name: &str) -> anyhow::Result<PathBuf> {
 /// The digest of bytes.
 pub(super) fn digest(bytes: &[u8]) -> String {
     let mut text = "sha256:".to_owned();
-    for byte in Sha256::digest(bytes) {
+    for byte in aws_lc_rs::digest::digest(&SHA256, bytes).as_ref() {
         // Writing to a String does not fail.
         write!(text, "{byte:02x}").ok();
     }
