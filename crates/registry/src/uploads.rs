@@ -39,6 +39,9 @@ enum State {
     Idle(Option<Verifier>),
 }
 
+/// Bytes of an upload that are sent to the disk at once.
+const STRETCH: u64 = 8 << 20;
+
 /// An upload that one request works on; others are refused meanwhile.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
@@ -246,11 +249,22 @@ impl Session<'_> {
             let error = FsError::new("write", self.folder.join("data"), error);
             return Err(StorageError::from(error).into());
         }
+        self.write_behind(length);
         self.length = length;
         if let Some(hash) = &mut self.hash {
             hash.update(bytes);
         }
         Ok(())
+    }
+
+    /// Begins to write to the disk what was appended, a stretch at a time, so that the sync at the end finds little left to do. That the
+    /// kernel may forget its copy is what asks for that; what is not on the disk yet, which is all of the stretch, it keeps.
+    fn write_behind(&self, length: u64) {
+        let (from, to) = (self.length / STRETCH, length / STRETCH);
+        if let Some(bytes) = std::num::NonZeroU64::new((to - from) * STRETCH) {
+            let advice = rustix::fs::Advice::DontNeed;
+            rustix::fs::fadvise(&self.file, from * STRETCH, Some(bytes), advice).ok();
+        }
     }
 
     /// Verifies the digest and gives the file to `keep`. The upload is over, whatever the outcome.
