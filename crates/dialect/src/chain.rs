@@ -256,6 +256,14 @@ const KEPT: &[&str] = &[
 /// Takes log levels and a gRPC envelope off the beginning of a link.
 fn strip(plain: &str) -> &str {
     let mut rest = plain;
+    // Storage of containers appends how its helper ended.
+    if let Some((error, status)) = rest.split_once(" exit status ")
+        && !error.is_empty()
+        && !error.ends_with("applylayer")
+        && status.bytes().all(|b| b.is_ascii_digit())
+    {
+        rest = error;
+    }
     // Advice that a service appends to an error is no part of it.
     if let Some((error, _)) = rest.split_once(". please ") {
         rest = error;
@@ -270,10 +278,10 @@ fn strip(plain: &str) -> &str {
     }
     if let Some(after) = rest
         .strip_prefix("code = ")
-        .or_else(|| rest.strip_prefix("code "))
+        .or_else(|| rest.strip_prefix("code=").or_else(|| rest.strip_prefix("code ")))
         && let Some((_, message)) = after
             .split_once("desc = ")
-            .or_else(|| after.split_once("desc "))
+            .or_else(|| after.split_once("desc=").or_else(|| after.split_once("desc ")))
     {
         rest = message;
     }

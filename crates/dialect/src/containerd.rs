@@ -12,7 +12,7 @@ use crate::verdict::{Verdict, likely, stated};
 /// Links that decide whatever is below them.
 pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     let begins = |words: &str| chain.starts(words).is_some();
-    if begins("failed to parse image reference") {
+    if begins("failed to parse image reference") || begins("object required") {
         return Some(stated(Cause::InvalidReference));
     }
     if begins("failed to get reader from content store") {
@@ -21,7 +21,8 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
             &[Cause::ImageCollected, Cause::SnapshotterFailed],
         ));
     }
-    if begins("failed to decode hosts.toml")
+    if begins("failed to load x509 key pair")
+        || begins("failed to decode hosts.toml")
         || begins("failed to parse hosts.toml")
         || begins("failed to load hosts.toml")
         || begins("invalid cri image config")
@@ -109,6 +110,10 @@ fn not_found(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if plain != "not found" || at == 0 {
         return None;
     }
+    // Some copies leave out the reference between.
+    if chain.plain(at - 1) == "failed to resolve reference _" {
+        return Some(no_manifest(chain, context));
+    }
     // Nothing but the reference itself stands there; anything else is another error that ends alike.
     let before = chain.text(at - 1);
     if chain.plain(at - 1) != "_" || before.contains("://") {
@@ -119,7 +124,16 @@ fn not_found(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         .as_deref()
         .is_some_and(|image| before.ends_with(image));
     let resolving = (0..at - 1).any(|at| chain.plain(at).starts_with("failed to resolve"));
-    (resolving || is_image).then(|| no_manifest(chain, context))
+    (resolving || is_image || is_reference(before)).then(|| no_manifest(chain, context))
+}
+
+/// `host/name:tag`, `host/name@digest` and nothing else: not a path, and no name of a file.
+fn is_reference(text: &str) -> bool {
+    let Some((host, name)) = text.split_once('/') else {
+        return false;
+    };
+    let last = name.rsplit('/').next().unwrap_or_default();
+    host.contains('.') && !host.starts_with('.') && last.contains([':', '@']) && !text.contains(' ')
 }
 
 /// The manifest is there and cannot be used.
@@ -134,7 +148,7 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
     {
         return Some(stated(Cause::PlatformMismatch));
     }
-    let schema1 = text.contains("application/vnd.docker.distribution.manifest.v1+prettyjws");
+    let schema1 = text.contains("application/vnd.docker.distribution.manifest.v1+");
     if schema1
         && (chain
             .before(at)
@@ -143,7 +157,9 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
             || plain.starts_with("unsupported media type")
             || plain.starts_with("media type _ is no longer supported")
             || plain.ends_with("not supported")
-            || plain == "_, see _")
+            || plain == "_, see _"
+            || plain.contains("has media type _, but client accepts"))
+        || plain.starts_with("pulling schema 1 images have been deprecated")
         || plain.starts_with("schema 1 image manifests are no longer supported")
         || plain.contains("schema 1 support is disabled")
     {
@@ -155,8 +171,9 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
         return Some(likely(Cause::NotARegistry, &[Cause::MirrorMisconfigured]));
     }
     // Something else was published there under a type of its own.
-    if let Some(found) = text.strip_prefix("unexpected media type application/vnd.")
-        && !["docker.", "oci.image."]
+    let kinds = ["unexpected media type application/vnd.", "unsupported media type application/vnd."];
+    if let Some(found) = kinds.iter().find_map(|words| text.strip_prefix(words))
+        && !["docker.", "oci."]
             .iter()
             .any(|image| found.starts_with(image))
     {
@@ -259,8 +276,20 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     {
         return Some(stated(Cause::SnapshotterFailed));
     }
-    if plain.contains("label key and value greater than maximum size") {
+    if plain.starts_with("label key and value ") && plain.contains("greater than maximum size") {
         return Some(stated(Cause::TooManyLayers));
+    }
+    // A snapshot is made of those below it: what the kernel does not find is one of them.
+    if is_errno(plain)
+        && at > 0
+        && chain.text(at - 1).contains("/snapshots/")
+        && (chain.starts("failed to prepare extraction snapshot").is_some()
+            || chain.starts("failed to create prepare snapshot dir").is_some())
+    {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::SnapshotterFailed, Cause::ImageCollected],
+        ));
     }
     let extracting = chain
         .starts("failed to extract layer")
@@ -299,7 +328,7 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
 /// The service of Windows that takes layers refuses one. Its functions are named so nowhere else.
 pub(crate) fn of_windows(chain: &Chain, at: usize) -> bool {
     let text = chain.text(at);
-    ["hcsshim::", "hcs::"]
+    ["hcsshim::", "hcs::", " failed in Win32"]
         .iter()
         .any(|service| text.contains(service))
         || ["processbaselayer", "processutilityvmimage", "importlayer"]

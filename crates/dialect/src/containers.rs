@@ -19,6 +19,7 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     }
     if any(&|plain| {
         plain.starts_with("no registries configured while trying to pull an unqualified image")
+            || plain.starts_with("no registries found in _, a registry must be provided")
     }) {
         return Some(stated(Cause::ShortNameUnresolved));
     }
@@ -53,14 +54,23 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
     if plain.starts_with("no child with platform ") {
         return Some(stated(Cause::PlatformMismatch));
     }
-    if plain.contains("potentially insufficient uids or gids available in user namespace") {
+    if plain.contains("potentially insufficient uids or gids available in user namespace")
+        || plain.contains("cannot be mapped to a host id")
+    {
         return Some(stated(Cause::UserNamespaceRange));
     }
     if plain == "layer not known" {
         return Some(stated(Cause::ContentStoreCorrupt));
     }
+    if plain.contains("already exists, but uses a different top layer") {
+        return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
+    }
+    if plain.starts_with("loading registries configuration") {
+        return Some(stated(Cause::RuntimeMisconfigured));
+    }
     if plain.starts_with("could not load config with mediatype ")
         || plain.starts_with("unsupported image-specific operation on artifact with type")
+        || plain.starts_with("invalid mixed oci image with docker v2s2 config")
     {
         return Some(stated(Cause::NotAnImage));
     }
@@ -73,6 +83,11 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
         return Some(likely(Cause::ImageTooLarge, &[Cause::NotAnImage]));
     }
     let storing = chain.starts("storing blob to file").is_some();
+    if chain.text(at).contains("unhandled compression type ")
+        || plain.starts_with("unsupported compression")
+    {
+        return Some(stated(Cause::UnsupportedLayer));
+    }
     if plain.starts_with("unpacking failed")
         || (storing
             && (plain.starts_with("corrupt input before offset") || plain == "invalid checksum"))
@@ -82,7 +97,13 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
             &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],
         ));
     }
-    if plain.starts_with("invalid image name _") {
+    // crane's words for a reference that is none.
+    if plain.starts_with("invalid image name _")
+        || plain.starts_with("could not parse reference")
+        || plain.starts_with("unable to parse reference")
+        || plain.starts_with("repository can only contain the characters ")
+        || plain.starts_with("tag can only contain the characters ")
+    {
         return Some(stated(Cause::InvalidReference));
     }
     if plain.starts_with("blob _ is too large")
@@ -91,7 +112,7 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
         return Some(stated(Cause::ImageTooLarge));
     }
     if plain == "invalid character '<' looking for beginning of value" {
-        if chain.len() == 1 {
+        if chain.len() == 1 || chain.before(at) == "error unmarshalling content" {
             return Some(likely(Cause::NotARegistry, &[Cause::RegistryMisconfigured]));
         }
         let source = (0..at).any(|at| {

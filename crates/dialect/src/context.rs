@@ -96,6 +96,8 @@ impl Context {
             context.unpack |= begins(UNPACK);
             context.resolve |= plain.starts_with("failed to resolve")
                 || plain.starts_with("error reading manifest");
+            context.resolve |= plain.starts_with("determining manifest mime type")
+                || plain.starts_with("error determining manifest mime type");
             context.resolve |= plain.starts_with("reading manifest")
                 || plain.starts_with("unexpected status code [manifests ");
             context.digest_read |= link.text.starts_with("reading manifest sha256:");
@@ -206,6 +208,21 @@ impl Context {
         }
     }
 
+    /// The image whose manifest was asked for, where no words name one: crane and docker tell the URL alone.
+    pub(crate) fn asked_image(&self) -> Option<String> {
+        let url = [self.first_url.as_ref(), self.url.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|url| !url.mirror && url.path.contains("/manifests/"))?;
+        let (name, target) = url.path.strip_prefix("/v2/")?.split_once("/manifests/")?;
+        let host = match url.authority.as_str() {
+            "registry-1.docker.io" | "index.docker.io" => "docker.io",
+            other => other,
+        };
+        let mark = if target.contains(':') { '@' } else { ':' };
+        Some(format!("{host}/{name}{mark}{target}")).filter(|image| is_image(image))
+    }
+
     /// Where the pull was, as far as the outer links say.
     pub(crate) fn step(&self) -> Option<Step> {
         if self.unpack {
@@ -296,6 +313,14 @@ impl Context {
 
 /// The image that a link of a runtime names.
 fn image_in(text: &str) -> Option<String> {
+    quoted_image(text)
+        .or_else(|| between(text))
+        .or_else(|| read_manifest(text))
+        .or_else(|| after_word(text))
+}
+
+/// An image in quotes.
+fn quoted_image(text: &str) -> Option<String> {
     const NAMING: &[&str] = &[
         "failed to pull and unpack image ",
         "failed to resolve reference ",
@@ -306,12 +331,14 @@ fn image_in(text: &str) -> Option<String> {
         "Failed to inspect image ",
         "failed to get sandbox image ",
     ];
-    let after = NAMING
+    let (image, _) = NAMING
         .iter()
-        .find_map(|naming| Some(&text[text.find(naming)? + naming.len()..]));
-    if let Some((image, _)) = after.and_then(quoted) {
-        return Some(image).filter(|image| !image.is_empty());
-    }
+        .find_map(|naming| quoted(&text[text.find(naming)? + naming.len()..]))?;
+    Some(image).filter(|image| !image.is_empty())
+}
+
+/// docker's sentences around an image.
+fn between(text: &str) -> Option<String> {
     for (naming, end) in [
         ("manifest for ", " not found"),
         ("pull access denied for ", ", repository does not exist"),
@@ -323,10 +350,58 @@ fn image_in(text: &str) -> Option<String> {
                 .map(|end| after[..end].trim_matches(['"', ',', ':']).to_owned());
         }
     }
-    let docker = text
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("docker://"));
-    docker.map(|image| image.trim_end_matches([':', '"']).to_owned())
+    None
+}
+
+/// `reading manifest 1.2 in reg.io/app`, as the library of podman says.
+fn read_manifest(text: &str) -> Option<String> {
+    let at = text.to_ascii_lowercase().find("reading manifest ")?;
+    let mut words = text[at + "reading manifest ".len()..].split_whitespace();
+    let (target, _, name) = (words.next()?, words.next().filter(|word| *word == "in")?, words.next()?);
+    let name = name.trim_end_matches([':', ',']);
+    let mark = if target.starts_with("sha256:") { '@' } else { ':' };
+    Some(format!("{name}{mark}{target}")).filter(|image| is_image(image))
+}
+
+/// An image without quotes behind what names it: BuildKit, kubeadm, Helm, and commands that people paste with what they said.
+fn after_word(text: &str) -> Option<String> {
+    const NAMING: &[&str] = &[
+        "failed to resolve source metadata for ",
+        "load metadata for ",
+        "failed to pull image ",
+        "Failed to pull image ",
+        "Error pulling image ",
+        "docker pull ",
+        "podman pull ",
+        "nerdctl pull ",
+        "crictl pull ",
+        "crane pull ",
+        "images pull ",
+    ];
+    let word = |naming: &str| {
+        let after = &text[text.find(naming)? + naming.len()..];
+        let word = after.split_whitespace().next()?;
+        Some(word.trim_end_matches([':', '"', '\'', ',', '.', ')']))
+    };
+    // Behind a scheme any name is an image.
+    let schemed = ["docker://", "oci://"].into_iter().find_map(word);
+    let named = || {
+        let mut words = NAMING.iter().filter_map(|naming| word(naming));
+        words.find(|word| is_image(word) && !word.contains("://"))
+    };
+    schemed
+        .filter(|image| !image.is_empty())
+        .or_else(named)
+        .map(str::to_owned)
+}
+
+/// What may be an image: of the characters that one has, with a registry, a name of two parts, a tag or a digest.
+fn is_image(text: &str) -> bool {
+    let usual = |c: char| c.is_ascii_alphanumeric() || "._-/:@<>[]".contains(c);
+    text.len() <= 512
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[' || c == '<')
+        && text.contains(['/', ':', '@'])
+        && text.chars().all(usual)
 }
 
 /// A link after which the status stands.
@@ -359,6 +434,7 @@ fn inline_status(plain: &str) -> Option<u16> {
         "error parsing http ",
         "invalid status code from registry ",
         "unexpected status code ",
+        "unsupported status code ",
         "unexpected status ",
     ]
     .iter()

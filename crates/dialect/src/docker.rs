@@ -36,11 +36,28 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     if plain.starts_with("invalid reference format") {
         return Some(stated(Cause::InvalidReference));
     }
+    let no_digest = ["invalid checksum digest ", "unsupported digest algorithm"];
+    if no_digest.iter().any(|words| plain.starts_with(words)) {
+        return Some(likely(Cause::InvalidReference, &[Cause::DigestNotFound]));
+    }
     if plain.starts_with("max depth exceeded") && context.unpack {
         return Some(stated(Cause::TooManyLayers));
     }
+    if plain.starts_with("image config verification failed for digest") {
+        return Some(likely(
+            Cause::DigestMismatch,
+            &[Cause::ContentStoreCorrupt],
+        ));
+    }
     if plain.starts_with("filesystem layer verification failed for digest") {
         return Some(likely(Cause::DigestMismatch, &[Cause::BlobHostUnreachable]));
+    }
+    // A manifest without a type of its own is taken for one of the first format.
+    if plain == "missing signature key" {
+        return Some(likely(
+            Cause::ManifestUnsupported,
+            &[Cause::RegistryMisconfigured, Cause::ProxyCacheFailed],
+        ));
     }
     // What answers so in the place of a registry's errors is a page.
     let page = chain.plain(at + 1) == "invalid character '<' looking for beginning of value";
@@ -59,6 +76,14 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
             &[Cause::PlatformMismatch],
         ));
     }
+    // The storage driver's own device is gone.
+    let device = at.checked_sub(1).map_or("", |at| chain.text(at));
+    if context.unpack && is_errno(plain) && device.contains(" /dev/mapper/") {
+        return Some(likely(
+            Cause::SnapshotterFailed,
+            &[Cause::DiskError, Cause::ContentStoreCorrupt],
+        ));
+    }
     if context.unpack && own_folder(chain, at) {
         return Some(likely(
             Cause::ContentStoreCorrupt,
@@ -71,6 +96,7 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         .any(|link| link.plain.contains("applylayer exit status"));
     let refused = is_errno(plain);
     let unpacking = applying
+        || of_layer(chain, at)
         || chain.starts("error processing tar file").is_some()
         || chain.starts("processing tar file").is_some();
     if (context.unpack && plain == "invalid tar header")
@@ -82,6 +108,20 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         ));
     }
     None
+}
+
+/// docker registered a layer and a call on one of its files failed: the call and its path stand before what the kernel said.
+fn of_layer(chain: &Chain, at: usize) -> bool {
+    if chain.starts("failed to register layer").is_none() {
+        return false;
+    }
+    const CALLS: &[&str] = &[
+        "chmod", "chtimes", "create", "lchown", "link", "lsetxattr", "mkdir", "mkdirall", "mknod", "open", "readlink",
+        "remove", "rename", "symlink", "unlinkat", "utimes",
+    ];
+    let call = chain.before(at);
+    let (name, target) = call.split_once(' ').unwrap_or_default();
+    CALLS.contains(&name) && target.starts_with('_')
 }
 
 /// A registry that hides whether the repository is missing or private. On Docker Hub a name of one part is nobody's but

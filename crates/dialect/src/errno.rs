@@ -2,6 +2,7 @@
 
 /// Words of errors of the kernel, in lower case. Those with a cause of their own (`no space left on device` and its like) are not here.
 const WORDS: &[&str] = &[
+    "access is denied",
     "argument list too long",
     "bad file descriptor",
     "cannot assign requested address",
@@ -30,6 +31,12 @@ const WORDS: &[&str] = &[
     "stale file handle",
     "stale nfs file handle",
     "text file busy",
+    "the data is invalid",
+    "the file cannot be accessed by the system",
+    "the parameter is incorrect",
+    "the specified module could not be found",
+    "the system cannot find the file specified",
+    "the system cannot find the path specified",
     "too many levels of symbolic links",
     "too many links",
     "transport endpoint is not connected",

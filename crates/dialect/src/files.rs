@@ -15,6 +15,10 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     ];
     if plain.ends_with(" no space left on device")
         && called.iter().any(|call| plain.starts_with(call))
+        || plain.starts_with("there is not enough space on the disk")
+        || plain.starts_with("failed to garbage collect required amount of images")
+        // The device mapper counts its own blocks.
+        || (plain.starts_with("thin pool has ") && plain.contains("free data blocks"))
     {
         return Some(stated(Cause::NoSpaceLeft));
     }

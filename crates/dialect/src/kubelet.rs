@@ -36,14 +36,7 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
     }) {
         return Some(stated(Cause::NeverPull));
     }
-    if begins("error execing credential provider plugin")
-        || begins("failed getting credential from external registry")
-        // docker's and BuildKit's words for a helper that cannot be run, within those of others.
-        || chain
-            .links()
-            .iter()
-            .any(|link| link.plain.contains("error getting credentials - err"))
-    {
+    if helper_failed(chain) {
         return Some(stated(Cause::CredentialProviderFailed).at(Step::Credentials));
     }
     let denied = |plain: &str| {
@@ -62,6 +55,26 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
         return Some(stated(Cause::PullSecretMalformed));
     }
     secrets(chain)
+}
+
+/// What fetches a login from a cloud failed: the kubelet's plugins and what they say, its former built-in providers, docker's and
+/// BuildKit's helpers. Sentences of this length stand in no name, so they count wherever a link has them.
+fn helper_failed(chain: &Chain) -> bool {
+    const SENTENCES: &[&str] = &[
+        "error execing credential provider plugin",
+        "error running credential provider plugin",
+        "failed getting credential from external registry credential provider",
+        "error getting credentials - err",
+        "while requesting ecr authorization token",
+        "while getting aws credentials",
+        "no valid providers in chain",
+        "while reading 'google-dockercfg' metadata",
+        "while reading 'google-dockercfg-url' metadata",
+    ];
+    chain.links().iter().any(|link| {
+        let text = link.text.to_lowercase();
+        SENTENCES.iter().any(|sentence| text.contains(sentence))
+    })
 }
 
 /// What is said about pull secrets. A missing secret is a hint only: the pull may work without it.
@@ -112,6 +125,15 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     if let Some(verdict) = runtime(chain, at) {
         return Some(verdict);
     }
+    // The image is in the runtime's list and lacks what belongs to it.
+    if plain.starts_with("id or size of image _ is not set")
+        || plain.starts_with("imageref of image _ is not set")
+    {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::RuntimeMisconfigured],
+        ));
+    }
     if plain == "errimageneverpull" {
         return Some(stated(Cause::NeverPull));
     }
@@ -123,6 +145,10 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
             return Some(stated(Cause::SignatureRejected));
         }
         if plain.ends_with("because the registry is unavailable") {
+            // A registry that answers is there.
+            if let Some(verdict) = crate::registry::status(context) {
+                return Some(verdict);
+            }
             let others = [Cause::RegistryError, Cause::ConnectionTimeout];
             return Some(likely(Cause::ConnectionRefused, &others));
         }
@@ -130,7 +156,7 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     if plain.starts_with("signaturevalidationfailed") {
         return Some(stated(Cause::SignatureRejected));
     }
-    if plain == "registryunavailable" {
+    if plain == "registryunavailable" && context.status.is_none() {
         return Some(likely(Cause::ConnectionRefused, &[Cause::RegistryError]));
     }
     None

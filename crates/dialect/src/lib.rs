@@ -105,7 +105,7 @@ fn read_one(text: &str, peeled: &peel::Peeled) -> Reading {
         endpoint: context.endpoint(),
         confidence,
         alternatives,
-        image: context.image.clone(),
+        image: context.image.clone().or_else(|| context.asked_image()),
         status: context.status,
         server_message: context.server_message,
     }

@@ -65,7 +65,10 @@ fn dns(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         | "temporary failure in name resolution"
         | "try again"
         | "i/o timeout"
-        | "connection refused" => true,
+        | "connection refused"
+        | "cannot unmarshal dns message"
+        | "no answer from dns server" => true,
+        _ if plain.starts_with("this is usually a temporary error during hostname resolution") => true,
         // Whatever keeps the question from being asked.
         _ if is_errno(plain) => true,
         _ => return None,
@@ -208,11 +211,17 @@ fn socket(
             &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
         ),
         _ if cut(plain)
-            && (context.request || context.fetch || chain.before(at).starts_with("http2"))
+            && (context.request
+                || context.fetch
+                || ["http2", "write", "read"].contains(&chain.before(at)))
             && !context.unpack =>
         {
             (Cause::ConnectionReset, &[Cause::RegistryError])
         }
+        _ if plain.starts_with("invalid header field value for _") => {
+            (Cause::PullSecretMalformed, &[Cause::WrongCredentials])
+        }
+        "no location header in response" => (Cause::RegistryMisconfigured, &[]),
         "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
         "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
         _ => return None,
@@ -333,6 +342,9 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     {
         return Some(stated(Cause::HttpsRegistryOverHttp));
     }
+    if chain.text(at).starts_with("malformed HTTP ") && context.request {
+        return Some(likely(Cause::NotARegistry, &[Cause::PlainHttpRegistry, Cause::ProxyMisconfigured]));
+    }
     let settings = [
         "server selected unsupported protocol version",
         "no supported versions satisfy",
@@ -353,9 +365,11 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if chain.before(at) == "tls" && (at >= 2 && chain.plain(at - 2) == "remote error") {
         return Some(match plain {
             "certificate required" => stated(Cause::TlsClientCertificateRequired),
-            "bad certificate" => likely(
+            // The server judges what the client showed, or that it showed nothing.
+            "bad certificate" | "unknown certificate authority" | "unknown certificate"
+            | "expired certificate" => likely(
                 Cause::TlsClientCertificateRequired,
-                &[Cause::TlsHandshakeFailed],
+                &[Cause::TlsHandshakeFailed, Cause::TlsUnknownAuthority],
             ),
             "handshake failure" => likely(
                 Cause::TlsHandshakeFailed,
@@ -373,6 +387,18 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
 /// What follows `x509`.
 fn certificate(chain: &Chain, at: usize, interceptable: bool) -> Option<Verdict> {
     let plain = chain.plain(at);
+    // The words of OpenSSL, curl and rustls for a chain that leads to nobody they know.
+    let of_others = [
+        "unable to get local issuer certificate",
+        "unable to verify the first certificate",
+        "self signed certificate",
+        "self-signed certificate",
+    ];
+    if of_others.iter().any(|words| plain.contains(words))
+        || (plain == "unknownissuer" && chain.before(at) == "invalid peer certificate")
+    {
+        return Some(likely(Cause::TlsUnknownAuthority, &[Cause::TlsIntercepted]));
+    }
     let said = chain.before(at) == "x509" || plain.starts_with("x509");
     if !said {
         return expiry_times(chain, at);
@@ -391,6 +417,10 @@ fn certificate(chain: &Chain, at: usize, interceptable: bool) -> Option<Verdict>
         "certificate is not authorized to sign other certificates",
         "failed to load system roots and no roots provided",
         "invalid signature",
+        "issuer name does not match subject from issuing certificate",
+        "certificate specifies an incompatible key usage",
+        "insecure algorithm",
+        "unhandled critical extension",
         "certificate is not trusted",
         "certificate is not standards compliant",
     ];

@@ -1,5 +1,7 @@
 //! Wrappers that are not links of the chain: the kubelet's sentences around an image, log lines, JSON, and aggregates.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 /// A text without its wrappers.
@@ -18,6 +20,9 @@ const NAMING: &[&str] = &[
     "(combined from similar events): ",
 ];
 
+/// Most bytes that may stand before such a sentence.
+const MAX_BEFORE: usize = 256;
+
 /// How an error of an aggregate may begin.
 const BEGINNINGS: &[&str] = &[
     "rpc error: ",
@@ -31,8 +36,8 @@ const BEGINNINGS: &[&str] = &[
 /// Takes off all wrappers.
 pub(crate) fn all(text: &str) -> Peeled {
     let mut peeled = Peeled::default();
-    let text = log_line(text.trim());
-    let mut rest = text.as_str();
+    let text = log_line(&unescaped(text.trim()));
+    let mut rest = sentence(&text);
     for _ in 0..8 {
         let Some((image, after)) = naming(rest) else {
             break;
@@ -47,6 +52,24 @@ pub(crate) fn all(text: &str) -> Peeled {
         .map(|part| json(&part))
         .collect();
     peeled
+}
+
+/// A text whose quotes are all escaped was cut out of a string of JSON or of a log.
+fn unescaped(text: &str) -> Cow<'_, str> {
+    let quotes = text.matches('"').count();
+    if quotes > 1 && text.matches("\\\"").count() == quotes && !text.contains("\\\\\"") {
+        return Cow::Owned(text.replace("\\\"", "\"").replace("\\n", "\n"));
+    }
+    Cow::Borrowed(text)
+}
+
+/// The text from the kubelet's sentence on, where only words stand before it: a container's place, a row's columns.
+fn sentence(text: &str) -> &str {
+    let beginnings = ["Failed to pull image \"", "Back-off pulling image \""];
+    let first = beginnings.iter().filter_map(|begin| text.find(begin)).min();
+    first
+        .filter(|at| *at <= MAX_BEFORE && !text[..*at].contains(['"', '\n']))
+        .map_or(text, |at| &text[at..])
 }
 
 /// One of the kubelet's sentences; the image it names, and what follows.
@@ -98,12 +121,21 @@ fn log_line(text: &str) -> String {
                 let before = (field != "msg=").then(|| field_of(text, "msg=")).flatten();
                 return match before {
                     Some(message) => format!("{message}: {value}"),
-                    None => start_container(&value),
+                    None => start_container(&in_sentence(text, &value)),
                 };
             }
         }
     }
     start_container(text)
+}
+
+/// The value of a log line together with the sentence that quotes that line, where there is one: it says what was done.
+fn in_sentence(text: &str, value: &str) -> String {
+    let outer = text.find("time=\"").map_or("", |at| &text[..at]);
+    if outer.starts_with("failed to ") || outer.contains(": failed to ") {
+        return format!("{outer}{value}");
+    }
+    value.to_owned()
 }
 
 /// What follows the stamp of a line of the kubelet's log (`E1016 18:15:47.571104    4813 remote_image.go:180] `), wherever that stands.
@@ -117,8 +149,10 @@ fn after_stamp(text: &str) -> &str {
                 && word.starts_with(['I', 'W', 'E', 'F'])
                 && word[1..].bytes().all(|b| b.is_ascii_digit())
         });
+        // Copies of the line may have lost the stamp, and begin with the file.
+        let bare = text[..at].bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if digits > 0
-            && stamped
+            && (stamped || bare)
             && let Some(message) = rest[digits..].strip_prefix("] ")
         {
             return message;
@@ -227,8 +261,15 @@ fn json(text: &str) -> String {
 }
 
 fn words(value: &Value) -> Option<String> {
-    if let Some(message) = value.get("message").and_then(Value::as_str) {
+    let said = |key: &str| value.get(key).and_then(Value::as_str);
+    if let Some(message) = said("message") {
         return Some(message.to_owned());
+    }
+    // A line of a log.
+    match (said("msg"), said("error").or_else(|| said("err"))) {
+        (Some(message), Some(error)) => return Some(format!("{message}: {error}")),
+        (Some(one), None) | (None, Some(one)) => return Some(one.to_owned()),
+        (None, None) => {}
     }
     let error = value.get("errors")?.as_array()?.first()?;
     let code = error

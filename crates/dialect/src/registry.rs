@@ -10,13 +10,19 @@ use crate::verdict::{Verdict, likely, open, stated};
 /// One link: error codes and sentences of registries.
 pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
-    // Some clients tell the status by its words alone.
+    // Some clients tell the status by its words alone. Go does where a proxy was asked for a connection and refused it.
     let failed = [
         "internal server error",
         "bad gateway",
         "service unavailable",
         "gateway timeout",
     ];
+    let connecting = ["get _", "head _", "post _"].contains(&chain.before(at))
+        && context.url.as_ref().is_some_and(|url| url.scheme == "https");
+    if connecting && (failed.contains(&plain) || plain == "bad request") {
+        let others = [Cause::RegistryError, Cause::AccessRestricted];
+        return Some(likely(Cause::ProxyMisconfigured, &others));
+    }
     if context.request && failed.contains(&plain) {
         return Some(stated(Cause::RegistryError));
     }
@@ -76,7 +82,11 @@ fn absent(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
             &[Cause::RepositoryNotFound, Cause::NoCredentials],
         ));
     }
-    if plain.starts_with("repository _ not found") {
+    // A code that says nothing, and words that do.
+    if plain == "not found" && chain.before(at) == "unknown" && context.resolve {
+        return Some(no_manifest(chain, context));
+    }
+    if plain.starts_with("repository _ not found") || plain.starts_with("repository _ is not found") {
         return Some(likely(
             Cause::RepositoryNotFound,
             &[Cause::ProxyCacheFailed, Cause::NoCredentials],
@@ -141,8 +151,7 @@ fn login(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         "permission _ denied on resource",
         "unable to access the repository",
     ];
-    if begins(&permission) || (begins(&["read_package"]) && chain.before(at) == "permission_denied")
-    {
+    if begins(&permission) || plain == "permission_denied" {
         return Some(no_permission());
     }
     if begins(&["requested access to the resource is denied"]) {

@@ -9,11 +9,14 @@ use crate::verdict::{Verdict, likely, stated};
 /// One link.
 pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
+    // What a server says may stand in quotes or within markup. No name holds a sentence.
+    let sentence = chain.text(at).to_lowercase();
     limits(chain, at, context)
-        .or_else(|| caches(plain))
-        .or_else(|| logins(plain))
-        .or_else(|| permissions(plain))
-        .or_else(|| policies(plain, context))
+        .or_else(|| caches(chain, at))
+        .or_else(|| logins(plain, &sentence))
+        .or_else(|| permissions(plain, &sentence))
+        .or_else(|| policies(plain, &sentence))
+        .or_else(|| schemes(&sentence, context))
         .or_else(|| moved(plain))
 }
 
@@ -39,7 +42,10 @@ fn limits(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if begins("remaining traffic quota is not enough") {
         return Some(likely(Cause::QuotaExceeded, &[Cause::RateLimited]));
     }
-    // Quotas on requests a minute are told with 429, and pass.
+    // Quotas on requests a minute pass.
+    if begins("quota exceeded for quota metric") && plain.contains("per minute") {
+        return Some(stated(Cause::RateLimited));
+    }
     let rate = chain.links().iter().any(|link| {
         link.plain.contains("toomanyrequests") || link.plain.contains("too many requests")
     });
@@ -49,12 +55,18 @@ fn limits(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         || begins("you have exceeded your pull traffic quota")
         || begins("quota exceeded")
         || begins("pull quota exceeded")
+        || (plain.contains("billing account") && plain.contains("disabled"))
         || plain == "payment required";
     (quota && !rate).then(|| likely(Cause::QuotaExceeded, &[Cause::RateLimited]))
 }
 
 /// Caches that speak of their upstream.
-fn caches(plain: &str) -> Option<Verdict> {
+fn caches(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    // Harbor passes on what it was answered.
+    if plain == "http status code" && chain.before(at) == "unknown" {
+        return Some(likely(Cause::ProxyCacheFailed, &[Cause::RegistryError]));
+    }
     let begins = |words: &str| plain.starts_with(words);
     if begins("upstream repository is not configured")
         || begins("the authentication to the upstream registry failed")
@@ -70,7 +82,7 @@ fn caches(plain: &str) -> Option<Verdict> {
 }
 
 /// Logins that are wrong or over.
-fn logins(plain: &str) -> Option<Verdict> {
+fn logins(plain: &str, sentence: &str) -> Option<Verdict> {
     let over = [
         "token has expired",
         "token is expired",
@@ -79,7 +91,7 @@ fn logins(plain: &str) -> Option<Verdict> {
         "password has expired",
         "secret keys are expired",
     ];
-    if over.iter().any(|words| plain.contains(words)) {
+    if over.iter().any(|words| sentence.contains(words)) {
         return Some(stated(Cause::ExpiredCredentials).at(Step::Authenticate));
     }
     if plain.starts_with("incorrect username or password") {
@@ -93,8 +105,16 @@ fn logins(plain: &str) -> Option<Verdict> {
         "invalid clientid or client secret",
         "invalid username or password",
         "must log in with a personal access token",
+        "password is invalid",
+        "credentials are not valid",
+        "could not be authenticated by",
+        "bad credentials",
+        "invalid credentials",
+        "bad_credential",
+        "wrong username was used",
+        "could not find robot with username",
     ];
-    if wrong.iter().any(|words| plain.contains(words)) {
+    if wrong.iter().any(|words| sentence.contains(words)) {
         return Some(
             likely(Cause::WrongCredentials, &[Cause::ExpiredCredentials]).at(Step::Authenticate),
         );
@@ -111,7 +131,7 @@ fn logins(plain: &str) -> Option<Verdict> {
 }
 
 /// Identities that may not.
-fn permissions(plain: &str) -> Option<Verdict> {
+fn permissions(plain: &str, sentence: &str) -> Option<Verdict> {
     let unpaid = [
         "active entitlement",
         "not entitled",
@@ -122,13 +142,22 @@ fn permissions(plain: &str) -> Option<Verdict> {
         "license agreement",
         "subscription required",
     ];
-    if unpaid.iter().any(|words| plain.contains(words)) {
+    if unpaid.iter().any(|words| sentence.contains(words)) {
         return Some(
             likely(Cause::EntitlementRequired, &[Cause::InsufficientPermission])
                 .at(Step::Authenticate),
         );
     }
-    if plain.contains("is not authorized to perform") {
+    if sentence.contains("does not match expected scopes") || sentence.contains("insufficient scopes") {
+        return Some(
+            likely(
+                Cause::InsufficientPermission,
+                &[Cause::WrongCredentials, Cause::ExpiredCredentials],
+            )
+            .at(Step::Authenticate),
+        );
+    }
+    if sentence.contains("is not authorized to perform") {
         return Some(likely(
             Cause::InsufficientPermission,
             &[Cause::RepositoryNotFound],
@@ -145,7 +174,7 @@ fn permissions(plain: &str) -> Option<Verdict> {
 }
 
 /// Rules of whoever runs the registry, or the way to it.
-fn policies(plain: &str, context: &Context) -> Option<Verdict> {
+fn policies(plain: &str, sentence: &str) -> Option<Verdict> {
     let begins = |words: &str| plain.starts_with(words);
     let filter = [
         "by your administrator",
@@ -159,14 +188,14 @@ fn policies(plain: &str, context: &Context) -> Option<Verdict> {
         return Some(stated(Cause::AccessRestricted));
     }
     if begins("client with ip ") && plain.contains("is not allowed access")
-        || plain.contains("us export control regulations")
+        || sentence.contains("us export control regulations")
     {
         return Some(stated(Cause::AccessRestricted));
     }
     if begins("current image with") && plain.contains("cannot be pulled due to configured policy")
-        || begins("the image is not signed in ")
+        || begins("the image is not signed ")
         || plain.contains("quarantined")
-        || plain.contains("download blocking policy")
+        || sentence.contains("download blocking policy")
     {
         return Some(stated(Cause::RegistryPolicyBlocked));
     }
@@ -175,8 +204,16 @@ fn policies(plain: &str, context: &Context) -> Option<Verdict> {
     {
         return Some(stated(Cause::SignatureRejected));
     }
-    let tls_wanted = plain.contains("client sent an http request to an https server")
-        || plain.contains("the plain http request was sent to https port");
+    None
+}
+
+/// Servers that want TLS, or a certificate of whoever asks.
+fn schemes(sentence: &str, context: &Context) -> Option<Verdict> {
+    if sentence.contains("no required ssl certificate was sent") {
+        return Some(stated(Cause::TlsClientCertificateRequired));
+    }
+    let tls_wanted = sentence.contains("client sent an http request to an https server")
+        || sentence.contains("the plain http request was sent to https port");
     tls_wanted.then(|| {
         if context.token {
             // The registry sends its clients to its token service by the wrong scheme.

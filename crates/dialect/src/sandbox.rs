@@ -9,6 +9,7 @@ use crate::verdict::{Verdict, likely, open};
 const PULLS: &[&str] = &[
     "failed to get sandbox image",
     "failed to inspect sandbox image",
+    "failed to get image from containerd",
     "failed to ensure sandbox image",
     "failed to pull and unpack image",
     "failed to pull image",

@@ -182,3 +182,98 @@ fn our_own_suffix_goes_before_the_words() {
     assert_eq!(reading.endpoint.as_deref(), Some("https://reg.io"));
     assert_eq!(reading.image.as_deref(), Some("reg.io/a:1"));
 }
+
+/// Every form of the world with words of errors as its host and its repository: the answer stays.
+#[test]
+fn words_planted_in_the_names_of_every_form_change_nothing() {
+    const WORDS: &[&str] = &[
+        "401",
+        "503",
+        "access-denied",
+        "certificate",
+        "connection-refused",
+        "denied",
+        "disk",
+        "encrypted",
+        "eof",
+        "expired",
+        "forbidden",
+        "manifest-unknown",
+        "no-space-left-on-device",
+        "no-such-host",
+        "not-found",
+        "proxy",
+        "proxyconnect",
+        "quota",
+        "sandbox",
+        "secret",
+        "throttler",
+        "timeout",
+        "tls",
+        "token",
+        "toomanyrequests",
+        "unauthorized",
+        "x509",
+    ];
+    let mut planted = 0;
+    for (text, _) in crate::world::all() {
+        let plain = towline_dialect::read(&text);
+        for word in WORDS {
+            let other = text
+                .replace("reg.example.org", &format!("{word}.example.org"))
+                .replace("shop/web", &format!("{word}/{word}"));
+            if other == text {
+                continue;
+            }
+            planted += 1;
+            let read = towline_dialect::read(&other);
+            assert_eq!(
+                (read.cause, read.confidence, read.alternatives),
+                (plain.cause, plain.confidence, plain.alternatives.clone()),
+                "{other}"
+            );
+        }
+    }
+    assert!(planted > 1000, "{planted}");
+}
+
+#[test]
+fn images_are_named_whoever_speaks() {
+    for (text, image) in [
+        (
+            "ERROR: failed to solve: reg.example.org/base:1: failed to resolve source metadata for reg.example.org/base:1: reg.example.org/base:1: not found",
+            "reg.example.org/base:1",
+        ),
+        (
+            "#3 [internal] load metadata for reg.example.org/base:1\n#3 ERROR: failed to fetch anonymous token: unexpected status: 403 Forbidden",
+            "reg.example.org/base:1",
+        ),
+        (
+            "GET https://reg.example.org/v2/shop/web/manifests/2.1: MANIFEST_UNKNOWN: manifest unknown; unknown tag=2.1",
+            "reg.example.org/shop/web:2.1",
+        ),
+        (
+            "Error response from daemon: Head \"https://registry-1.docker.io/v2/shop/web/manifests/2.1\": denied",
+            "docker.io/shop/web:2.1",
+        ),
+        (
+            "time=\"t\" level=fatal msg=\"reading manifest 2.1 in reg.example.org/shop/web: manifest unknown\"",
+            "reg.example.org/shop/web:2.1",
+        ),
+        (
+            "Error: failed to download \"oci://reg.example.org/charts/web\" at version \"2.1\"",
+            "reg.example.org/charts/web",
+        ),
+        (
+            "[ERROR ImagePull]: failed to pull image reg.example.org/shop/web:2.1: output: Error response from daemon: received unexpected HTTP status: 503 Service Unavailable",
+            "reg.example.org/shop/web:2.1",
+        ),
+        (
+            "$ docker pull reg.example.org/shop/web:2.1\nError response from daemon: toomanyrequests: slow down",
+            "reg.example.org/shop/web:2.1",
+        ),
+    ] {
+        let reading = towline_dialect::read(text);
+        assert_eq!(reading.image.as_deref(), Some(image), "{text}");
+    }
+}

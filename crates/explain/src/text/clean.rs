@@ -2,6 +2,7 @@
 
 /// Takes colour codes and control characters out. Line ends become `\n`.
 pub(super) fn plain(text: &str) -> String {
+    let text = &*without_entities(text);
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
@@ -22,6 +23,29 @@ pub(super) fn plain(text: &str) -> String {
         }
     }
     out
+}
+
+/// Quotes and brackets as a page or a ticket system writes them.
+fn without_entities(text: &str) -> std::borrow::Cow<'_, str> {
+    const ENTITIES: &[(&str, &str)] = &[
+        ("&quot;", "\""),
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&apos;", "'"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&amp;", "&"),
+    ];
+    // Where no quote is written so, an ampersand may be part of an URL.
+    if !ENTITIES[..4].iter().any(|(entity, _)| text.contains(entity)) {
+        return text.into();
+    }
+    let replaced = ENTITIES
+        .iter()
+        .fold(text.to_owned(), |text, (entity, character)| {
+            text.replace(entity, character)
+        });
+    replaced.into()
 }
 
 /// Skips the rest of an escape sequence: `ESC [ ... letter`, `ESC ] ... BEL`, or one character.

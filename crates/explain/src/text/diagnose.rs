@@ -254,7 +254,11 @@ fn is_about_pulls(said: &Said) -> bool {
     };
     match reason {
         "Failed" => match text.strip_prefix("Error: ") {
-            Some(named) => is_pull_reason(named.trim()),
+            // A secret that cannot be read stands where the reason should.
+            Some(named) => {
+                is_pull_reason(named.trim())
+                    || towline_dialect::read(named).cause == Cause::PullSecretMalformed
+            }
             None => {
                 begins(&[
                     "Failed to pull image",

@@ -330,7 +330,7 @@ fn messages(words: &str) -> Vec<String> {
     let begun = words.lines().filter(|line| begins_message(line)).count();
     if begun < 2 {
         let text = words.trim();
-        return Some(text.to_owned())
+        return Some(folded(text))
             .into_iter()
             .filter(|text| !text.is_empty())
             .collect();
@@ -344,5 +344,21 @@ fn messages(words: &str) -> Vec<String> {
             _ => messages.push(line.trim().to_owned()),
         }
     }
-    messages
+    messages.iter().map(|text| folded(text)).collect()
+}
+
+/// A message as YAML folds it, `message: 'Back-off ...` and indented lines, as one line.
+fn folded(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let key = first.trim_start_matches([' ', '-']).starts_with("message: ");
+    let rest: Vec<&str> = lines.collect();
+    if !key || rest.is_empty() || !rest.iter().all(|line| line.starts_with(' ')) {
+        return text.to_owned();
+    }
+    let whole: Vec<&str> = std::iter::once(first)
+        .chain(rest)
+        .map(str::trim)
+        .collect();
+    whole.join(" ")
 }
