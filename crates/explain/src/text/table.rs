@@ -276,6 +276,15 @@ mod tests {
                 None,
             ),
             (
+                format!("5m   Warning   Failed   pod/web-1   spec.containers{{app}}: {text}"),
+                None,
+                Some("web-1"),
+                Some("app"),
+                None,
+                Some(300),
+                None,
+            ),
+            (
                 format!("shop   5m   Warning   Failed   Pod/web-1   {text}"),
                 Some("shop"),
                 Some("web-1"),

@@ -266,3 +266,16 @@ fn hostile_pastes_are_bounded() {
         assert!(!explain(&text).is_empty());
     }
 }
+
+#[test]
+fn text_that_a_page_or_a_dump_changed_is_read() {
+    let folded = "apiVersion: v1\nkind: Event\nmessage: 'Failed to pull image \"reg.example.com/team/app:v9\": rpc error:\n  \
+                  code = NotFound desc = failed to pull and unpack image \"reg.example.com/team/app:v9\":\n  failed to resolve \
+                  reference \"reg.example.com/team/app:v9\": reg.example.com/team/app:v9:\n  not found'\nreason: Failed\ntype: Warning";
+    let page = MISSING.replace('"', "&quot;");
+    let escaped = format!("\"message\": \"{}\",", MISSING.replace('"', "\\\""));
+    for text in [folded, &page, &escaped] {
+        let read: Vec<_> = causes(text).into_iter().map(|(_, cause)| cause).collect();
+        assert_eq!(read, [Some(TagNotFound)], "{text}");
+    }
+}
