@@ -276,13 +276,14 @@ fn strip(plain: &str) -> &str {
     {
         rest = after;
     }
-    if let Some(after) = rest
-        .strip_prefix("code = ")
-        .or_else(|| rest.strip_prefix("code=").or_else(|| rest.strip_prefix("code ")))
-        && let Some((_, message)) = after
-            .split_once("desc = ")
-            .or_else(|| after.split_once("desc=").or_else(|| after.split_once("desc ")))
-    {
+    if let Some(after) = rest.strip_prefix("code = ").or_else(|| {
+        rest.strip_prefix("code=")
+            .or_else(|| rest.strip_prefix("code "))
+    }) && let Some((_, message)) = after.split_once("desc = ").or_else(|| {
+        after
+            .split_once("desc=")
+            .or_else(|| after.split_once("desc "))
+    }) {
         rest = message;
     }
     if let Some(after) = rest

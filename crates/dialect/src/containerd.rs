@@ -171,7 +171,10 @@ fn manifest(chain: &Chain, at: usize) -> Option<Verdict> {
         return Some(likely(Cause::NotARegistry, &[Cause::MirrorMisconfigured]));
     }
     // Something else was published there under a type of its own.
-    let kinds = ["unexpected media type application/vnd.", "unsupported media type application/vnd."];
+    let kinds = [
+        "unexpected media type application/vnd.",
+        "unsupported media type application/vnd.",
+    ];
     if let Some(found) = kinds.iter().find_map(|words| text.strip_prefix(words))
         && !["docker.", "oci."]
             .iter()
@@ -263,6 +266,12 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     {
         return Some(likely(Cause::UnsupportedLayer, &[Cause::NotAnImage]));
     }
+    if plain.starts_with("missing parent ") && plain.ends_with(" bucket") {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::SnapshotterFailed],
+        ));
+    }
     if plain.starts_with("failed to stat parent") {
         return Some(stated(Cause::ContentStoreCorrupt));
     }
@@ -283,8 +292,12 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if is_errno(plain)
         && at > 0
         && chain.text(at - 1).contains("/snapshots/")
-        && (chain.starts("failed to prepare extraction snapshot").is_some()
-            || chain.starts("failed to create prepare snapshot dir").is_some())
+        && (chain
+            .starts("failed to prepare extraction snapshot")
+            .is_some()
+            || chain
+                .starts("failed to create prepare snapshot dir")
+                .is_some())
     {
         return Some(likely(
             Cause::ContentStoreCorrupt,

@@ -97,7 +97,8 @@ impl Context {
             context.resolve |= plain.starts_with("failed to resolve")
                 || plain.starts_with("error reading manifest");
             context.resolve |= plain.starts_with("determining manifest mime type")
-                || plain.starts_with("error determining manifest mime type");
+                || plain.starts_with("error determining manifest mime type")
+                || plain.contains("trying to pull repository _");
             context.resolve |= plain.starts_with("reading manifest")
                 || plain.starts_with("unexpected status code [manifests ");
             context.digest_read |= link.text.starts_with("reading manifest sha256:");
@@ -357,9 +358,17 @@ fn between(text: &str) -> Option<String> {
 fn read_manifest(text: &str) -> Option<String> {
     let at = text.to_ascii_lowercase().find("reading manifest ")?;
     let mut words = text[at + "reading manifest ".len()..].split_whitespace();
-    let (target, _, name) = (words.next()?, words.next().filter(|word| *word == "in")?, words.next()?);
+    let (target, _, name) = (
+        words.next()?,
+        words.next().filter(|word| *word == "in")?,
+        words.next()?,
+    );
     let name = name.trim_end_matches([':', ',']);
-    let mark = if target.starts_with("sha256:") { '@' } else { ':' };
+    let mark = if target.starts_with("sha256:") {
+        '@'
+    } else {
+        ':'
+    };
     Some(format!("{name}{mark}{target}")).filter(|image| is_image(image))
 }
 

@@ -37,17 +37,20 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         return Some(stated(Cause::InvalidReference));
     }
     let no_digest = ["invalid checksum digest ", "unsupported digest algorithm"];
-    if no_digest.iter().any(|words| plain.starts_with(words)) {
+    let of_manifest = chain.links().iter().any(|link| link.plain.contains("blob"));
+    if !of_manifest && no_digest.iter().any(|words| plain.starts_with(words)) {
         return Some(likely(Cause::InvalidReference, &[Cause::DigestNotFound]));
+    }
+    // The kind of the configuration, where it is no image's.
+    if ["target is unknown", "target is plugin"].contains(&plain) {
+        let others = [Cause::ManifestUnsupported, Cause::RegistryMisconfigured];
+        return Some(likely(Cause::NotAnImage, &others));
     }
     if plain.starts_with("max depth exceeded") && context.unpack {
         return Some(stated(Cause::TooManyLayers));
     }
     if plain.starts_with("image config verification failed for digest") {
-        return Some(likely(
-            Cause::DigestMismatch,
-            &[Cause::ContentStoreCorrupt],
-        ));
+        return Some(likely(Cause::DigestMismatch, &[Cause::ContentStoreCorrupt]));
     }
     if plain.starts_with("filesystem layer verification failed for digest") {
         return Some(likely(Cause::DigestMismatch, &[Cause::BlobHostUnreachable]));
@@ -61,6 +64,18 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     }
     // What answers so in the place of a registry's errors is a page.
     let page = chain.plain(at + 1) == "invalid character '<' looking for beginning of value";
+    // A registry refuses in words of its own; a page is from whoever stands before it.
+    let refusal = (plain.starts_with("error parsing http 403 ") && page)
+        || plain.starts_with("status 403 trying to pull repository");
+    if refusal && is_page(chain.text(at + if page { 2 } else { 1 })) {
+        let others = [
+            Cause::InsufficientPermission,
+            Cause::NotARegistry,
+            Cause::RegistryMisconfigured,
+            Cause::ProxyMisconfigured,
+        ];
+        return Some(likely(Cause::AccessRestricted, &others));
+    }
     if plain.starts_with("error parsing http 404 ") && page {
         let others = [Cause::RegistryMisconfigured, Cause::RepositoryNotFound];
         return Some(likely(Cause::NotARegistry, &others));
@@ -70,7 +85,8 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     {
         return crate::registry::status(context);
     }
-    if context.unpack && crate::containerd::of_windows(chain, at) {
+    let importing = chain.text(at).contains("hcsshim::ImportLayer failed in ");
+    if (context.unpack || importing) && crate::containerd::of_windows(chain, at) {
         return Some(likely(
             Cause::LayerExtractFailed,
             &[Cause::PlatformMismatch],
@@ -110,16 +126,43 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     None
 }
 
+/// A quoted page of HTML.
+fn is_page(text: &str) -> bool {
+    let text = text.trim_start_matches(['"', ' ', '\n', '\\', 'n', 'r']);
+    let begins = |words: &str| {
+        text.get(..words.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(words))
+    };
+    begins("<html") || begins("<!doctype html")
+}
+
 /// docker registered a layer and a call on one of its files failed: the call and its path stand before what the kernel said.
 fn of_layer(chain: &Chain, at: usize) -> bool {
     if chain.starts("failed to register layer").is_none() {
         return false;
     }
     const CALLS: &[&str] = &[
-        "chmod", "chtimes", "create", "lchown", "link", "lsetxattr", "mkdir", "mkdirall", "mknod", "open", "readlink",
-        "remove", "rename", "symlink", "unlinkat", "utimes",
+        "chmod",
+        "chtimes",
+        "create",
+        "lchown",
+        "link",
+        "lsetxattr",
+        "mkdir",
+        "mkdirall",
+        "mknod",
+        "open",
+        "readlink",
+        "remove",
+        "rename",
+        "symlink",
+        "unlinkat",
+        "utimes",
     ];
-    let call = chain.before(at);
+    let mut call = chain.before(at);
+    if call.starts_with("xattr ") && at >= 2 {
+        call = chain.plain(at - 2);
+    }
     let (name, target) = call.split_once(' ').unwrap_or_default();
     CALLS.contains(&name) && target.starts_with('_')
 }

@@ -167,7 +167,8 @@ fn runtime(chain: &Chain, at: usize) -> Option<Verdict> {
     let plain = chain.plain(at);
     let gone = chain.before(at) == "error reading from server"
         || plain.starts_with("transport is closing")
-        || plain.starts_with("the connection is draining");
+        || plain.starts_with("the connection is draining")
+        || (plain.starts_with("the connection is unavailable") && chain.before(at) == "grpc");
     if gone {
         return Some(stated(Cause::RuntimeUnavailable));
     }

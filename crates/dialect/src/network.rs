@@ -20,6 +20,7 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
             .position(|link| link.plain.starts_with("error connecting to proxy"))
     });
     let after = chain.plain(proxy? + 1);
+    let after = after.strip_prefix("407").map_or(after, str::trim_start);
     Some(if after.starts_with(LOGIN) {
         stated(Cause::ProxyAuthRequired)
     } else if LOGIN.starts_with(after) {
@@ -68,7 +69,9 @@ fn dns(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         | "connection refused"
         | "cannot unmarshal dns message"
         | "no answer from dns server" => true,
-        _ if plain.starts_with("this is usually a temporary error during hostname resolution") => true,
+        _ if plain.starts_with("this is usually a temporary error during hostname resolution") => {
+            true
+        }
         // Whatever keeps the question from being asked.
         _ if is_errno(plain) => true,
         _ => return None,
@@ -342,8 +345,16 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     {
         return Some(stated(Cause::HttpsRegistryOverHttp));
     }
-    if chain.text(at).starts_with("malformed HTTP ") && context.request {
-        return Some(likely(Cause::NotARegistry, &[Cause::PlainHttpRegistry, Cause::ProxyMisconfigured]));
+    // Words, where a line of HTTP should be. What is no text is some other protocol.
+    let line = chain
+        .text(at)
+        .strip_prefix("malformed HTTP response \"")
+        .and_then(|line| line.strip_suffix('"'));
+    if context.request && line.is_some_and(|line| line.len() > 3 && !line.contains("\\x")) {
+        return Some(likely(
+            Cause::NotARegistry,
+            &[Cause::PlainHttpRegistry, Cause::ProxyMisconfigured],
+        ));
     }
     let settings = [
         "server selected unsupported protocol version",
@@ -366,7 +377,9 @@ fn tls(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         return Some(match plain {
             "certificate required" => stated(Cause::TlsClientCertificateRequired),
             // The server judges what the client showed, or that it showed nothing.
-            "bad certificate" | "unknown certificate authority" | "unknown certificate"
+            "bad certificate"
+            | "unknown certificate authority"
+            | "unknown certificate"
             | "expired certificate" => likely(
                 Cause::TlsClientCertificateRequired,
                 &[Cause::TlsHandshakeFailed, Cause::TlsUnknownAuthority],

@@ -36,7 +36,9 @@ const BEGINNINGS: &[&str] = &[
 /// Takes off all wrappers.
 pub(crate) fn all(text: &str) -> Peeled {
     let mut peeled = Peeled::default();
-    let text = log_line(&unescaped(text.trim()));
+    let text = text.trim();
+    let field = field(text);
+    let text = log_line(&unescaped(field.as_deref().unwrap_or(text)));
     let mut rest = sentence(&text);
     for _ in 0..8 {
         let Some((image, after)) = naming(rest) else {
@@ -47,11 +49,42 @@ pub(crate) fn all(text: &str) -> Peeled {
         }
         rest = after;
     }
-    peeled.parts = aggregate(of_artifact(rest))
+    peeled.parts = aggregate(of_pulling(of_details(of_artifact(rest))))
         .into_iter()
         .map(|part| json(&part))
         .collect();
     peeled
+}
+
+/// The value of one `"message": "..."` of JSON or YAML.
+fn field(text: &str) -> Option<String> {
+    let value = ["\"message\":", "message:"]
+        .iter()
+        .find_map(|key| text.strip_prefix(key))?;
+    let (value, after) = quoted(value.trim_start())?;
+    matches!(after.trim_end(), "" | ",").then_some(value)
+}
+
+/// The first kubelets add a guess of their own, and what was said in brackets.
+fn of_details(text: &str) -> &str {
+    let guess = "no credentials on this request";
+    let details = text
+        .find(guess)
+        .map(|at| &text[at + guess.len()..])
+        .and_then(|after| Some(after.split_once("details: (")?.1));
+    details.map_or(text, |details| {
+        let details = details.trim_end();
+        details.strip_suffix(')').unwrap_or(details)
+    })
+}
+
+/// docker's old `Error pulling image (tag) from repository, ` goes before the error.
+fn of_pulling(text: &str) -> &str {
+    text.strip_prefix("Error pulling image (")
+        .and_then(|text| text.split_once(") from "))
+        .and_then(|(_, text)| text.split_once(", "))
+        .filter(|(repository, _)| !repository.contains([' ', '"', ':']))
+        .map_or(text, |(_, error)| error)
 }
 
 /// A text whose quotes are all escaped was cut out of a string of JSON or of a log.
@@ -150,7 +183,9 @@ fn after_stamp(text: &str) -> &str {
                 && word[1..].bytes().all(|b| b.is_ascii_digit())
         });
         // Copies of the line may have lost the stamp, and begin with the file.
-        let bare = text[..at].bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let bare = text[..at]
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if digits > 0
             && (stamped || bare)
             && let Some(message) = rest[digits..].strip_prefix("] ")

@@ -18,8 +18,11 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         "gateway timeout",
     ];
     let connecting = ["get _", "head _", "post _"].contains(&chain.before(at))
-        && context.url.as_ref().is_some_and(|url| url.scheme == "https");
-    if connecting && (failed.contains(&plain) || plain == "bad request") {
+        && context
+            .url
+            .as_ref()
+            .is_some_and(|url| url.scheme == "https");
+    if connecting && (failed[1..].contains(&plain) || plain == "bad request") {
         let others = [Cause::RegistryError, Cause::AccessRestricted];
         return Some(likely(Cause::ProxyMisconfigured, &others));
     }
@@ -86,7 +89,8 @@ fn absent(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if plain == "not found" && chain.before(at) == "unknown" && context.resolve {
         return Some(no_manifest(chain, context));
     }
-    if plain.starts_with("repository _ not found") || plain.starts_with("repository _ is not found") {
+    if plain.starts_with("repository _ not found") || plain.starts_with("repository _ is not found")
+    {
         return Some(likely(
             Cause::RepositoryNotFound,
             &[Cause::ProxyCacheFailed, Cause::NoCredentials],
@@ -175,7 +179,8 @@ fn login(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
 /// A login is asked for, and none or no good one was sent.
 fn anonymous(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let plain = chain.plain(at);
-    if plain == "no basic auth credentials" {
+    if plain == "no basic auth credentials" || plain == "no _ was provided for basic authentication"
+    {
         let others = [
             Cause::PullSecretMissing,
             Cause::PullSecretWrongHost,

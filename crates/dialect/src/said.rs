@@ -148,7 +148,9 @@ fn permissions(plain: &str, sentence: &str) -> Option<Verdict> {
                 .at(Step::Authenticate),
         );
     }
-    if sentence.contains("does not match expected scopes") || sentence.contains("insufficient scopes") {
+    if sentence.contains("does not match expected scopes")
+        || sentence.contains("insufficient scopes")
+    {
         return Some(
             likely(
                 Cause::InsufficientPermission,

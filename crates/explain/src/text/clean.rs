@@ -37,7 +37,10 @@ fn without_entities(text: &str) -> std::borrow::Cow<'_, str> {
         ("&amp;", "&"),
     ];
     // Where no quote is written so, an ampersand may be part of an URL.
-    if !ENTITIES[..4].iter().any(|(entity, _)| text.contains(entity)) {
+    if !ENTITIES[..4]
+        .iter()
+        .any(|(entity, _)| text.contains(entity))
+    {
         return text.into();
     }
     let replaced = ENTITIES

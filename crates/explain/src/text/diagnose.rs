@@ -241,6 +241,13 @@ fn statements(pod: &Pod) -> Vec<Statement> {
     said.into_iter().cloned().map(statement).collect()
 }
 
+/// `failed to "StartContainer" for "app" with ErrImagePull: "..."`
+const REASONS_OF_SYNC: &[&str] = &[
+    " with ErrImagePull: ",
+    " with ErrImageNeverPull: ",
+    " with InvalidImageName: ",
+];
+
 /// The kubelet uses `Failed` and `BackOff` also for containers that do not start, and other reasons for probes and volumes.
 fn is_about_pulls(said: &Said) -> bool {
     let Some(reason) = said.reason.as_deref() else {
@@ -268,6 +275,8 @@ fn is_about_pulls(said: &Said) -> bool {
             }
         },
         "BackOff" => text.contains("Back-off pulling image"),
+        // Old releases tell the whole of it here.
+        "FailedSync" => REASONS_OF_SYNC.iter().any(|reason| text.contains(reason)),
         "Pulled"
         | "InspectFailed"
         | "ErrImageNeverPull"

@@ -351,14 +351,13 @@ fn messages(words: &str) -> Vec<String> {
 fn folded(text: &str) -> String {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
-    let key = first.trim_start_matches([' ', '-']).starts_with("message: ");
+    let key = first
+        .trim_start_matches([' ', '-'])
+        .starts_with("message: ");
     let rest: Vec<&str> = lines.collect();
     if !key || rest.is_empty() || !rest.iter().all(|line| line.starts_with(' ')) {
         return text.to_owned();
     }
-    let whole: Vec<&str> = std::iter::once(first)
-        .chain(rest)
-        .map(str::trim)
-        .collect();
+    let whole: Vec<&str> = std::iter::once(first).chain(rest).map(str::trim).collect();
     whole.join(" ")
 }

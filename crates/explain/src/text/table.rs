@@ -55,17 +55,14 @@ pub(super) fn event(line: &str) -> Option<Row> {
     } else {
         next = ages(&words, next, &mut row);
     }
-    if let Some(container) = words.get(next).and_then(|(_, word)| field_path(word)) {
+    if let Some(container) = words
+        .get(next)
+        .and_then(|(_, word)| field_path(word.trim_end_matches(':')))
+    {
         row.container = Some(container.to_owned());
         next += 1;
     }
     next = source(&words, next, &mut row);
-    // Newer releases put the place before the message.
-    let place = words.get(next).and_then(|(_, word)| field_path(word.strip_suffix(':')?));
-    if let Some(container) = place {
-        row.container = Some(container.to_owned());
-        next += 1;
-    }
     let start = words.get(next).map_or(line.len(), |(start, _)| *start);
     row.text = wide_tail(line[start..].trim_end(), &mut row);
     Some(row)
