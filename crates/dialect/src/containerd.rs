@@ -253,7 +253,7 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     }
     // What an earlier layer left is gone from the metadata.
     if chain.before(at).starts_with("content digest _") && plain == "not found"
-        || plain.starts_with("missing parent _ bucket")
+        || (plain.starts_with("missing parent ") && plain.contains("bucket"))
     {
         return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
     }
@@ -266,43 +266,8 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     {
         return Some(likely(Cause::UnsupportedLayer, &[Cause::NotAnImage]));
     }
-    if plain.starts_with("missing parent ") && plain.ends_with(" bucket") {
-        return Some(likely(
-            Cause::ContentStoreCorrupt,
-            &[Cause::SnapshotterFailed],
-        ));
-    }
-    if plain.starts_with("failed to stat parent") {
-        return Some(stated(Cause::ContentStoreCorrupt));
-    }
-    if plain.starts_with("snapshotter not loaded")
-        || (plain.starts_with("snapshotter ") && plain.ends_with(" was not found"))
-        || (plain.starts_with("layer _ unavailable")
-            && chain
-                .starts("failed to prepare extraction snapshot")
-                .is_some())
-        || plain.starts_with("failed to find image ref of snapshot")
-    {
-        return Some(stated(Cause::SnapshotterFailed));
-    }
-    if plain.starts_with("label key and value ") && plain.contains("greater than maximum size") {
-        return Some(stated(Cause::TooManyLayers));
-    }
-    // A snapshot is made of those below it: what the kernel does not find is one of them.
-    if is_errno(plain)
-        && at > 0
-        && chain.text(at - 1).contains("/snapshots/")
-        && (chain
-            .starts("failed to prepare extraction snapshot")
-            .is_some()
-            || chain
-                .starts("failed to create prepare snapshot dir")
-                .is_some())
-    {
-        return Some(likely(
-            Cause::ContentStoreCorrupt,
-            &[Cause::SnapshotterFailed, Cause::ImageCollected],
-        ));
+    if let Some(verdict) = snapshots(chain, at) {
+        return Some(verdict);
     }
     let extracting = chain
         .starts("failed to extract layer")
@@ -333,6 +298,44 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         return Some(likely(
             Cause::LayerExtractFailed,
             &[Cause::UnsupportedLayer, Cause::UserNamespaceRange],
+        ));
+    }
+    None
+}
+
+/// The snapshots that layers are unpacked into.
+fn snapshots(chain: &Chain, at: usize) -> Option<Verdict> {
+    let plain = chain.plain(at);
+    if plain.starts_with("failed to stat parent") {
+        return Some(stated(Cause::ContentStoreCorrupt));
+    }
+    if plain.starts_with("snapshotter not loaded")
+        || (plain.starts_with("snapshotter ") && plain.ends_with(" was not found"))
+        || (plain.starts_with("layer _ unavailable")
+            && chain
+                .starts("failed to prepare extraction snapshot")
+                .is_some())
+        || plain.starts_with("failed to find image ref of snapshot")
+    {
+        return Some(stated(Cause::SnapshotterFailed));
+    }
+    if plain.starts_with("label key and value ") && plain.contains("greater than maximum size") {
+        return Some(stated(Cause::TooManyLayers));
+    }
+    // A snapshot is made of those below it: what the kernel does not find is one of them.
+    if is_errno(plain)
+        && at > 0
+        && chain.text(at - 1).contains("/snapshots/")
+        && (chain
+            .starts("failed to prepare extraction snapshot")
+            .is_some()
+            || chain
+                .starts("failed to create prepare snapshot dir")
+                .is_some())
+    {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::SnapshotterFailed, Cause::ImageCollected],
         ));
     }
     None

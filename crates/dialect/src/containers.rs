@@ -111,7 +111,12 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
     {
         return Some(stated(Cause::ImageTooLarge));
     }
-    if plain == "invalid character '<' looking for beginning of value" {
+    page(chain, at)
+}
+
+/// A page in the place of a manifest.
+fn page(chain: &Chain, at: usize) -> Option<Verdict> {
+    if chain.plain(at) == "invalid character '<' looking for beginning of value" {
         if chain.len() == 1 || chain.before(at) == "error unmarshalling content" {
             return Some(likely(Cause::NotARegistry, &[Cause::RegistryMisconfigured]));
         }

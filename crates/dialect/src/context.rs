@@ -372,7 +372,7 @@ fn read_manifest(text: &str) -> Option<String> {
     Some(format!("{name}{mark}{target}")).filter(|image| is_image(image))
 }
 
-/// An image without quotes behind what names it: BuildKit, kubeadm, Helm, and commands that people paste with what they said.
+/// An image without quotes behind what names it: `BuildKit`, kubeadm, Helm, and commands that people paste with what they said.
 fn after_word(text: &str) -> Option<String> {
     const NAMING: &[&str] = &[
         "failed to resolve source metadata for ",

@@ -62,7 +62,12 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
             &[Cause::RegistryMisconfigured, Cause::ProxyCacheFailed],
         ));
     }
-    // What answers so in the place of a registry's errors is a page.
+    page(chain, at, context).or_else(|| unpacking(chain, at, context))
+}
+
+/// What answers in the place of a registry's errors is a page.
+fn page(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
     let page = chain.plain(at + 1) == "invalid character '<' looking for beginning of value";
     // A registry refuses in words of its own; a page is from whoever stands before it.
     let refusal = (plain.starts_with("error parsing http 403 ") && page)
@@ -85,6 +90,12 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
     {
         return crate::registry::status(context);
     }
+    None
+}
+
+/// Unpacking a layer.
+fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
+    let plain = chain.plain(at);
     let importing = chain.text(at).contains("hcsshim::ImportLayer failed in ");
     if (context.unpack || importing) && crate::containerd::of_windows(chain, at) {
         return Some(likely(
@@ -136,29 +147,31 @@ fn is_page(text: &str) -> bool {
     begins("<html") || begins("<!doctype html")
 }
 
+/// Calls on files, as Go names them in its errors.
+const CALLS: &[&str] = &[
+    "chmod",
+    "chtimes",
+    "create",
+    "lchown",
+    "link",
+    "lsetxattr",
+    "mkdir",
+    "mkdirall",
+    "mknod",
+    "open",
+    "readlink",
+    "remove",
+    "rename",
+    "symlink",
+    "unlinkat",
+    "utimes",
+];
+
 /// docker registered a layer and a call on one of its files failed: the call and its path stand before what the kernel said.
 fn of_layer(chain: &Chain, at: usize) -> bool {
     if chain.starts("failed to register layer").is_none() {
         return false;
     }
-    const CALLS: &[&str] = &[
-        "chmod",
-        "chtimes",
-        "create",
-        "lchown",
-        "link",
-        "lsetxattr",
-        "mkdir",
-        "mkdirall",
-        "mknod",
-        "open",
-        "readlink",
-        "remove",
-        "rename",
-        "symlink",
-        "unlinkat",
-        "utimes",
-    ];
     let mut call = chain.before(at);
     if call.starts_with("xattr ") && at >= 2 {
         call = chain.plain(at - 2);

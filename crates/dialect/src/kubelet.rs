@@ -58,7 +58,7 @@ pub(crate) fn outer(chain: &Chain, _context: &Context) -> Option<Verdict> {
 }
 
 /// What fetches a login from a cloud failed: the kubelet's plugins and what they say, its former built-in providers, docker's and
-/// BuildKit's helpers. Sentences of this length stand in no name, so they count wherever a link has them.
+/// `BuildKit`'s helpers. Sentences of this length stand in no name, so they count wherever a link has them.
 fn helper_failed(chain: &Chain) -> bool {
     const SENTENCES: &[&str] = &[
         "error execing credential provider plugin",

@@ -224,8 +224,9 @@ fn socket(
         _ if plain.starts_with("invalid header field value for _") => {
             (Cause::PullSecretMalformed, &[Cause::WrongCredentials])
         }
-        "no location header in response" => (Cause::RegistryMisconfigured, &[]),
-        "stopped after 10 redirects" => (Cause::RegistryMisconfigured, &[]),
+        "no location header in response" | "stopped after 10 redirects" => {
+            (Cause::RegistryMisconfigured, &[])
+        }
         "unsupported protocol scheme _" => (Cause::MirrorMisconfigured, &[]),
         _ => return None,
     })
