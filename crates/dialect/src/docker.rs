@@ -29,6 +29,7 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         return Some(no_manifest(chain, context));
     }
     if plain.starts_with("pull access denied for ")
+        || plain == "pull access denied"
         || plain.ends_with("does not exist or no pull access")
     {
         return Some(hidden(context));
