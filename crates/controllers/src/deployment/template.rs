@@ -1,9 +1,9 @@
 //! Templates: their hash, and whether a replica set has the one of a Deployment.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
-use aws_lc_rs::digest::{Context, SHA256};
 
 /// The label that tells the pods of one template from those of another.
 pub const HASH_LABEL: &str = "pod-template-hash";
