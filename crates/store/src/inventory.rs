@@ -133,7 +133,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
+    // Not `read_from`, which opens the directory once more by a name in it: names may be readable that lead nowhere.
+    for entry in rustix::fs::Dir::new(dir.try_clone()?)? {
         let name = entry?.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
             names.push(name);
