@@ -163,12 +163,7 @@ fn containerd(image: &str, disk: &Path, work: &Path, log: &Path) -> anyhow::Resu
             .output()
             .is_ok_and(|output| output.status.success())
     })?;
-    let before = process::cpu(daemon.id())?;
-    process::reset_high_water(daemon.id())?;
-    let mut cost = process::measured(&mut crictl(&["pull", image]), log)?;
-    cost.cpu += process::cpu(daemon.id())? - before;
-    cost.peak += process::high_water(daemon.id()).unwrap_or_default();
-    Ok(cost)
+    process::measured_beside(&mut crictl(&["pull", image]), log, &daemon)
 }
 
 fn is_loopback(image: &str) -> bool {

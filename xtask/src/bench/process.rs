@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 /// Clock ticks a second in `/proc`; fixed for user space on every Linux architecture we run on.
 const TICKS: f64 = 100.0;
-/// How often the memory of what runs is looked at.
+/// How often it is looked whether a command has ended, and what memory it and those who work for it have then.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What a command cost.
@@ -18,17 +18,38 @@ pub(crate) struct Cost {
     pub(crate) wall: f64,
     /// Of the command alone, with those it waited for.
     pub(crate) cpu: f64,
-    /// Largest resident set, in bytes, of the command with the processes that it started.
+    /// Most memory, in bytes, that the command, the processes that it started and the daemon that works for it had at one moment.
     pub(crate) peak: u64,
 }
 
 /// Runs a command to its end, its output into `log`.
 pub(crate) fn measured(command: &mut Command, log: &Path) -> anyhow::Result<Cost> {
-    measured_until(command, log, 0)
+    measured_with(command, log, None, 0)
 }
 
 /// The same for a command whose right answer is this exit code.
 pub(crate) fn measured_until(command: &mut Command, log: &Path, code: i32) -> anyhow::Result<Cost> {
+    measured_with(command, log, None, code)
+}
+
+/// The same for a command that has a daemon do the work: its time and its memory, that it had before too, count.
+pub(crate) fn measured_beside(
+    command: &mut Command,
+    log: &Path,
+    daemon: &Daemon,
+) -> anyhow::Result<Cost> {
+    let before = cpu(daemon.id())?;
+    let mut cost = measured_with(command, log, Some(daemon.id()), 0)?;
+    cost.cpu += cpu(daemon.id())? - before;
+    Ok(cost)
+}
+
+fn measured_with(
+    command: &mut Command,
+    log: &Path,
+    daemon: Option<u32>,
+    code: i32,
+) -> anyhow::Result<Cost> {
     let out = std::fs::File::create(log).with_context(|| format!("make {}", log.display()))?;
     command
         .stdin(Stdio::null())
@@ -41,7 +62,8 @@ pub(crate) fn measured_until(command: &mut Command, log: &Path, code: i32) -> an
     let mut peak = 0;
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     while rustix::process::waitid(WaitId::Pid(pid), options)?.is_none() {
-        peak = peak.max(family_high_water(child.id()));
+        let all = daemon.into_iter().chain([child.id()]);
+        peak = peak.max(all.map(family_memory).sum());
         std::thread::sleep(LOOK);
     }
     let wall = started.elapsed().as_secs_f64();
@@ -73,32 +95,37 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<f64> {
 /// The largest resident set that a process has had.
 pub(crate) fn high_water(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
+    kibibytes(&text, "VmHWM:")
 }
 
-/// The same of a process and all that it started and that run, together. What each had at most need not have been at the same time.
-fn family_high_water(pid: u32) -> u64 {
-    let line = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// Memory of a process and all that it started and that run, together, now. A page that several of them share counts once, however it came to
+/// be shared: a fork's, a mapped file's, shared memory's. What they share with others counts by the part.
+fn family_memory(pid: u32) -> u64 {
     let mut sum = 0;
-    let mut family = vec![(pid, Vec::new())];
-    while let Some((pid, parents)) = family.pop() {
-        let own = line(pid);
-        // One that has not become another program yet shares its parent's memory.
-        if own == parents {
-            continue;
-        }
-        sum += high_water(pid).unwrap_or_default();
+    let mut family = vec![pid];
+    while let Some(pid) = family.pop() {
+        sum += proportional(pid).unwrap_or_default();
         let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
         for thread in threads.into_iter().flatten().flatten() {
             let children = std::fs::read_to_string(thread.path().join("children"));
             let children = children.unwrap_or_default();
-            let children = children.split_whitespace().flat_map(str::parse::<u32>);
-            family.extend(children.map(|child| (child, own.clone())));
+            family.extend(children.split_whitespace().flat_map(str::parse::<u32>));
         }
     }
     sum
+}
+
+/// A process's share of the pages that it has, in bytes: of one that so many processes have, that part.
+fn proportional(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    kibibytes(&text, "Pss:")
+}
+
+/// The value of a line like `Name:   12 kB`, in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib << 10)
 }
 
 /// Lets the high-water mark begin at what is resident now.
@@ -168,4 +195,39 @@ impl Drop for Daemon {
 
 fn pid_of(child: &Child) -> anyhow::Result<Pid> {
     Pid::from_raw(i32::try_from(child.id())?).context("a process id is not 0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that a test has in memory: far more than a test's program itself.
+    const MUCH: usize = 64 << 20;
+
+    #[test]
+    fn what_forked_processes_share_counts_once_and_what_each_has_counts() {
+        let log = std::env::temp_dir().join(format!("towline-memory-{}", std::process::id()));
+        // A process that has much, a child of it that shares that, and one that has as much of its own.
+        let script = format!(
+            "import os, time\n\
+             b = bytearray(b'x') * {MUCH}\n\
+             for own in (False, True):\n\
+             \x20 if os.fork() == 0:\n\
+             \x20   c = bytearray(b'y') * {MUCH} if own else None\n\
+             \x20   time.sleep(1.5)\n\
+             \x20   os._exit(0)\n\
+             os.wait(); os.wait()\n"
+        );
+        let mut command = Command::new("python3");
+        if Command::new("python3").arg("-V").output().is_err() {
+            let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            assert!(!must, "needs python3");
+            return eprintln!("skipped: needs python3");
+        }
+        let cost = measured(command.args(["-c", &script]), &log);
+        std::fs::remove_file(&log).unwrap();
+        let cost = cost.unwrap();
+        let times = cost.peak as f64 / MUCH as f64;
+        assert!((2.0..2.6).contains(&times), "{times}");
+    }
 }
