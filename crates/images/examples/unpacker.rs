@@ -1,5 +1,5 @@
 //! The helper as the tests start it: entered before the process has any thread, as the `towline` binary does. With `attack` the processes of
-//! layers unpack nothing and try what they can still do.
+//! layers unpack nothing and try what they can still do; with `dig` they make directories, each in the one before.
 #![expect(
     clippy::unwrap_used,
     reason = "a helper of a test may panic as the test does"
@@ -12,14 +12,32 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::Signal;
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("attack") => towline_images::helper::main_of(attack),
+        Some("dig") => towline_images::helper::main_of(dig),
         _ => towline_images::helper::main(),
     }
+}
+
+/// More than there are descriptors, and than fit a stack. Each costs the more, the deeper it is: Landlock looks at all that it is in.
+const DEEP: u32 = 5000;
+
+/// Directories far deeper than any path is long; how many.
+fn dig() -> String {
+    let mut dir = rustix::fs::openat(CWD, "/", OFlags::PATH, Mode::empty()).unwrap();
+    for depth in 0..DEEP {
+        let made = rustix::fs::mkdirat(&dir, "d", Mode::RWXU);
+        let opened = made.and_then(|()| rustix::fs::openat(&dir, "d", OFlags::PATH, Mode::empty()));
+        match opened {
+            Ok(deeper) => dir = deeper,
+            Err(errno) => return format!("dug {depth}: {errno}"),
+        }
+    }
+    format!("dug {DEEP}")
 }
 
 /// Whoever owns a descriptor with this flag gets a signal when something comes.
@@ -43,7 +61,7 @@ fn attack() -> String {
         tell(&format!("look at {outside}"), mode.is_ok());
     }
     tell("read what is inside", std::fs::read("/inside").is_ok());
-    let above = rustix::fs::openat(CWD, "../../..", rustix::fs::OFlags::PATH, Mode::empty());
+    let above = rustix::fs::openat(CWD, "../../..", OFlags::PATH, Mode::empty());
     let here = rustix::fs::stat("/").map(|stat| stat.st_ino);
     let above = above.and_then(rustix::fs::fstat).map(|stat| stat.st_ino);
     tell("go up", above.is_ok() && above != here);
@@ -75,7 +93,7 @@ fn attack() -> String {
         rustix::process::kill_process(parent, Signal::CONT).is_ok(),
     );
     // A descriptor may be made to send signals, any signal to anybody.
-    let signals = rustix::fs::OFlags::from_bits_retain(O_ASYNC);
+    let signals = OFlags::from_bits_retain(O_ASYNC);
     let told = rustix::fs::fcntl_setfl(std::io::stdin(), signals);
     tell("have signals sent", told.is_ok());
     // Rights.

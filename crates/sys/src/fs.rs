@@ -218,11 +218,11 @@ pub fn remove_file(path: impl AsRef<Path>) -> Result<(), FsError> {
     ignore_missing(fs::remove_file(path)).at("remove", path)
 }
 
-/// Removes a directory and all in it; that it is not there is no error.
+/// Removes a directory and all in it, however deep and whatever the modes of what is in it; that it is not there is no error.
 /// Symlinks in it are removed, never followed.
 pub fn remove_dir_all(path: impl AsRef<Path>) -> Result<(), FsError> {
     let path = path.as_ref();
-    ignore_missing(fs::remove_dir_all(path)).at("remove directory", path)
+    ignore_missing(crate::tree::remove(path)).at("remove directory", path)
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -23,5 +23,6 @@ pub mod root;
 pub mod socket;
 pub mod task;
 pub mod testing;
+mod tree;
 
 pub use peer::{PeerCredentials, peer_credentials};

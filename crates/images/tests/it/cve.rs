@@ -50,7 +50,7 @@ async fn pull(layers: Vec<Layer>) -> (Result<Image, Failure>, Node) {
     let registry = Registry::start().await;
     let builder = layers.into_iter().fold(Builder::new(), Builder::layer);
     let reference = registry.push(&builder.build(), "evil").await;
-    let node = Node::in_memory();
+    let node = Node::in_memory(|_| {});
     let pulled = node.try_pull(&reference).await;
     node.assert_clean();
     (pulled, node)
@@ -291,7 +291,7 @@ async fn rustsec_2026_0112_a_malformed_record_ends_the_layer() {
 async fn cve_2024_3727_what_is_no_digest_is_no_path() {
     let host = Host::new();
     let registry = Registry::start().await;
-    let node = Node::in_memory();
+    let node = Node::in_memory(|_| {});
     let good = Digest::of(b"x").to_string();
     let hex = &good["sha256:".len()..];
     let traversal = format!("sha256:{}{}/x", "../".repeat(40), host.text());

@@ -347,7 +347,7 @@ async fn no_layer_reaches_the_host() {
     let host = outside.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("victim"), "the host's").unwrap();
-    let node = Node::in_memory();
+    let node = Node::in_memory(|_| {});
     let store = node.root();
     let before = tree(outside.path());
     let corpus = corpus(&host);

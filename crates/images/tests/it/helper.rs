@@ -346,6 +346,21 @@ async fn whoever_takes_a_layers_process_over_has_that_layer_and_nothing_else() {
     assert!(tried > 20, "{report}");
 }
 
+/// What such a program leaves behind is removed, also where no path leads to its end and no stack is as deep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_of_any_depth_that_a_layers_process_leaves_is_removed() {
+    let registry = Registry::start().await;
+    let reference = slow(&registry).await;
+    registry.break_by(Vec::new());
+    let node = Node::in_memory(|options| {
+        options.unpacking = Unpacking::by(unpacker(), ["dig".into()]);
+    });
+    let failure = node.try_pull(&reference).await.unwrap_err();
+    let chain = failure.chain();
+    assert!(chain.contains("dug 5000"), "{chain}");
+    node.assert_clean();
+}
+
 /// And looked at from outside while it works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layers_process_holds_nothing_that_it_does_not_need() {

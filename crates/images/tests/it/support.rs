@@ -91,9 +91,9 @@ impl Node {
     }
 
     /// As [`Node::new`], on a file system without a disk: for many pulls, each of which waits for the disk elsewhere.
-    pub(crate) fn in_memory() -> Self {
+    pub(crate) fn in_memory(change: impl FnOnce(&mut Options)) -> Self {
         let dir = in_memory();
-        let images = open(&dir.path().join("store"), |_| {});
+        let images = open(&dir.path().join("store"), change);
         Self { images, dir }
     }
 
