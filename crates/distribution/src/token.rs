@@ -68,6 +68,26 @@ pub(crate) enum TokenFault {
     NoToken(String),
 }
 
+impl TokenFault {
+    /// Whether asking in another way may help: who cannot be reached, or wants to be asked less often, is the same for all.
+    fn is_of_this_way(&self) -> bool {
+        match self {
+            Self::Send(_) => false,
+            Self::Status { status, .. } => *status != StatusCode::TOO_MANY_REQUESTS,
+            Self::Body(_) | Self::NoToken(_) => true,
+        }
+    }
+
+    /// Whether the service will say the same again.
+    fn refuses(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => status.is_client_error(),
+            Self::NoToken(_) => true,
+            Self::Send(_) | Self::Body(_) => false,
+        }
+    }
+}
+
 /// A token lives this long where the service does not say.
 const DEFAULT_LIFE: u64 = 60;
 const LONGEST_LIFE: u64 = 86_400;
@@ -173,8 +193,10 @@ impl Tokens {
             Some(refresh) => {
                 let instead = Credential::IdentityToken(refresh);
                 match request(transport, ask, &instead, retries, watch).await {
-                    Err(TokenFault::Status { status, .. }) if status.is_client_error() => {
-                        self.keep_refresh(ask, credential, None);
+                    Err(fault) if fault.is_of_this_way() => {
+                        if fault.refuses() {
+                            self.keep_refresh(ask, credential, None);
+                        }
                         request(transport, ask, credential, retries, watch).await
                     }
                     ended => ended,
@@ -223,9 +245,8 @@ async fn request(
     let result = match refresh_token(credential) {
         Some(_) => match post(transport, ask, credential, retries, watch).await {
             // Services that know no POST say so in many ways; a password that looks like a refresh token may still be one.
-            Err(TokenFault::Status { status, .. })
-                if matches!(status.as_u16(), 400 | 401 | 404 | 405)
-                    && matches!(credential, Credential::Basic { .. }) =>
+            Err(fault)
+                if fault.is_of_this_way() && matches!(credential, Credential::Basic { .. }) =>
             {
                 get(transport, ask, credential, retries, watch).await
             }

@@ -105,7 +105,8 @@ async fn identity_tokens_are_posted() {
 
 #[tokio::test]
 async fn a_refresh_token_as_a_password_falls_back_to_get() {
-    for status in [400, 401, 404, 405] {
+    // The last one answers with a page that holds no token.
+    for status in [400, 401, 403, 404, 405, 422, 500, 200] {
         let (service, realm) = token_service(move |seen| {
             if seen.method == "POST" {
                 Reply::new(status)
@@ -117,13 +118,21 @@ async fn a_refresh_token_as_a_password_falls_back_to_get() {
         let stub = registry(realm, "t1").await;
         let user = Credential::basic("00000000-0000-0000-0000-000000000000", "r");
         stub.repository(user).resolve().await.unwrap();
-        let methods: Vec<_> = service
+        let mut methods: Vec<_> = service
             .seen()
             .iter()
             .map(|seen| seen.method.clone())
             .collect();
+        // What may pass is tried again first.
+        methods.dedup();
         assert_eq!(methods, ["POST", "GET"], "{status}");
     }
+    // Who is asked too often is not asked more.
+    let (service, realm) = token_service(|_| Reply::new(429)).await;
+    let stub = registry(realm, "t1").await;
+    let user = Credential::basic("00000000-0000-0000-0000-000000000000", "r");
+    stub.repository(user).resolve().await.unwrap_err();
+    assert!(service.seen().iter().all(|seen| seen.method == "POST"));
 }
 
 /// The next token is asked for with what the service handed out, and the password stays here; where that is refused the login counts.
@@ -132,6 +141,8 @@ async fn a_refresh_token_that_was_handed_out_takes_the_place_of_the_login() {
     let asked = AtomicUsize::new(0);
     let (service, realm) = token_service(move |_| match asked.fetch_add(1, Ordering::SeqCst) + 1 {
         3 => Reply::error(401, "UNAUTHORIZED", "the refresh token is revoked"),
+        // No refusal, and no token either.
+        6 => Reply::new(200).json("{}"),
         number => Reply::new(200).json(&format!(
             r#"{{"token":"t{number}","expires_in":300,"refresh_token":"refresh{number}"}}"#
         )),
@@ -171,6 +182,13 @@ async fn a_refresh_token_that_was_handed_out_takes_the_place_of_the_login() {
     let other = stub.repository(Credential::basic("eve", "canary-other"));
     other.resolve().await.unwrap();
     assert_eq!(service.seen()[4].method, "GET");
+    valid.store(7, Ordering::SeqCst);
+    other.resolve().await.unwrap();
+    let last: Vec<_> = service.seen()[5..]
+        .iter()
+        .map(|seen| seen.method.clone())
+        .collect();
+    assert_eq!(last, ["POST", "GET"], "the login counts");
 }
 
 #[tokio::test]
