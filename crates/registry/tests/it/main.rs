@@ -10,6 +10,7 @@ mod cache;
 mod client;
 mod containerd;
 mod crash;
+mod cve;
 mod matrix;
 mod operation;
 mod peers;

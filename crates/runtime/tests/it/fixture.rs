@@ -39,6 +39,11 @@ pub(crate) struct Registry {
 impl Registry {
     /// `app:v1` with the guest's tools in `/bin`, `/etc/passwd` and `/etc/group`.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same with one more layer on top.
+    pub(crate) async fn start_with(more: Option<Layer>) -> Self {
         let mut layer = Layer::new()
             .directory("bin", 0o755)
             .file("bin/guest", guest::BINARY)
@@ -53,8 +58,11 @@ impl Registry {
         for tool in guest::TOOLS {
             layer = layer.symlink(&format!("bin/{tool}"), "guest");
         }
-        let image = Builder::new()
-            .layer(layer)
+        let mut image = Builder::new().layer(layer);
+        if let Some(more) = more {
+            image = image.layer(more);
+        }
+        let image = image
             .entrypoint(["/bin/hello"])
             .cmd(["from the image"])
             .env("FROM_IMAGE", "yes")

@@ -3,6 +3,7 @@
 
 mod control;
 mod crictl;
+mod cve;
 mod fixture;
 mod pods;
 mod pulls;

@@ -126,6 +126,58 @@ fn links_of_the_image_in_place_of_mounts_do_not_lead_out() {
     pod.shut_down();
 }
 
+/// Two containers share a volume: while one is made, the other exchanges the place in that volume where its next mount is to go for a link to
+/// where the volumes are. If that mount went there, the volume after it would be taken from what the other one has made.
+#[test]
+fn a_mounts_place_that_is_exchanged_for_a_link_does_not_lead_out() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let Some(pod) = Pod::new() else { return };
+    let volumes = pod.dir.path().join("volumes");
+    let [shared, second] = ["shared", "second"].map(|name| volumes.join(name));
+    let secret = pod.dir.path().join("secret");
+    for path in [&shared.join("place"), &second, &secret] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    std::fs::write(second.join("mark"), "volume\n").unwrap();
+    std::fs::write(secret.join("mark"), "secret").unwrap();
+    symlink(&secret, shared.join("second")).unwrap();
+    symlink(&volumes, shared.join("link")).unwrap();
+    let bind = |source: &std::path::Path, destination: &str| json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind"]});
+    let mut ran = 0;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let (place, link) = (shared.join("place"), shared.join("link"));
+                renameat_with(CWD, &place, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        // Without it a failed assertion would leave the other thread at it.
+        let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..100 {
+                let id = format!("r{round}");
+                let mut spec = pod.spec(&id, &["cat", "/b/mark"]);
+                let mounts = spec["mounts"].as_array_mut().unwrap();
+                mounts.push(bind(&shared, "/a"));
+                mounts.push(bind(&shared, "/a/place"));
+                mounts.push(bind(&second, "/b"));
+                if pod.client().create(pod.bundle(&id, &spec)).is_err() {
+                    continue;
+                }
+                pod.client().start(&id).unwrap();
+                pod.wait(&id);
+                assert_eq!(pod.log(&id), ["stdout F volume"], "round {round}");
+                ran += 1;
+            }
+        }));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    assert!(ran > 0, "none was made");
+    // Nothing is mounted where the host sees it: that is looked at here.
+    pod.shut_down();
+}
+
 #[test]
 fn a_link_in_place_of_dev_null_does_not_lead_out() {
     let Some(pod) = Pod::new() else { return };
