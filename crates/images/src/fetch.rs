@@ -15,6 +15,7 @@ use crate::failure::given_up;
 use crate::helper::Helpers;
 use crate::keyed::Locks;
 use crate::limiter::Limiter;
+use crate::pull::How;
 use crate::receive::{Job, Pass};
 use crate::slots::Slots;
 use crate::unpack::Rights;
@@ -35,6 +36,7 @@ pub(crate) struct Fetch {
     pub(crate) repository: Repository,
     pub(crate) ceilings: Ceilings,
     pub(crate) rights: Rights,
+    pub(crate) how: How,
     pub(crate) helpers: Option<Arc<Helpers>>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stop: CancellationToken,
@@ -88,7 +90,12 @@ impl Settling {
 }
 
 impl Fetch {
-    /// Gets one layer into the store, unless it is there.
+    /// Whether the compressed bytes of a layer are in the store to stay.
+    fn has_blob(&self, descriptor: &Descriptor) -> bool {
+        self.store.blob_size(&descriptor.digest) == Some(descriptor.size)
+    }
+
+    /// Gets one layer into the store, unless it is there; its compressed bytes too, where they are to be kept.
     pub(crate) async fn layer(
         &self,
         index: usize,
@@ -108,7 +115,8 @@ impl Fetch {
         } else {
             Some(self.or_stop(self.locks.lock(high)).await?)
         };
-        if self.store.has_layer(diff_id) {
+        let here = self.store.has_layer(diff_id);
+        if here && (!self.how.keep || self.has_blob(descriptor)) {
             self.report(index, |layer| {
                 layer.phase = LayerPhase::Done;
                 layer.bytes = layer.total;
@@ -127,6 +135,8 @@ impl Fetch {
                 slots: Arc::clone(&self.slots),
                 index,
                 helpers: self.helpers.clone(),
+                keep: self.how.keep,
+                unpack: !here,
             });
             let passed = match self.pass(index, job, Arc::clone(&guards)).await {
                 // Wrong bytes of one endpoint say nothing of another; they were dropped, and whoever sent them comes last now.
@@ -160,6 +170,14 @@ impl Fetch {
     ) -> Result<Pass, Failure> {
         let spool = self.open_spool(&job).await?;
         let kept = spool.len();
+        if self.how.offline && !spool.missing().is_empty() {
+            let detail = format!("the bytes of layer {} are not here", job.descriptor.digest);
+            return Err(Failure::new(
+                Cause::ContentStoreCorrupt,
+                Step::Fetch,
+                detail,
+            ));
+        }
         self.report(index, |layer| {
             layer.phase = LayerPhase::Downloading;
             layer.bytes = kept;

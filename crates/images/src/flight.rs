@@ -111,6 +111,13 @@ impl Flights {
         }
     }
 
+    /// How far each pull is that somebody waits for, by its image's name.
+    pub(crate) fn running(&self) -> Vec<(String, Progress)> {
+        let flights = self.lock();
+        let told = |flight: &Flight| (flight.key.image.clone(), flight.progress.borrow().clone());
+        flights.iter().map(told).collect()
+    }
+
     /// Cancels every pull and waits until they have ended.
     pub(crate) async fn stop(&self) {
         for flight in self.lock().iter() {

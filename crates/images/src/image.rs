@@ -24,6 +24,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// Digests of the unpacked layers, lowest first.
     pub diff_ids: Vec<Digest>,
+    /// Compressed layers that are kept on purpose, and their bytes together.
+    pub kept: (Vec<Digest>, u64),
     /// Never removed by the kubelet's garbage collection.
     pub pinned: bool,
 }
@@ -38,6 +40,8 @@ impl Image {
         })?;
         let layers = record.diff_ids.iter();
         let sizes = layers.filter_map(|diff_id| store.layer_info(diff_id));
+        let kept = record.blobs.iter();
+        let kept = kept.filter_map(|digest| store.blob_size(digest)).sum();
         Ok(Self {
             id: record.id.clone(),
             manifest: record.manifest.clone(),
@@ -48,6 +52,7 @@ impl Image {
             unpacked_size: sizes.map(|info| info.size).sum(),
             config,
             diff_ids: record.diff_ids.clone(),
+            kept: (record.blobs.clone(), kept),
             pinned: record.pinned,
         })
     }

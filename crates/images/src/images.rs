@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::{Fact, Observer};
+use towline_keyring::Credential;
 use towline_oci::{Digest, Reference};
 use towline_store::{Collected, Damage, ImageRecord, Store, StoreError, Usage, Verified};
 use towline_sys::task::{self, CancellationToken};
@@ -117,6 +118,7 @@ impl Images {
             max_concurrent_layers: options.max_concurrent_layers,
             connections_per_layer: options.connections_per_layer,
             limiter: self.inner.limiter.clone(),
+            keep_blobs: options.keep_blobs,
             progress,
             cancel,
         }
@@ -139,6 +141,37 @@ impl Images {
         let progress = watch::Sender::new(Progress::default());
         let pull = self.prepare(&request, image, key, progress, request.cancel.clone());
         Box::pin(pull.plan()).await
+    }
+
+    /// How far each pull is that runs now, by its image's canonical name.
+    pub fn running(&self) -> Vec<(String, Progress)> {
+        self.inner.flights.running()
+    }
+
+    /// Unpacks again what the image with this id or name lacks, from compressed layers that are kept. No registry is asked. True where nothing
+    /// is lacking in the end, also of the compressed layers.
+    pub async fn restore(&self, name_or_id: &str) -> Result<bool, Failure> {
+        let Some(record) = self.find(name_or_id) else {
+            return Ok(false);
+        };
+        let names = record.sources.iter().chain(&record.repo_digests);
+        let mut names = names.chain(&record.names);
+        // Whoever is asked nothing needs no name that leads to it.
+        let nobody = format!("localhost/image@{}", record.id);
+        let name = names.next().unwrap_or(&nobody);
+        let reference = Reference::parse(name).map_err(|error| {
+            Failure::new(Cause::InvalidReference, Step::Reference, error.to_string())
+        })?;
+        let request = PullRequest::new(reference, Credential::Anonymous);
+        let (image, key) = self.key(&request);
+        let progress = watch::Sender::new(Progress::default());
+        let pull = self.prepare(&request, image, key, progress, request.cancel.clone());
+        let restored = Box::pin(pull.restore(record.clone())).await;
+        if let Err(failure) = restored {
+            tracing::debug!(image = %record.id, why = failure.chain(), "it is not unpacked again from here");
+            return Ok(false);
+        }
+        Ok(self.inner.store.lacking(&record).is_empty())
     }
 
     /// Every image, by id. From memory.
@@ -317,6 +350,12 @@ impl Images {
             store.free_spools(Timestamp::now(), idle, u64::MAX)
         })
         .await
+    }
+
+    /// Keeps no compressed layer of any image any more, and removes those that no pull in flight uses.
+    pub async fn forget_kept(&self) -> Result<Collected, Failure> {
+        let detail = "compressed layers cannot be removed".to_owned();
+        self.with_store(detail, Store::forget_kept).await
     }
 
     /// Reads everything that can be compared with a digest or a list of its own, and looks whether every image has what it needs.

@@ -35,6 +35,8 @@ pub struct Options {
     pub unpacking: Unpacking,
     /// The store's own rules.
     pub store: towline_store::Options,
+    /// Compressed layers stay in the store beside what is unpacked of them, until their image is removed.
+    pub keep_blobs: bool,
     /// Bytes a second that all downloads together take at most.
     pub rate: Option<std::num::NonZeroU64>,
 }
@@ -59,6 +61,7 @@ impl Options {
             exact_owners: towline_sys::root::of_many_owners(),
             unpacking,
             store: towline_store::Options::default(),
+            keep_blobs: false,
             rate: None,
         }
     }

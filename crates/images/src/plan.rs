@@ -1,10 +1,10 @@
 //! What a pull would do.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use towline_oci::Digest;
 
 /// What a pull would do, as it stands now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The image's id: its config's digest.
     pub id: Digest,
@@ -15,15 +15,15 @@ pub struct Plan {
 }
 
 /// What a pull would do about one layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedLayer {
     /// Digest of the compressed layer.
     pub digest: Digest,
     /// Compressed bytes.
     pub size: u64,
-    /// The layer is here.
+    /// The layer is here; where its compressed bytes are to be kept, they are too.
     pub present: bool,
-    /// Bytes that an earlier attempt left.
+    /// Compressed bytes that are here: those that an earlier attempt left, or all, where they were kept.
     pub kept: u64,
 }
 

@@ -1,10 +1,10 @@
 //! How far a pull is, as values.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use towline_oci::Digest;
 
 /// How far a pull is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// What the pull as a whole does.
     pub phase: Phase,
@@ -24,7 +24,7 @@ impl Progress {
 }
 
 /// What a pull does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Asks for manifest and config.
@@ -39,7 +39,7 @@ pub enum Phase {
 }
 
 /// How far one layer is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerProgress {
     /// Digest of the compressed layer.
     pub digest: Digest,
@@ -54,7 +54,7 @@ pub struct LayerProgress {
 }
 
 /// What happens to a layer. Unpacking runs along with the download; the phase names what it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerPhase {
     /// Its turn has not come.

@@ -77,8 +77,18 @@ pub(crate) struct Pull {
     pub(crate) max_concurrent_layers: usize,
     pub(crate) connections_per_layer: usize,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    pub(crate) keep_blobs: bool,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) cancel: CancellationToken,
+}
+
+/// How the layers of a pull are had.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Their compressed bytes stay.
+    pub(crate) keep: bool,
+    /// No registry is asked: what is not here ends it.
+    pub(crate) offline: bool,
 }
 
 /// A manifest with its bytes and digest.
@@ -97,18 +107,71 @@ impl Pull {
         check::manifest(&found.digest, &found.manifest, &self.ceilings)?;
         let (config, _) = self.config(&found.manifest.config).await?;
         check::config(&config, &found.manifest, &self.platform)?;
+        let keep = self.keeps(&found.manifest);
         let layers = found.manifest.layers.iter().zip(config.diff_ids());
+        let planned = layers.map(|(layer, diff_id)| {
+            let whole = self.store.blob_size(&layer.digest) == Some(layer.size);
+            PlannedLayer {
+                digest: layer.digest.clone(),
+                size: layer.size,
+                present: self.store.has_layer(diff_id) && (whole || !keep),
+                kept: if whole {
+                    layer.size
+                } else {
+                    self.store.spooled(&layer.digest)
+                },
+            }
+        });
         Ok(Plan {
             id: found.manifest.config.digest.clone(),
             manifest: found.digest.clone(),
-            layers: layers
-                .map(|(layer, diff_id)| PlannedLayer {
-                    digest: layer.digest.clone(),
-                    size: layer.size,
-                    present: self.store.has_layer(diff_id),
-                    kept: self.store.spooled(&layer.digest),
-                })
-                .collect(),
+            layers: planned.collect(),
+        })
+    }
+
+    /// Whether compressed layers of this image stay: whoever pulls said so, or somebody did before.
+    fn keeps(&self, manifest: &Manifest) -> bool {
+        let known = self.store.image(&manifest.config.digest);
+        self.keep_blobs || known.is_some_and(|image| !image.blobs.is_empty())
+    }
+
+    /// Unpacks again what an image lacks of its layers, as far as their compressed bytes are kept. Asks nobody.
+    pub(crate) async fn restore(self, image: ImageRecord) -> Result<(), Failure> {
+        let refuse = |detail: &str| {
+            let detail = format!("image {} cannot be unpacked again: {detail}", image.id);
+            Failure::new(Cause::ContentStoreCorrupt, Step::Unpack, detail)
+        };
+        let (store, digest) = (self.store.clone(), image.manifest.clone());
+        let most = towline_oci::MAX_DOCUMENT_BYTES as u64;
+        let bytes = task::blocking("manifest", move || store.read_blob(&digest, most)).await;
+        let bytes = bytes.ok().flatten();
+        let bytes = bytes.filter(|bytes| is(&image.manifest, bytes));
+        let bytes = bytes.ok_or_else(|| refuse("its manifest is not here"))?;
+        let manifest = Manifest::read(&bytes).ok_or_else(|| refuse("its manifest is none"))?;
+        let config = ImageConfig::parse(image.config.as_bytes());
+        let config = config.map_err(|error| refuse("its config is none").because(error))?;
+        check::manifest(&image.manifest, &manifest, &self.ceilings)?;
+        check::config(&config, &manifest, &config.platform)?;
+        let lease = self.store.lease();
+        for digest in config.diff_ids() {
+            lease.hold(digest);
+        }
+        for layer in &manifest.layers {
+            lease.hold(&layer.digest);
+        }
+        let how = How {
+            keep: false,
+            offline: true,
+        };
+        self.layers(&manifest, &config, how).await?;
+        let (store, id) = (self.store.clone(), image.id.clone());
+        // The record has the config too.
+        let kept = task::blocking("config", move || {
+            store.put_blob(&id, image.config.as_bytes())
+        });
+        kept.await.map_err(|error| {
+            let detail = "the image's config cannot be written".to_owned();
+            error.into_failure(Step::Commit, detail)
         })
     }
 
@@ -137,17 +200,22 @@ impl Pull {
             lease.hold(&layer.digest);
         }
         let documents = self.keep_documents(&found, &config_text);
-        let layers = match self.layers(&found.manifest, &config).await {
+        let how = How {
+            keep: self.keeps(&found.manifest),
+            offline: false,
+        };
+        let layers = match self.layers(&found.manifest, &config, how).await {
             Ok(()) => Ok(()),
             Err(failure) => match self.make_room(&found.manifest, failure).await {
-                Ok(()) => self.layers(&found.manifest, &config).await,
+                Ok(()) => self.layers(&found.manifest, &config, how).await,
                 Err(failure) => Err(failure),
             },
         };
         // What it could not do is done again with the record, which fails with that.
         documents.await.ok();
         layers?;
-        self.record(found, named, config_text, lease).await
+        self.record(found, named, config_text, (how.keep, lease))
+            .await
     }
 
     /// Passes on what the registry wants people to be told.
@@ -231,7 +299,12 @@ impl Pull {
     }
 
     /// Gets every layer, several at a time. The first failure stops the others; all have ended when this returns.
-    async fn layers(&self, manifest: &Manifest, config: &ImageConfig) -> Result<(), Failure> {
+    async fn layers(
+        &self,
+        manifest: &Manifest,
+        config: &ImageConfig,
+        how: How,
+    ) -> Result<(), Failure> {
         self.progress.send_modify(|progress| {
             progress.phase = Phase::Layers;
             progress.layers = manifest.layers.iter().map(waiting).collect();
@@ -242,6 +315,7 @@ impl Pull {
             repository: self.repository.clone(),
             ceilings: self.ceilings,
             rights: self.rights,
+            how,
             helpers: self.helpers.clone(),
             progress: self.progress.clone(),
             stop: self.cancel.child_token(),
@@ -367,13 +441,13 @@ impl Pull {
         found: Found,
         named: Digest,
         config: String,
-        lease: Lease,
+        (keep, lease): (bool, Lease),
     ) -> Result<Image, Failure> {
         let image = self.image.clone();
         let store = self.store.clone();
         task::blocking("record", move || {
             let image_name = image.to_string();
-            let recorded = write_record(&store, &image, &found, &named, config);
+            let recorded = write_record(&store, &image, &found, &named, config, keep);
             drop(lease);
             recorded.map_err(|error| {
                 error.into_failure(
@@ -419,6 +493,7 @@ fn write_record(
     found: &Found,
     named: &Digest,
     config: String,
+    keep: bool,
 ) -> Result<Image, StoreError> {
     let id = found.manifest.config.digest.clone();
     store.put_blob(&id, config.as_bytes())?;
@@ -437,12 +512,17 @@ fn write_record(
         diff_ids: parsed
             .map(|config| config.diff_ids().to_vec())
             .unwrap_or_default(),
+        blobs: Vec::new(),
         size: size.saturating_add(found.manifest.config.size),
         pinned: false,
         created: now,
         last_used: now,
     });
     record.last_used = now;
+    if keep {
+        let layers = found.manifest.layers.iter();
+        record.blobs = layers.map(|layer| layer.digest.clone()).collect();
+    }
     // A reference with a digest names no tag of the image: what the tag points to was not asked.
     if image.digest().is_none() {
         record.names.push(image.to_string());

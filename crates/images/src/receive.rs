@@ -42,6 +42,10 @@ pub(crate) struct Job {
     pub(crate) index: usize,
     /// Who unpacks; `None` for threads of this process.
     pub(crate) helpers: Option<Arc<Helpers>>,
+    /// The compressed bytes stay in the store.
+    pub(crate) keep: bool,
+    /// The layer is not here yet.
+    pub(crate) unpack: bool,
 }
 
 /// How a pass ended.
@@ -78,6 +82,9 @@ impl Job {
         arriving: tokio::sync::mpsc::Receiver<Piece>,
         progress: &dyn Fn(u64),
     ) -> Result<Pass, Failure> {
+        if !self.unpack {
+            return self.keep_only(spool, arriving, progress);
+        }
         let kept = spool.len();
         let spool = Mutex::new(spool);
         let short = AtomicBool::new(false);
@@ -113,6 +120,10 @@ impl Job {
                 .unlist()
                 .map_err(|error| self.failed(error, Step::Unpack, "cannot be staged"))?;
         }
+        if extracted.left_out > 0 {
+            let layer = &self.descriptor.digest;
+            tracing::warn!(%layer, devices = extracted.left_out, "devices are left out: only root of the machine makes them");
+        }
         let info = LayerInfo {
             size: extracted.size,
             entries: extracted.entries,
@@ -122,11 +133,58 @@ impl Job {
         staged
             .seal(&actual, &info)
             .map_err(|error| self.failed(error, Step::Commit, "cannot be put into the store"))?;
-        // Before the sync that makes the layer durable, which would write these bytes too.
-        if let Err(error) = spool.discard() {
+        if self.keep {
+            self.keep_blob(spool)?;
+        } else if let Err(error) = spool.discard() {
+            // It goes before the sync that makes the layer durable, which would write these bytes too.
             tracing::warn!(%error, "a spool that is not needed any more stays until it is old");
         }
         Ok(Pass::Done)
+    }
+
+    /// For a layer that is here, and whose compressed bytes are not.
+    fn keep_only(
+        &self,
+        spool: Spool,
+        arriving: tokio::sync::mpsc::Receiver<Piece>,
+        progress: &dyn Fn(u64),
+    ) -> Result<Pass, Failure> {
+        let kept = spool.len();
+        let spool = Mutex::new(spool);
+        // Nobody reads along: they are hashed when all are here.
+        let (queue, _full) = sync_channel(0);
+        if !self.keep(&spool, arriving, queue, progress)? {
+            return Ok(Pass::Stopped);
+        }
+        let mut spool = spool.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let digest = self
+            .hash(&mut spool)
+            .map_err(|error| self.failed(error, Step::Verify, "cannot be read again"))?;
+        if digest != self.descriptor.digest {
+            return self.mismatch(spool, kept, &digest);
+        }
+        self.keep_blob(spool)?;
+        Ok(Pass::Done)
+    }
+
+    fn hash(&self, spool: &mut Spool) -> Result<Digest, StoreError> {
+        let mut verifier = self.descriptor.digest.verifier();
+        let (mut at, mut piece) = (0, vec![0; PIECE]);
+        loop {
+            match spool.read_at(at, &mut piece)? {
+                0 => return Ok(verifier.finish()),
+                read => {
+                    verifier.update(&piece[..read]);
+                    at += read as u64;
+                }
+            }
+        }
+    }
+
+    fn keep_blob(&self, spool: Spool) -> Result<(), Failure> {
+        spool
+            .keep()
+            .map_err(|error| self.failed(error, Step::Commit, "cannot be kept compressed"))
     }
 
     /// Starts who works behind the spool.

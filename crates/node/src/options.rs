@@ -38,6 +38,8 @@ pub struct Options {
     pub ceilings: towline_runtime::Ceilings,
     /// The image store's own rules.
     pub store: towline_runtime::StoreOptions,
+    /// Compressed layers stay beside what is unpacked of them, until their image is removed.
+    pub keep_blobs: bool,
     /// How long registries are waited for.
     pub registry_timeouts: Timeouts,
     /// How often a request to a registry is sent again.
@@ -90,6 +92,7 @@ impl Options {
             trusted_realms: Vec::new(),
             ceilings: towline_runtime::Ceilings::default(),
             store: towline_runtime::StoreOptions::default(),
+            keep_blobs: false,
             registry_timeouts: Timeouts::default(),
             registry_retries: Retries::default(),
             max_parallel_image_pulls: Some(1),

@@ -123,6 +123,7 @@ pub(crate) async fn runtime(options: &Options) -> Result<towline_runtime::Handle
     runtime.client = options.client();
     runtime.ceilings = options.ceilings;
     runtime.store = options.store;
+    runtime.keep_blobs = options.keep_blobs;
     runtime.cgroup_parent = format!("/{}", options.bridge());
     if let Some(network) = &mut runtime.network {
         network.bridge = options.bridge();

@@ -68,6 +68,18 @@ pub struct Index {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Manifest {
+    /// Reads one that was kept without its media type, OCI's or Docker's; `None` for anything else.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST]
+            .into_iter()
+            .find_map(|media_type| match Document::parse(media_type, bytes) {
+                Ok(Document::Manifest(manifest)) => Some(manifest),
+                _ => None,
+            })
+    }
+}
+
 impl Index {
     /// The entry that a node of this platform runs: the first that matches and is not an attestation.
     ///

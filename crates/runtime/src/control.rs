@@ -11,10 +11,11 @@ use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use towline_cause::{Cause, Failure};
-use towline_images::{Damage, Image, Images, Verified};
-use towline_oci::{Digest, ImageConfig};
-use towline_sys::fs::FsError;
+use towline_cause::{Cause, Failure, Step};
+use towline_images::{Damage, Image, Images, Plan, Progress, PullRequest, Verified};
+use towline_keyring::{Credential, Secret};
+use towline_oci::{Digest, ImageConfig, Reference};
+use towline_sys::fs::{self, At as _, FsError};
 
 use crate::server::Socket;
 
@@ -45,6 +46,56 @@ pub enum Question {
     SetAside(Vec<Damage>),
     /// Put back what was put aside and did not come again.
     Conclude,
+    /// Unpack again what these images lack, from compressed layers that are kept; no registry is asked.
+    Restore(Vec<String>),
+    /// Keep no compressed layer any more.
+    ForgetKept,
+    /// How far the pulls are that run now.
+    Running,
+    /// What a pull of this image with this login would do.
+    Plan(String, Option<Login>),
+}
+
+/// A login, for whoever pulls in the place of who asks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Login {
+    /// User and password.
+    Basic(String, String),
+    /// A refresh token.
+    IdentityToken(String),
+    /// A token that is sent as it is.
+    RegistryToken(String),
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Login {
+    /// The login of a credential; `None` for nobody's.
+    pub fn of(credential: &Credential) -> Option<Self> {
+        Some(match credential {
+            Credential::Basic { username, password } => {
+                Self::Basic(username.clone(), password.expose().to_owned())
+            }
+            Credential::IdentityToken(token) => Self::IdentityToken(token.expose().to_owned()),
+            Credential::RegistryToken(token) => Self::RegistryToken(token.expose().to_owned()),
+            Credential::Anonymous => return None,
+        })
+    }
+}
+
+impl From<Login> for Credential {
+    fn from(login: Login) -> Self {
+        match login {
+            Login::Basic(user, password) => Self::basic(user, Secret::new(password)),
+            Login::IdentityToken(token) => Self::IdentityToken(Secret::new(token)),
+            Login::RegistryToken(token) => Self::RegistryToken(Secret::new(token)),
+        }
+    }
 }
 
 /// What the store answers.
@@ -75,6 +126,12 @@ pub enum Answer {
     SetAside(Vec<bool>),
     /// Digests of what was put back.
     Concluded(Vec<Digest>),
+    /// As asked for, in order: whether the image lacks nothing any more.
+    Restored(Vec<bool>),
+    /// Canonical names, and how far each is.
+    Running(Vec<(String, Progress)>),
+    /// What a pull would do.
+    Plan(Plan),
 }
 
 /// An image in a list.
@@ -89,6 +146,9 @@ pub struct Listed {
     pub digests: Vec<String>,
     /// Bytes as the registry stores them.
     pub size: u64,
+    /// Bytes of its compressed layers that are kept.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 /// What one kind of thing takes on the disk.
@@ -123,6 +183,9 @@ pub struct Inspected {
     pub pinned: bool,
     /// Digests of the unpacked layers, lowest first.
     pub layers: Vec<String>,
+    /// Digests of the compressed layers that are kept.
+    #[serde(default)]
+    pub blobs: Vec<String>,
     /// Their directories, the top one first.
     pub directories: Vec<PathBuf>,
     /// How it starts.
@@ -137,7 +200,7 @@ pub struct Pruned {
     pub images: u64,
     /// Layers besides those of the images.
     pub layers: u64,
-    /// Blobs besides those of the images.
+    /// Blobs besides those of the images: manifests, configs, compressed layers that were kept.
     pub blobs: u64,
     /// Interrupted downloads.
     #[serde(default)]
@@ -169,6 +232,8 @@ pub enum ControlError {
         words: String,
         /// Its cause.
         cause: Cause,
+        /// Where it failed, as far as that was told.
+        step: Option<Step>,
     },
 }
 
@@ -177,6 +242,7 @@ impl From<Failure> for ControlError {
         Self::Store {
             words: failure.chain(),
             cause: failure.cause(),
+            step: Some(failure.step()),
         }
     }
 }
@@ -186,12 +252,48 @@ impl From<Failure> for ControlError {
 #[serde(rename_all = "camelCase")]
 enum Reply {
     Answer(Answer),
-    Refused { words: String, cause: Cause },
+    Refused {
+        words: String,
+        cause: Cause,
+        #[serde(default)]
+        step: Option<Step>,
+    },
 }
 
 /// The socket for questions beside a runtime's CRI socket: `cri.img` beside `cri.sock`, so that it is never too long where that one is not.
 pub fn socket_beside(cri: &Path) -> PathBuf {
     cri.with_extension("img")
+}
+
+/// Leads from a runtime's directory to its CRI socket, so that who finds its store in use can ask it.
+const PLACE: &str = "cri.sock";
+
+/// The CRI socket of the runtime that keeps its images below `root`; where it was killed, nobody listens there.
+pub fn socket_of(root: &Path) -> Option<PathBuf> {
+    std::fs::read_link(root.join(PLACE)).ok()
+}
+
+/// Says where the runtime of a directory is asked, until dropped.
+#[derive(Debug)]
+pub(crate) struct Place(PathBuf);
+
+impl Place {
+    /// Whoever marks it owns the directory's store.
+    pub(crate) fn mark(root: &Path, socket: &Path) -> Result<Self, FsError> {
+        let (link, new) = (root.join(PLACE), root.join(".cri.sock"));
+        let socket = std::path::absolute(socket).at("make absolute", socket)?;
+        fs::remove_file(&new)?;
+        std::os::unix::fs::symlink(&socket, &new).at("make the link", &new)?;
+        fs::rename(&new, &link)?;
+        Ok(Self(link))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // One that stays leads nowhere.
+        fs::remove_file(&self.0).ok();
+    }
 }
 
 /// Asks the runtime that owns the store.
@@ -204,7 +306,9 @@ pub async fn ask(socket: &Path, question: &Question) -> Result<Answer, ControlEr
     send(&mut stream, question).await.map_err(connect)?;
     match receive(&mut stream, MOST_ANSWER).await.map_err(connect)? {
         Some(Reply::Answer(answer)) => Ok(answer),
-        Some(Reply::Refused { words, cause }) => Err(ControlError::Store { words, cause }),
+        Some(Reply::Refused { words, cause, step }) => {
+            Err(ControlError::Store { words, cause, step })
+        }
         None => Err(ControlError::Answer),
     }
 }
@@ -241,6 +345,7 @@ pub(crate) async fn serve(mut stream: UnixStream, images: &Images) -> io::Result
         Err(failure) => Reply::Refused {
             words: failure.chain(),
             cause: failure.cause(),
+            step: Some(failure.step()),
         },
     };
     send(&mut stream, &reply).await
@@ -300,7 +405,32 @@ pub async fn answer(images: &Images, question: Question) -> Result<Answer, Failu
             Answer::SetAside(gone)
         }
         Question::Conclude => Answer::Concluded(images.conclude().await?),
+        Question::Restore(names) => {
+            let mut restored = Vec::new();
+            for name in &names {
+                restored.push(images.restore(name).await?);
+            }
+            Answer::Restored(restored)
+        }
+        Question::ForgetKept => {
+            let collected = images.forget_kept().await?;
+            Answer::Pruned(Pruned {
+                blobs: collected.blobs,
+                bytes: collected.bytes,
+                ..Pruned::default()
+            })
+        }
+        Question::Running => Answer::Running(images.running()),
+        Question::Plan(image, login) => Answer::Plan(plan(images, &image, login).await?),
     })
+}
+
+async fn plan(images: &Images, image: &str, login: Option<Login>) -> Result<Plan, Failure> {
+    let reference = Reference::parse(image).map_err(|error| {
+        Failure::new(Cause::InvalidReference, Step::Reference, error.to_string())
+    })?;
+    let credential = login.map_or(Credential::Anonymous, Into::into);
+    images.plan(PullRequest::new(reference, credential)).await
 }
 
 /// Where an image can be had by digest. The one that its name led to belongs to the last image that was pulled so.
@@ -318,6 +448,7 @@ fn listed(image: Image) -> Listed {
         digests: digests(&image),
         tags: image.repo_tags,
         size: image.size,
+        kept: image.kept.1,
     }
 }
 
@@ -329,6 +460,7 @@ fn inspected(images: &Images, image: Image) -> Inspected {
         unpacked_size: image.unpacked_size,
         pinned: image.pinned,
         layers: image.diff_ids.iter().map(ToString::to_string).collect(),
+        blobs: image.kept.0.iter().map(ToString::to_string).collect(),
         directories: images.lower_dirs(&image),
         digests: digests(&image),
         tags: image.repo_tags,
@@ -360,6 +492,7 @@ async fn usage(images: &Images) -> Result<Vec<Taken>, Failure> {
         row("layers", usage.layer_count, usage.layers),
         row("files, directories, links", usage.inodes, usage.layers),
         row("manifests and configs", usage.blob_count, usage.blobs),
+        row("kept compressed layers", usage.kept_count, usage.kept),
         row("interrupted downloads", usage.spool_count, usage.spool),
     ])
 }

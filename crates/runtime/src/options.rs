@@ -34,6 +34,8 @@ pub struct Options {
     pub ceilings: towline_images::Ceilings,
     /// The image store's own rules.
     pub store: towline_images::StoreOptions,
+    /// Compressed layers stay beside what is unpacked of them, until their image is removed.
+    pub keep_blobs: bool,
     /// Most processes of a container, where set.
     pub pids_limit: Option<i64>,
     /// Starts the text of some failures with the prefixes by which a kubelet shows `RegistryUnavailable` and
@@ -63,6 +65,7 @@ impl Options {
             max_concurrent_layers: 3,
             ceilings: towline_images::Ceilings::default(),
             store: towline_images::StoreOptions::default(),
+            keep_blobs: false,
             pids_limit: None,
             typed_reasons: false,
         }

@@ -18,6 +18,8 @@ use towline_sys::format::{FormatError, FormatVersion};
 use towline_sys::fs::{self, FsError};
 use towline_sys::task::{self, Kind, Outcome, Supervisor};
 
+use crate::Options;
+use crate::control::{self, Place};
 use crate::core::Core;
 use crate::image_service::Images;
 use crate::image_store::ImageStore;
@@ -28,7 +30,6 @@ use crate::recover;
 use crate::runtime_service::Runtime;
 use crate::sandbox;
 use crate::server::Socket;
-use crate::{Options, control};
 
 /// How often the image store is rid of what no image uses.
 const TIDY: Duration = Duration::from_secs(3600);
@@ -80,6 +81,7 @@ impl Service {
         let socket = Socket::bind(&options.socket).await?;
         let control = Socket::bind(&control::socket_beside(&options.socket)).await?;
         let images = open_images(&options, layout.images()).await?;
+        let place = Place::mark(&options.root, &options.socket)?;
         let network = match &options.network {
             Some(network) => Some(PodNetwork::start(network, &options.state_dir).await?),
             None => None,
@@ -100,6 +102,7 @@ impl Service {
         serve(&core, &metrics, &options, socket);
         serve_store(&core, control);
         Ok(Handle(Arc::new(Inner {
+            _place: place,
             core,
             metrics,
             socket: options.socket,
@@ -114,6 +117,7 @@ async fn open_images(options: &Options, root: PathBuf) -> Result<ImageStore, Err
     let mut images = towline_images::Options::new(root, client, platform, unpacking);
     images.ceilings = options.ceilings;
     images.store = options.store;
+    images.keep_blobs = options.keep_blobs;
     images.max_concurrent_layers = options.max_concurrent_layers.max(1);
     let opened = task::blocking("open-images", move || Store::open(images)).await;
     Ok(ImageStore::new(opened.map_err(Error::Images)?))
@@ -173,6 +177,8 @@ pub struct Handle(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Goes before the store that it speaks of.
+    _place: Place,
     core: Arc<Core>,
     metrics: Arc<Metrics>,
     socket: PathBuf,

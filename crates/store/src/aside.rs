@@ -2,19 +2,20 @@
 //!
 //! `aside/layer-<algorithm>-<hex>` and `aside/blob-<algorithm>-<hex>`. What is there has no name in the store; [`conclude`] ends that.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use towline_oci::Digest;
 use towline_sys::fs;
 
-use crate::layout::digest_of;
+use crate::layout::{Layout, digest_of};
 use crate::lease::Hold;
-use crate::state::Inner;
+use crate::state::{Inner, State};
 use crate::tree::remove_tree;
 use crate::{Damage, StoreError, layer};
 
-/// A repair that takes longer was cut.
+/// A repair of which nothing was seen for so long was cut.
 const CUT: Duration = Duration::from_secs(3600);
 
 /// What is put aside.
@@ -48,6 +49,13 @@ fn parse(name: &str) -> Option<(Kind, Digest)> {
     Some((kind, digest_of(algorithm, hex)?))
 }
 
+/// What is put aside.
+pub(crate) fn read_all(layout: &Layout) -> Result<HashSet<Digest>, StoreError> {
+    let names = crate::layout::names(&layout.aside())?;
+    let known = names.iter().filter_map(|name| parse(name));
+    Ok(known.map(|(_, digest)| digest).collect())
+}
+
 /// Puts aside what is damaged. False where a hold keeps it: then it stays.
 pub(crate) fn set(store: &Inner, damage: &Damage) -> Result<bool, StoreError> {
     let (kind, digest) = match damage {
@@ -76,7 +84,10 @@ pub(crate) fn set(store: &Inner, damage: &Damage) -> Result<bool, StoreError> {
     }
     match fs::rename(&here, &aside) {
         Err(error) if error.is_not_found() => {}
-        other => other?,
+        other => {
+            other?;
+            state.aside.insert(digest.clone());
+        }
     }
     if kind == Kind::Layer {
         state.layers.remove(digest);
@@ -114,8 +125,30 @@ pub(crate) fn conclude(store: &Inner) -> Result<Vec<Digest>, StoreError> {
     problem.map_or(Ok(back), Err)
 }
 
+/// Whether a pull in flight is to bring something that was put aside: a repair goes on.
+fn comes_again(state: &State) -> bool {
+    state
+        .aside
+        .iter()
+        .any(|digest| state.held.contains_key(digest))
+}
+
+/// A pull has ended that was to bring one of these again, well or not: the repair that it is part of may have more to do, and was not cut so far.
+pub(crate) fn renew(store: &Inner, ended: &[Digest]) {
+    let aside = |digest: &Digest| store.state().aside.contains(digest);
+    if ended.iter().any(aside)
+        && let Ok(directory) = std::fs::File::open(store.layout.aside())
+    {
+        // Who is not told so begins it again, at worst.
+        directory.set_modified(SystemTime::now()).ok();
+    }
+}
+
 /// As [`conclude`], for a repair that was cut. What cannot be ended now is looked at again the next time.
 pub(crate) fn conclude_old(store: &Inner) {
+    if comes_again(&store.state()) {
+        return;
+    }
     let changed = std::fs::metadata(store.layout.aside()).and_then(|meta| meta.modified());
     let now = SystemTime::now();
     let old = changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|since| since > CUT));
@@ -132,11 +165,13 @@ fn conclude_layer(store: &Inner, digest: &Digest) -> Result<bool, StoreError> {
     let Some(info) = info.filter(|_| wanted) else {
         drop(state);
         remove_tree(&aside)?;
+        store.state().aside.remove(digest);
         return Ok(false);
     };
     let here = store.layout.layer(digest);
     fs::rename(&aside, &here)?;
     state.layers.insert(digest.clone(), info);
+    state.aside.remove(digest);
     drop(state);
     sync(store, &here)?;
     Ok(true)
@@ -144,13 +179,14 @@ fn conclude_layer(store: &Inner, digest: &Digest) -> Result<bool, StoreError> {
 
 fn conclude_blob(store: &Inner, digest: &Digest) -> Result<bool, StoreError> {
     let (aside, here) = (path(store, Kind::Blob, digest), store.layout.blob(digest));
-    let state = store.state();
+    let mut state = store.state();
     let wanted = state.uses(digest) && !here.exists();
     if wanted {
         fs::rename(&aside, &here)?;
     } else {
         fs::remove_file(&aside)?;
     }
+    state.aside.remove(digest);
     drop(state);
     sync(store, &here)?;
     Ok(wanted)

@@ -88,7 +88,31 @@ pub(crate) fn collect_only(store: &Inner, image: &ImageRecord) -> Result<Collect
     for digest in &image.diff_ids {
         collect_layer(store, digest, &mut collected)?;
     }
-    for digest in [&image.id, &image.manifest] {
+    for digest in image.blobs.iter().chain([&image.id, &image.manifest]) {
+        collect_blob(store, digest, &mut collected)?;
+    }
+    Ok(collected)
+}
+
+/// Keeps no compressed layer any more, and removes those that no pull in flight uses.
+pub(crate) fn forget_kept(store: &Inner) -> Result<Collected, StoreError> {
+    let mut state = store.state();
+    let images = state.images.values();
+    let keeping = images.filter(|image| !image.blobs.is_empty());
+    let (mut without, mut blobs) = (Vec::new(), Vec::new());
+    for mut image in keeping.cloned() {
+        blobs.append(&mut image.blobs);
+        without.push(image);
+    }
+    store
+        .records
+        .change(&without.iter().collect::<Vec<_>>(), None)?;
+    for image in without {
+        state.images.insert(image.id.clone(), image);
+    }
+    drop(state);
+    let mut collected = Collected::default();
+    for digest in &blobs {
         collect_blob(store, digest, &mut collected)?;
     }
     Ok(collected)

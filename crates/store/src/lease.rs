@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use towline_oci::Digest;
 use towline_sys::fs;
 
-use crate::StoreError;
 use crate::layout::Layout;
 use crate::state::Inner;
+use crate::{StoreError, aside};
 
 /// Keeps layers and blobs of a pull in flight until it is dropped. In memory only: after a restart the pull is gone too.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let held = std::mem::take(self.held.get_mut().unwrap_or_else(PoisonError::into_inner));
+        aside::renew(&self.store, &held);
         let mut state = self.store.state();
         for digest in held {
             if let Some(count) = state.held.get_mut(&digest) {

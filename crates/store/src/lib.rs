@@ -4,7 +4,7 @@
 //! either the old or the new state and some litter in the staging place, which the next open removes.
 //!
 //! What is synced when: a manifest or config (fsync of the file, then of the directory) before it has its name; unpacked layers, as many as
-//! there are, with one `syncfs` before they get theirs; a record by its database's own commit, after all that it names. Spools are never
+//! there are, with one `syncfs` before they get theirs; a record by its database's own commit, after all that it names. A compressed layer that is kept on purpose is synced as a manifest is. Spools are never
 //! synced: they outlive a kill, and what power loss takes of them is downloaded again. A layer that is whole and not yet durable is *sealed*:
 //! it waits in the staging place under a name that holds the kernel's boot id, so that a process that is killed then loses nothing, and
 //! after a power cut it is not trusted.
@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! FORMAT  lock  records.redb
-//! blobs/<algorithm>/<hex>         manifests and configs
+//! blobs/<algorithm>/<hex>         manifests and configs; compressed layers that are kept on purpose
 //! layers/<algorithm>/<hex>/fs     an unpacked layer, in overlayfs' form
 //! layers/<algorithm>/<hex>/layer.json
 //! layers/<algorithm>/<hex>/files   its files' checksums

@@ -23,6 +23,9 @@ pub struct ImageRecord {
     pub sources: Vec<String>,
     /// Digests of the unpacked layers, lowest first.
     pub diff_ids: Vec<Digest>,
+    /// Compressed layers that are kept on purpose, as blobs of the store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
     /// Compressed bytes: manifest, config, layers.
     pub size: u64,
     /// Never collected.

@@ -1,11 +1,11 @@
-//! Compressed bytes of downloads in flight, kept over a cut, a cancelled pull and a restart.
+//! Compressed bytes of downloads in flight, kept over a cut, a cancelled pull and a restart; or of a blob that was kept on purpose.
 //!
 //! A download that comes in order has one file. What comes before its turn, over further connections, has files of its own, each named by
 //! its first byte and only ever appended to: so every file's length says what is here, also after a kill.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub struct Spool {
     parts: BTreeMap<u64, Part>,
     /// The file that was read last, by its first byte.
     reading: Option<(u64, File)>,
+    /// The bytes are those of a blob that is kept.
+    of_blob: bool,
 }
 
 /// A file of the spool.
@@ -48,7 +50,14 @@ impl Spool {
         if !store.state().spooling.insert(digest.clone()) {
             return Err(StoreError::Busy(digest.clone()));
         }
-        let parts = parts(&store.layout, digest, size);
+        let path = store.layout.blob(digest);
+        let of_blob = size > 0 && is_whole(&path, size);
+        let parts = if of_blob {
+            let (len, file) = (size, None);
+            Ok(BTreeMap::from([(0, Part { path, len, file })]))
+        } else {
+            parts(&store.layout, digest, size)
+        };
         let parts = parts.inspect_err(|_| {
             store.state().spooling.remove(digest);
         })?;
@@ -58,6 +67,7 @@ impl Spool {
             size,
             parts,
             reading: None,
+            of_blob,
         })
     }
 
@@ -123,10 +133,10 @@ impl Spool {
 
     /// Opens the file that begins with byte `start`, to read what is in it and what comes.
     pub fn open_file(&self, start: u64) -> Result<File, StoreError> {
-        Ok(fs::open(part_path(
-            &self.store.layout.spooled(&self.digest),
-            start,
-        ))?)
+        Ok(match self.parts.get(&start) {
+            Some(part) => fs::open(&part.path)?,
+            None => fs::open(part_path(&self.store.layout.spooled(&self.digest), start))?,
+        })
     }
 
     /// Puts bytes to their place; fails when they are more than were declared, or are here already.
@@ -157,18 +167,55 @@ impl Spool {
         Ok(())
     }
 
-    /// Forgets the bytes and starts again.
+    /// Forgets the bytes, which are wrong, and starts again. A blob with these bytes is none.
     pub fn restart(&mut self) -> Result<(), StoreError> {
         self.reading = None;
+        self.of_blob = false;
         while let Some((_, part)) = self.parts.pop_last() {
             fs::remove_file(&part.path)?;
         }
         Ok(())
     }
 
-    /// Removes the bytes: they are in the store in another form, or they are wrong.
+    /// Removes the bytes: they are in the store in another form. Those of a blob that is kept stay.
     pub fn discard(mut self) -> Result<(), StoreError> {
+        if self.of_blob {
+            return Ok(());
+        }
         self.restart()
+    }
+
+    /// Makes the bytes a blob of the store, durably. They are all here, and whoever calls has hashed them.
+    pub fn keep(mut self) -> Result<(), StoreError> {
+        if self.of_blob {
+            return Ok(());
+        }
+        self.reading = None;
+        let whole = self.store.layout.spooled(&self.digest);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&whole)
+            .at("open", &whole)?;
+        let mut end = file.seek(SeekFrom::End(0)).at("seek", &whole)?;
+        // In order, so that a cut leaves a spool: what is there twice then is taken once.
+        while let Some((start, part)) = self.parts.pop_first() {
+            if start == 0 {
+                continue;
+            }
+            end += std::io::copy(&mut fs::open(&part.path)?, &mut file).at("write", &whole)?;
+            fs::remove_file(&part.path)?;
+        }
+        if end != self.size {
+            return Err(StoreError::Size {
+                digest: self.digest.clone(),
+                declared: self.size,
+                actual: end,
+            });
+        }
+        self.store.name_blob(&file, &whole, &self.digest)
     }
 }
 
@@ -202,6 +249,11 @@ impl Drop for Spool {
         }
         self.store.state().spooling.remove(&self.digest);
     }
+}
+
+/// Whether there is a file of so many bytes.
+fn is_whole(path: &Path, size: u64) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
 }
 
 /// The file whose first byte is the download's byte `start`.

@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<String, Hold>,
     /// Downloads that have their spool open.
     pub(crate) spooling: HashSet<Digest>,
+    /// What a repair has put aside.
+    pub(crate) aside: HashSet<Digest>,
 }
 
 impl Inner {
@@ -108,16 +110,27 @@ impl State {
                 .values()
                 .any(|hold| hold.layers.contains(digest))
             || self.images.values().any(|image| {
-                image.id == *digest || image.manifest == *digest || image.diff_ids.contains(digest)
+                image.id == *digest
+                    || image.manifest == *digest
+                    || image.diff_ids.contains(digest)
+                    || image.blobs.contains(digest)
             })
+    }
+
+    /// Compressed layers that images keep on purpose.
+    pub(crate) fn kept(&self) -> HashSet<&Digest> {
+        self.images
+            .values()
+            .flat_map(|image| &image.blobs)
+            .collect()
     }
 
     /// Everything that records and leases use, for a walk over the whole disk.
     pub(crate) fn in_use(&self) -> HashSet<&Digest> {
-        let images = self
-            .images
-            .values()
-            .flat_map(|image| image.diff_ids.iter().chain([&image.id, &image.manifest]));
+        let images = self.images.values().flat_map(|image| {
+            let content = image.diff_ids.iter().chain(&image.blobs);
+            content.chain([&image.id, &image.manifest])
+        });
         let leases = self.leases.values().flat_map(|hold| &hold.layers);
         images.chain(leases).chain(self.held.keys()).collect()
     }

@@ -55,10 +55,14 @@ pub struct Usage {
     pub layer_count: u64,
     /// Files, directories, links and whiteouts of unpacked layers.
     pub inodes: u64,
-    /// Blobs.
+    /// Manifests and configs.
     pub blobs: u64,
-    /// How many blobs.
+    /// How many of them.
     pub blob_count: u64,
+    /// Compressed layers that are kept on purpose.
+    pub kept: u64,
+    /// How many of them.
+    pub kept_count: u64,
     /// Downloads that were cut.
     pub spool: u64,
     /// How many downloads were cut.
@@ -68,7 +72,7 @@ pub struct Usage {
 impl Usage {
     /// All bytes.
     pub fn bytes(&self) -> u64 {
-        self.layers + self.blobs + self.spool
+        self.layers + self.blobs + self.kept + self.spool
     }
 }
 
@@ -96,6 +100,7 @@ impl Store {
         let mut state = State {
             leases: lease::read_all(&layout)?,
             layers: read_layers(&layout)?,
+            aside: aside::read_all(&layout)?,
             sealed,
             ..State::default()
         };
@@ -364,6 +369,20 @@ impl Store {
         gc::prune(&self.inner, now)
     }
 
+    /// Keeps no compressed layer of any image any more ([`ImageRecord::blobs`]), and removes those that no pull in flight uses.
+    pub fn forget_kept(&self) -> Result<Collected, StoreError> {
+        gc::forget_kept(&self.inner)
+    }
+
+    /// What this image needs that is not here: layers, manifest, config, and compressed layers that it keeps.
+    pub fn lacking(&self, image: &ImageRecord) -> Vec<Digest> {
+        let layers = image.diff_ids.iter();
+        let layers = layers.filter(|digest| !self.has_layer(digest));
+        let blobs = image.blobs.iter().chain([&image.manifest, &image.id]);
+        let blobs = blobs.filter(|digest| !self.has_blob(digest));
+        layers.chain(blobs).cloned().collect()
+    }
+
     /// Removes downloads that were cut, that no pull waits for, and that nobody wrote to for `idle`, the oldest first, until `enough` bytes are
     /// freed or there is none. Gives the bytes.
     pub fn free_spools(
@@ -388,11 +407,20 @@ impl Store {
             spool_count,
             ..Usage::default()
         };
-        for digest in self.blobs()? {
-            usage.blob_count += 1;
-            usage.blobs += self.blob_size(&digest).unwrap_or_default();
+        let blobs = self.blobs()?;
+        let state = self.inner.state();
+        let kept = state.kept();
+        for digest in &blobs {
+            let size = self.blob_size(digest).unwrap_or_default();
+            if kept.contains(digest) {
+                usage.kept_count += 1;
+                usage.kept += size;
+            } else {
+                usage.blob_count += 1;
+                usage.blobs += size;
+            }
         }
-        for info in self.inner.state().layers.values() {
+        for info in state.layers.values() {
             usage.layers += info.size;
             usage.inodes += info.entries;
             usage.layer_count += 1;

@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use towline_oci::{Digest, Document, ImageConfig, MAX_DOCUMENT_BYTES, Manifest, media_type};
+use towline_oci::{Digest, ImageConfig, MAX_DOCUMENT_BYTES, Manifest};
 use towline_sys::fs::{self, At as _};
 
 use crate::layer::read_info;
@@ -105,7 +105,8 @@ pub(crate) fn verify(store: &Inner) -> Result<Verified, StoreError> {
     }
     for image in images {
         let needs = image.diff_ids.iter().map(|digest| (digest, &layers));
-        let needs = needs.chain([&image.id, &image.manifest].map(|digest| (digest, &blobs)));
+        let needed = image.blobs.iter().chain([&image.id, &image.manifest]);
+        let needs = needs.chain(needed.map(|digest| (digest, &blobs)));
         for (missing, _) in needs.filter(|(digest, have)| !have.contains(digest)) {
             damage.push(Damage::Image {
                 id: image.id.clone(),
@@ -157,23 +158,14 @@ pub(crate) fn rebuild(store: &Inner) -> Result<(), StoreError> {
         else {
             continue;
         };
-        let Some(record) = as_manifest(&bytes).and_then(|found| record_of(store, &digest, &found))
-        else {
+        let found = Manifest::read(&bytes);
+        let Some(record) = found.and_then(|found| record_of(store, &digest, &found)) else {
             continue;
         };
         store.records.change(&[&record], None)?;
         store.state().images.insert(record.id.clone(), record);
     }
     Ok(())
-}
-
-fn as_manifest(bytes: &[u8]) -> Option<Manifest> {
-    [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST]
-        .into_iter()
-        .find_map(|media_type| match Document::parse(media_type, bytes) {
-            Ok(Document::Manifest(manifest)) => Some(manifest),
-            _ => None,
-        })
 }
 
 fn record_of(store: &Inner, digest: &Digest, manifest: &Manifest) -> Option<ImageRecord> {
@@ -190,6 +182,15 @@ fn record_of(store: &Inner, digest: &Digest, manifest: &Manifest) -> Option<Imag
         return None;
     }
     let layers: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+    // Where all of them are here, they were kept on purpose.
+    let blobs: Vec<Digest> = manifest
+        .layers
+        .iter()
+        .map(|layer| layer.digest.clone())
+        .collect();
+    let kept = blobs
+        .iter()
+        .all(|digest| store.layout.blob(digest).is_file());
     Some(ImageRecord {
         id: manifest.config.digest.clone(),
         manifest: digest.clone(),
@@ -198,6 +199,7 @@ fn record_of(store: &Inner, digest: &Digest, manifest: &Manifest) -> Option<Imag
         repo_digests: Vec::new(),
         sources: Vec::new(),
         diff_ids: config.diff_ids().to_vec(),
+        blobs: if kept { blobs } else { Vec::new() },
         size: layers.saturating_add(manifest.config.size),
         pinned: false,
         created: Timestamp::now(),

@@ -77,6 +77,7 @@ pub(super) fn run(
             entries: extracted.entries,
             opaque_root: extracted.opaque_root,
             listed: extracted.listed,
+            left_out: extracted.left_out,
         }),
         Ok(Err(error)) => Said::Failed(error.into()),
         Err(panic) => {

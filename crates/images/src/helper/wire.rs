@@ -71,6 +71,7 @@ pub(super) struct Done {
     pub(super) entries: u64,
     pub(super) opaque_root: bool,
     pub(super) listed: bool,
+    pub(super) left_out: u64,
 }
 
 impl From<Done> for Extracted {
@@ -80,6 +81,7 @@ impl From<Done> for Extracted {
             entries: done.entries,
             opaque_root: done.opaque_root,
             listed: done.listed,
+            left_out: done.left_out,
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Extracted {
     pub(crate) opaque_root: bool,
     /// The list of its files holds: no path means two things.
     pub(crate) listed: bool,
+    /// Devices that were left out, because only root makes one.
+    pub(crate) left_out: u64,
 }
 
 /// Where an archive is unpacked to.
@@ -334,10 +336,7 @@ impl Extractor<'_> {
     ) -> Result<(), UnpackError> {
         let attributes = Attributes::of(entry)?;
         if self.rights.unprivileged && kind != FileType::Fifo {
-            tracing::debug!(
-                path = shown(path),
-                "a device is left out: only root makes one"
-            );
+            self.done.left_out += 1;
             return Ok(());
         }
         let spot = self.place.spot(path)?;

@@ -11,6 +11,7 @@ mod differential;
 mod evil;
 mod failures;
 mod helper;
+mod keep;
 mod kills;
 mod overlay;
 mod parts;

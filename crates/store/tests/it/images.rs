@@ -170,3 +170,95 @@ fn verify_names_what_an_image_misses() {
         [Damage::Image { id: a.id, missing }]
     );
 }
+
+#[test]
+fn kept_blobs_stay_with_their_images_and_go_when_they_are_forgotten() {
+    let (dir, store) = store();
+    let keep = |text: &str| {
+        let digest = Digest::of(text.as_bytes());
+        store.put_blob(&digest, text.as_bytes()).unwrap();
+        digest
+    };
+    let (own, shared, nobodys) = (keep("own"), keep("shared"), keep("nobody's"));
+    let a = image(&store, "a", &[layer(&store, "a")]);
+    let b = image(&store, "b", &[layer(&store, "b")]);
+    let with = |id: &Digest, blobs: &[&Digest]| {
+        let blobs = blobs.iter().map(|digest| Digest::clone(digest)).collect();
+        store.update(id, |image| image.blobs = blobs).unwrap();
+    };
+    with(&a.id, &[&own, &shared]);
+    with(&b.id, &[&shared]);
+    let later = Timestamp::now() + SignedDuration::from_hours(1);
+    assert_eq!(store.gc(later).unwrap().blobs, 1);
+    assert!(store.has_blob(&own) && store.has_blob(&shared) && !store.has_blob(&nobodys));
+    let usage = store.usage().unwrap();
+    assert_eq!((usage.kept_count, usage.kept), (2, 9));
+    assert_eq!(usage.blob_count, 4, "manifests and configs");
+
+    // What is kept is compared, and missed.
+    let path = dir.path().join("store/blobs/sha256").join(own.hex());
+    std::fs::write(&path, "rot").unwrap();
+    let damage = store.verify().unwrap();
+    assert!(
+        matches!(&damage[..], [Damage::Blob { digest, .. }] if *digest == own),
+        "{damage:?}"
+    );
+    assert!(store.set_aside(&damage[0]).unwrap());
+    let missing = own.clone();
+    let id = a.id.clone();
+    assert_eq!(store.verify().unwrap(), [Damage::Image { id, missing }]);
+    let record = store.image(&a.id).unwrap();
+    assert_eq!(store.lacking(&record), std::slice::from_ref(&own));
+    store.put_blob(&own, b"own").unwrap();
+    assert_eq!(store.conclude().unwrap(), []);
+    assert_eq!(store.verify().unwrap(), []);
+
+    store.remove_image(&a.id).unwrap();
+    assert!(!store.has_blob(&own) && store.has_blob(&shared));
+    // A pull in flight uses it.
+    let lease = store.lease();
+    lease.hold(&shared);
+    assert_eq!(store.forget_kept().unwrap().blobs, 0);
+    assert!(store.image(&b.id).unwrap().blobs.is_empty());
+    drop(lease);
+    assert_eq!(store.gc(later).unwrap().blobs, 1);
+    assert!(!store.has_blob(&shared));
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+/// As if nothing was put aside for two hours.
+fn age(dir: &std::path::Path) {
+    let aside = std::fs::File::open(dir.join("store/aside")).unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    aside.set_modified(long_ago).unwrap();
+}
+
+#[test]
+fn a_repair_is_not_undone_while_its_pulls_go_on_however_long_they_take() {
+    let (dir, store) = store();
+    let layers = [layer(&store, "first"), layer(&store, "second")];
+    image(&store, "a", &layers);
+    for layer in &layers {
+        assert!(store.set_aside(&Damage::Layer(layer.clone())).unwrap());
+    }
+    let here = |store: &Store| layers.each_ref().map(|layer| store.has_layer(layer));
+    let pull = store.lease();
+    pull.hold(&layers[0]);
+    age(dir.path());
+    store.gc(Timestamp::now()).unwrap();
+    assert_eq!(here(&store), [false, false], "a pull of it runs");
+    // Its end is a sign of life: the next one may take as long.
+    drop(pull);
+    store.gc(Timestamp::now()).unwrap();
+    assert_eq!(here(&store), [false, false]);
+    drop(store);
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    assert_eq!(here(&store), [false, false], "also in another process");
+    // A pull of something else is none.
+    let other = store.lease();
+    other.hold(&Digest::of(b"other"));
+    age(dir.path());
+    drop(other);
+    store.gc(Timestamp::now()).unwrap();
+    assert_eq!(here(&store), [true, true], "nobody goes on with it");
+}

@@ -159,3 +159,61 @@ fn what_a_pull_waits_for_stays_whoever_collects() {
     assert_eq!(store.prune(now).unwrap().downloads, 2);
     assert_eq!(store.usage().unwrap().spool, 0);
 }
+
+#[test]
+fn what_came_in_parts_is_kept_as_one_blob_and_read_from_there() {
+    let (dir, store) = store();
+    let bytes = b"abcdefghijklmnopqrst";
+    let digest = Digest::of(bytes);
+    let mut spool = store.spool(&digest, 20).unwrap();
+    spool.write(10, b"klmno").unwrap();
+    spool.write(0, b"abcd").unwrap();
+    spool.write(15, b"pqrst").unwrap();
+    spool.write(4, b"efghij").unwrap();
+    spool.keep().unwrap();
+    assert!(is_empty(&dir.path().join("store/spool")));
+    assert_eq!(store.read_blob(&digest, 20).unwrap().unwrap(), bytes);
+
+    // The next download has it all, and what becomes of that leaves the blob.
+    let mut spool = store.spool(&digest, 20).unwrap();
+    assert_eq!((spool.len(), spool.missing()), (20, Vec::new()));
+    assert_eq!(read(&mut spool, 0), bytes);
+    assert_eq!(spool.file_at(7), Some(0));
+    assert_eq!(spool.open_file(0).unwrap().metadata().unwrap().len(), 20);
+    spool.discard().unwrap();
+    drop(store.spool(&digest, 20).unwrap());
+    store.spool(&digest, 20).unwrap().keep().unwrap();
+    assert!(store.has_blob(&digest));
+    // Of another size it is no such download's.
+    assert!(store.spool(&digest, 19).unwrap().is_empty());
+
+    // Bytes that turn out to be wrong are no blob, and the download begins anew.
+    let mut spool = store.spool(&digest, 20).unwrap();
+    spool.restart().unwrap();
+    assert!(!store.has_blob(&digest));
+    spool.write(0, b"abc").unwrap();
+    drop(spool);
+    assert_eq!(store.spooled(&digest), 3);
+    let spool = store.spool(&digest, 20).unwrap();
+    assert!(matches!(spool.keep(), Err(StoreError::Size { .. })));
+    assert!(!store.has_blob(&digest));
+}
+
+/// A kill while the parts are put together leaves a download that goes on: what is there twice counts once.
+#[test]
+fn a_kill_while_parts_are_put_together_costs_little() {
+    let (dir, store) = store();
+    let digest = Digest::of(b"parts");
+    let mut spool = store.spool(&digest, 12).unwrap();
+    spool.write(8, b"ijkl").unwrap();
+    spool.write(0, b"abcd").unwrap();
+    spool.write(4, b"efgh").unwrap();
+    drop(spool);
+    // Two bytes of the second file were appended to the first.
+    let name = format!("sha256-{}", digest.hex());
+    let whole = dir.path().join("store/spool").join(name);
+    std::fs::write(&whole, b"abcdefghij").unwrap();
+    let mut spool = store.spool(&digest, 12).unwrap();
+    assert_eq!(spool.missing(), [10..12]);
+    assert_eq!(read(&mut spool, 0), b"abcdefghij");
+}

@@ -68,6 +68,7 @@ pub(crate) fn image(store: &Store, name: &str, layers: &[Digest]) -> ImageRecord
         repo_digests: Vec::new(),
         sources: Vec::new(),
         diff_ids: layers.to_vec(),
+        blobs: Vec::new(),
         size: 1,
         pinned: false,
         created: Timestamp::now(),
