@@ -10,9 +10,6 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const BROKEN: u8 = 1;
 /// For `why` and `check`: it could not be told.
 pub(crate) const UNDECIDED: u8 = 2;
-/// A signal stopped it, as shells say of one that ends by SIGINT.
-#[cfg(feature = "node")]
-pub(crate) const STOPPED: u8 = 130;
 /// The command line is wrong (`EX_USAGE`).
 pub(crate) const USAGE: u8 = 64;
 

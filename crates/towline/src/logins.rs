@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use towline_distribution::{MirrorLogins, MirrorPlace};
+use towline_distribution::{Client, MirrorLogins, MirrorPlace, Trace};
 use towline_keyring::helper::{self, HelperError};
 use towline_keyring::login::MAX_FILE;
 use towline_keyring::{Candidate, Credential, Login, Origin};
@@ -55,14 +55,22 @@ impl Logins {
         Ok(all)
     }
 
-    /// The login for an image.
-    pub(crate) fn find(&self, image: &Reference) -> anyhow::Result<Option<Candidate>> {
-        self.find_at(image, None)
+    /// Whether an image's own registry is spoken to over TLS, where it depends on that which login the image gets, and as far as it can be told.
+    /// It is asked for nothing but whether it is there.
+    pub(crate) async fn tls(&self, client: &Client, image: &Reference) -> Option<bool> {
+        if !self.depend_on_tls(image) {
+            return None;
+        }
+        let nobody = client.repository(image, Credential::Anonymous, Trace::default());
+        // What it speaks is known after any answer, and who pulls will say why there is none.
+        nobody.ping().await.ok();
+        let plan = client.plan(image).ok()?;
+        let own = plan.endpoints.iter().find(|endpoint| !endpoint.mirror)?;
+        Some(own.url.starts_with("https://"))
     }
 
     /// Whether it depends on TLS which login an image gets: an entry that names a scheme is for that alone.
-    #[cfg(feature = "node")]
-    pub(crate) fn depend_on_tls(&self, image: &Reference) -> bool {
+    fn depend_on_tls(&self, image: &Reference) -> bool {
         self.files.iter().any(|file| {
             let at = |tls| file.logins.find_at(image, Some(tls), &file.path);
             match (at(true), at(false)) {

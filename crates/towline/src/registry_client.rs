@@ -68,31 +68,29 @@ pub(crate) struct WayArgs {
     #[arg(long, value_name = "HOST")]
     trust_realm: Vec<String>,
     /// Reach a registry (HOST or HOST:PORT) through a proxy of its own, whatever `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say, or through none
-    /// (`direct`); repeatable. The environment variable, with commas, keeps a proxy's password out of the process list
-    #[arg(
-        long,
-        value_name = "HOST=URL",
-        env = "TOWLINE_REGISTRY_PROXIES",
-        hide_env_values = true,
-        value_delimiter = ',',
-        value_parser = registry_proxy
-    )]
-    registry_proxy: Vec<RegistryProxy>,
+    /// (`direct`); repeatable. Where it is not given, the environment variable `TOWLINE_REGISTRY_PROXIES` counts, with commas between several,
+    /// which keeps a proxy's password out of the process list
+    // Read here and not by the parser of the command line, which would print what is wrong, and with it a password.
+    #[arg(long, value_name = "HOST=URL", value_parser = unread)]
+    registry_proxy: Vec<Secret>,
 }
 
-/// A registry and its proxy; none where it is reached directly.
-#[derive(Debug, Clone)]
-struct RegistryProxy(String, Option<Secret>);
+/// Takes any text.
+fn unread(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
 
-fn registry_proxy(text: &str) -> Result<RegistryProxy, &'static str> {
-    // The text itself may hold a password.
-    let wrong = "wanted HOST=URL or HOST=direct, as in registry.corp:5000=http://proxy.corp:3128";
-    let (host, proxy) = text.split_once('=').ok_or(wrong)?;
-    if host.is_empty() || host.contains('/') || proxy.is_empty() {
-        return Err(wrong);
+/// The environment variable for [`WayArgs::proxies`].
+const REGISTRY_PROXIES: &str = "TOWLINE_REGISTRY_PROXIES";
+
+/// Reads a registry and its proxy; none where it is reached directly.
+fn registry_proxy(text: &str) -> Option<(String, Option<Secret>)> {
+    let (host, proxy) = text.split_once('=')?;
+    if host.is_empty() || host.contains(['/', '@']) || proxy.is_empty() {
+        return None;
     }
     let proxy = (proxy != "direct").then(|| Secret::new(proxy));
-    Ok(RegistryProxy(host.to_owned(), proxy))
+    Some((host.to_owned(), proxy))
 }
 
 impl WayArgs {
@@ -102,23 +100,66 @@ impl WayArgs {
     }
 
     /// The environment's proxies, and those of single registries.
-    pub(crate) fn proxies(&self) -> Proxies {
-        if self.registry_proxy.is_empty() {
-            return Proxies::Environment;
+    pub(crate) fn proxies(&self) -> anyhow::Result<Proxies> {
+        let everywhere = std::env::var(REGISTRY_PROXIES).unwrap_or_default();
+        let (from, texts): (_, Vec<&str>) = if self.registry_proxy.is_empty() {
+            let texts = everywhere.split(',').filter(|text| !text.is_empty());
+            (REGISTRY_PROXIES, texts.collect())
+        } else {
+            let texts = self.registry_proxy.iter().map(Secret::expose);
+            ("--registry-proxy", texts.collect())
+        };
+        if texts.is_empty() {
+            return Ok(Proxies::Environment);
         }
         let mut options = ProxyOptions::from_environment();
-        let own = self.registry_proxy.iter().cloned();
-        options.registries = own
-            .map(|RegistryProxy(host, proxy)| (host, proxy))
-            .collect();
-        Proxies::Given(options)
+        for (at, text) in texts.iter().enumerate() {
+            // The text itself may hold a password.
+            let own = registry_proxy(text).ok_or_else(|| {
+                let words = format!(
+                    "{from}, entry {}: wanted HOST=URL or HOST=direct, as in registry.corp:5000=http://proxy.corp:3128",
+                    at + 1
+                );
+                anyhow::Error::new(Usage(words))
+            })?;
+            options.registries.push(own);
+        }
+        Ok(Proxies::Given(options))
     }
 
-    /// Whether the command line says anything of it.
+    /// What the command line, and not the environment alone, says of it.
     #[cfg(feature = "node")]
-    pub(crate) fn is_given(&self) -> bool {
-        let everywhere = std::env::var_os("TOWLINE_REGISTRY_PROXIES").is_some();
-        !self.trust_realm.is_empty() || (!self.registry_proxy.is_empty() && !everywhere)
+    pub(crate) fn given(&self) -> [(&'static str, bool); 2] {
+        [
+            ("--trust-realm", !self.trust_realm.is_empty()),
+            ("--registry-proxy", !self.registry_proxy.is_empty()),
+        ]
+    }
+
+    /// The options that say the same again, without a proxy's login.
+    #[cfg(feature = "node")]
+    pub(crate) fn words(&self) -> Vec<(&'static str, String)> {
+        let realms = self.trust_realm.iter();
+        let realms = realms.map(|host| ("--trust-realm", host.clone()));
+        let proxies = self.registry_proxy.iter();
+        let proxies = proxies.map(|text| ("--registry-proxy", without_login(text.expose())));
+        realms.chain(proxies).collect()
+    }
+}
+
+/// A registry and its proxy, whose login is left to the person who has it.
+#[cfg(feature = "node")]
+fn without_login(text: &str) -> String {
+    let Some((host, proxy)) = text.split_once('=') else {
+        return "HOST=URL".to_owned();
+    };
+    let (scheme, rest) = proxy
+        .split_once("://")
+        .map_or(("", proxy), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    match rest.rsplit_once('@') {
+        Some((_, place)) => format!("{host}={scheme}{separator}USER:PASSWORD@{place}"),
+        None => text.to_owned(),
     }
 }
 
@@ -201,7 +242,7 @@ impl RegistryArgs {
         }
         options.endpoints = self.mirrors.sources()?;
         options.trusted_realms = self.way.trusted_realms();
-        options.proxies = self.way.proxies();
+        options.proxies = self.way.proxies()?;
         for file in &self.ca {
             let pem = std::fs::read(file)
                 .with_context(|| format!("read the certificate authority {}", file.display()))?;
@@ -226,8 +267,13 @@ impl RegistryArgs {
         Ok(Some(Credential::basic(user, password)))
     }
 
-    /// The credentials for an image: from the command line, else from the login file that was named, else from those of podman and docker.
-    pub(crate) fn candidates(&self, image: &str) -> anyhow::Result<Vec<Candidate>> {
+    /// The credentials for an image: from the command line, else from the login file that was named, else from those of podman and docker. An
+    /// entry that names a scheme is for that alone: where it matters, `client` asks the registry what it speaks, without a login.
+    pub(crate) async fn candidates(
+        &self,
+        image: &str,
+        client: &Client,
+    ) -> anyhow::Result<Vec<Candidate>> {
         if let Some(credential) = self.given()? {
             return Ok(vec![Candidate {
                 credential,
@@ -237,7 +283,75 @@ impl RegistryArgs {
         let Ok(reference) = towline_oci::Reference::parse(image) else {
             return Ok(Vec::new());
         };
-        let found = Logins::read(self.authfile.as_deref())?.find(&reference)?;
-        Ok(found.into_iter().collect())
+        let logins = Logins::read(self.authfile.as_deref())?;
+        let tls = logins.tls(client, &reference).await;
+        Ok(logins.find_at(&reference, tls)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        way: WayArgs,
+    }
+
+    fn way(proxies: &[&str]) -> WayArgs {
+        let options = proxies.iter().flat_map(|text| ["--registry-proxy", text]);
+        Line::try_parse_from(["x"].into_iter().chain(options))
+            .unwrap()
+            .way
+    }
+
+    #[test]
+    fn a_bad_proxy_is_told_without_its_password() {
+        for bad in [
+            "canary",
+            "=http://u:canary@p:1",
+            "http://u:canary@p:1=x",
+            "r.io=",
+        ] {
+            let error = way(&["r.io=direct", bad]).proxies().unwrap_err();
+            let words = format!("{error:#} {error:?}");
+            assert!(
+                words.contains("entry 2") && !words.contains("canary"),
+                "{words}"
+            );
+            assert!(error.is::<Usage>());
+        }
+        assert!(!format!("{:?}", way(&["r.io=http://u:canary@p:1"])).contains("canary"));
+    }
+
+    #[test]
+    fn a_comma_divides_in_the_environment_alone() {
+        let Proxies::Given(options) = way(&["r.io=http://u:a,b@p:1"]).proxies().unwrap() else {
+            panic!("it is given");
+        };
+        let [(host, Some(proxy))] = &options.registries[..] else {
+            panic!("it is one");
+        };
+        assert_eq!(
+            (host.as_str(), proxy.expose()),
+            ("r.io", "http://u:a,b@p:1")
+        );
+    }
+
+    #[cfg(feature = "node")]
+    #[test]
+    fn a_proxy_is_told_again_without_its_login() {
+        for (text, want) in [
+            ("r.io=http://p:1", "r.io=http://p:1"),
+            ("r.io=direct", "r.io=direct"),
+            ("r.io=http://u:p@ss@p:1", "r.io=http://USER:PASSWORD@p:1"),
+            ("r.io=u:pass@p:1", "r.io=USER:PASSWORD@p:1"),
+            ("canary", "HOST=URL"),
+        ] {
+            assert_eq!(without_login(text), want);
+        }
     }
 }

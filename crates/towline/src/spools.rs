@@ -1,4 +1,4 @@
-//! Options about interrupted downloads.
+//! Options about what is kept of downloads.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use towline_images::StoreOptions;
 
 use crate::commands::pull::bytes;
 
-/// What is kept of interrupted downloads for their next attempt.
+/// What is kept of downloads: of interrupted ones for their next attempt, of whole ones where that is wanted.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SpoolArgs {
     /// How long an interrupted download that nobody goes on with is kept, as 90m, 36h or 2d; 0 for no longer than it runs [default: 1d]
@@ -15,6 +15,10 @@ pub(crate) struct SpoolArgs {
     /// Bytes of all interrupted downloads that are kept, as 5G; the oldest go first [default: 32G]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     spool_bytes: Option<u64>,
+    /// Keep the compressed layers too, until their image is removed or `towline prune --blobs` is told so: `towline verify --repair` then
+    /// unpacks again what is damaged without a registry. Takes the image's compressed size on the disk besides what is unpacked
+    #[arg(long)]
+    keep_blobs: bool,
 }
 
 impl SpoolArgs {
@@ -28,8 +32,18 @@ impl SpoolArgs {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.spool_age.is_none() && self.spool_bytes.is_none()
+    /// Whether compressed layers stay.
+    pub(crate) fn keep_blobs(&self) -> bool {
+        self.keep_blobs
+    }
+
+    /// What of it is given, by its options.
+    pub(crate) fn given(&self) -> [(&'static str, bool); 3] {
+        [
+            ("--spool-age", self.spool_age.is_some()),
+            ("--spool-bytes", self.spool_bytes.is_some()),
+            ("--keep-blobs", self.keep_blobs),
+        ]
     }
 }
 

@@ -1,5 +1,6 @@
 //! `towline check`: would these manifests pull?
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,12 +53,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ));
     }
     let client = args.registry.client()?;
+    let mut known = BTreeMap::new();
     for found in &found {
-        args.registry
-            .candidates(&found.image)
-            .context("read the logins")?;
+        if !known.contains_key(&found.image) {
+            let candidates = args.registry.candidates(&found.image, &client).await;
+            let candidates = candidates.context("read the logins")?;
+            known.insert(found.image.clone(), candidates);
+        }
     }
-    let logins = |image: &str| args.registry.candidates(image).unwrap_or_default();
+    let logins = |image: &str| known.get(image).cloned().unwrap_or_default();
     let checked = towline_check::check(&client, found, &platform, logins).await;
     match args.output {
         Format::Text => checked.iter().try_for_each(print)?,

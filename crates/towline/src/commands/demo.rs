@@ -56,7 +56,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     options.registry_access =
         demo::access(USER, PASSWORD).context("set up the registry's login")?;
     let started = Instant::now();
-    let handle = Service::start(options).await.context("start the node")?;
+    let starting = Box::pin(Service::start(options));
+    let handle = signal.while_starting("the node", starting).await?;
+    let handle = handle.context("start the node")?;
     say(format!(
         "A node of your own is ready after {:.1} s: {}",
         started.elapsed().as_secs_f64(),
@@ -64,7 +66,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ))?;
     let told = tokio::select! {
         told = story(&handle) => told,
-        () = signal.wait() => Err(anyhow::anyhow!("interrupted")),
+        _ = signal.wait() => Err(anyhow::anyhow!("interrupted")),
     };
     if args.keep && told.is_ok() {
         say(format!(

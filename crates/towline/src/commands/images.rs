@@ -27,16 +27,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         output::document(args.output, &rows)?;
         return Ok(ExitCode::from(OK));
     }
+    // Few keep them: else the column says nothing.
+    let kept = rows.iter().any(|row| row.kept > 0);
+    let mut header = ["Image", "Id", "Size"].map(str::to_owned).to_vec();
+    header.extend(kept.then(|| "Kept compressed".to_owned()));
     let cells = rows.iter().flat_map(|row| {
         let id = row.id.trim_start_matches("sha256:");
         let id: String = id.chars().take(12).collect();
-        let line = move |name| vec![name, id.clone(), output::size(row.size)];
-        names(row).into_iter().map(line)
+        let mut line = vec![id, output::size(row.size)];
+        line.extend(kept.then(|| output::size(row.kept)));
+        names(row).into_iter().map(move |name| {
+            let mut cells = vec![name];
+            cells.extend(line.iter().cloned());
+            cells
+        })
     });
-    for line in table::layout(
-        &["Image", "Id", "Size"].map(str::to_owned),
-        &cells.collect::<Vec<_>>(),
-    ) {
+    for line in table::layout(&header, &cells.collect::<Vec<_>>()) {
         output::line(line)?;
     }
     Ok(ExitCode::from(OK))

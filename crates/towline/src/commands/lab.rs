@@ -102,13 +102,16 @@ async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let mut signal = Told::listen().context("listen for signals")?;
-    let lab = Lab::new(runtime).await.context("prepare the lab")?;
+    let preparing = Box::pin(Lab::new(runtime));
+    let lab = signal.while_starting("the lab", preparing).await?;
+    let lab = lab.context("prepare the lab")?;
     let started = Instant::now();
     // The nodes start before a signal is looked at, so that it never finds half of one.
-    let ended = match nodes(&lab, &chosen).await {
+    let starting = Box::pin(nodes(&lab, &chosen));
+    let ended = match signal.while_starting("the lab", starting).await? {
         Ok(()) => tokio::select! {
             ended = all(&lab, &chosen, &args) => ended,
-            () = signal.wait() => Err(anyhow::anyhow!("interrupted")),
+            _ = signal.wait() => Err(anyhow::anyhow!("interrupted")),
         },
         Err(error) => Err(error),
     };
@@ -122,7 +125,7 @@ async fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
     };
     let left = tokio::select! {
         left = lab.shutdown(STOP) => left,
-        () = signal.wait() => vec!["a second signal came first".to_owned()],
+        _ = signal.wait() => vec!["a second signal came first".to_owned()],
     };
     for left in &left {
         output::note(format!("did not stop in time: {left}"));

@@ -61,11 +61,34 @@ pub(crate) async fn until_told() -> std::io::Result<()> {
     Ok(())
 }
 
+/// A signal that ends a program.
+#[cfg(feature = "node")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Signal {
+    pub(crate) name: &'static str,
+    /// The exit code that shells give to a program that ends by it.
+    pub(crate) code: u8,
+}
+
+#[cfg(feature = "node")]
+impl Signal {
+    const INTERRUPT: Self = Self {
+        name: "SIGINT",
+        code: 130,
+    };
+    const TERMINATE: Self = Self {
+        name: "SIGTERM",
+        code: 143,
+    };
+}
+
 /// A signal that may come from now on, while what it is to end is still being started: so that it never finds half of it.
 #[cfg(feature = "node")]
 pub(crate) struct Told {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// One that came while something was being started.
+    early: Option<Signal>,
 }
 
 #[cfg(feature = "node")]
@@ -76,14 +99,45 @@ impl Told {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            early: None,
         })
     }
 
     /// Waits for the next of them; one that came since the last wait counts.
-    pub(crate) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) -> Signal {
+        if let Some(early) = self.early.take() {
+            return early;
+        }
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::INTERRUPT,
+            _ = self.terminate.recv() => Signal::TERMINATE,
+        }
+    }
+
+    /// Waits until something is started, which a signal does not cut in half: [`Told::wait`] then has it. A second one ends the program at
+    /// once: that is the error.
+    pub(crate) async fn while_starting<T>(
+        &mut self,
+        what: &str,
+        starting: impl Future<Output = T>,
+    ) -> anyhow::Result<T> {
+        let mut starting = std::pin::pin!(starting);
+        let mut first = None;
+        loop {
+            tokio::select! {
+                started = &mut starting => {
+                    self.early = first;
+                    return Ok(started);
+                }
+                signal = self.wait() => {
+                    if first.is_some() {
+                        let words = format!("a second signal came while {what} was being started: what is there of it stays until the next start");
+                        return Err(anyhow::anyhow!(words));
+                    }
+                    first = Some(signal);
+                    crate::output::note(format!("{what} is stopped as soon as it has started; a second {} ends the program at once", signal.name));
+                }
+            }
         }
     }
 }
@@ -97,5 +151,39 @@ pub(crate) async fn until_told_or(
     tokio::select! {
         told = until_told() => Ok(told?),
         why = ended => Err(anyhow::anyhow!("the {part} ended: {why}")),
+    }
+}
+
+#[cfg(all(test, feature = "node"))]
+mod tests {
+    use super::*;
+
+    fn send(name: &str) {
+        let own = std::process::id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([name, &own])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn a_start_is_cut_by_the_second_signal_alone() {
+        let mut told = Told::listen().unwrap();
+        let starting = async {
+            send("-TERM");
+            "started"
+        };
+        assert_eq!(
+            told.while_starting("it", starting).await.unwrap(),
+            "started"
+        );
+        assert_eq!(told.wait().await.code, 143, "the first is not forgotten");
+        let starting = async {
+            send("-INT");
+            send("-TERM");
+            std::future::pending::<()>().await;
+        };
+        let error = told.while_starting("it", starting).await.unwrap_err();
+        assert!(error.to_string().contains("second signal"), "{error}");
     }
 }

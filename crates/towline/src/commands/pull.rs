@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Client;
 use towline_images::{Ceilings, Images};
-use towline_node::Facts;
 use towline_oci::Platform;
 
-use super::store::StoreArgs;
+use super::store::{Owner, StoreArgs};
+use super::{Signal, Told};
 use crate::ceilings::CeilingArgs;
-use crate::exit::{BROKEN, OK, STOPPED, Usage};
+use crate::exit::{BROKEN, OK, Usage};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
 use crate::spools::SpoolArgs;
+use advice::Asking;
 use asked::Asked;
 use progress::Shown;
 
@@ -28,8 +28,8 @@ const AT_ONCE: usize = 3;
 
 /// Pull and unpack images
 ///
-/// While a node runs on the data directory, its runtime does it, with the resolver and authorities that the node was told; while another
-/// pull or command is at it, this one waits.
+/// While a node (or `towline runtime`) runs on the data directory, its runtime does it, with the resolver and authorities that it was told;
+/// while another pull or command is at it, this one waits.
 ///
 /// What was cut short goes on where it ended, also after a kill. A large layer comes over several connections where they bring more.
 ///
@@ -90,6 +90,9 @@ struct Pulled {
     step: Option<Step>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The signal that ended this program before the pull.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'static str>,
     #[serde(skip)]
     took: Duration,
 }
@@ -121,6 +124,18 @@ impl Pulled {
         )
     }
 
+    fn stopped(image: &str, signal: Signal) -> Self {
+        let words = format!(
+            "stopped by {}; what came is kept for the next pull",
+            signal.name
+        );
+        Self {
+            error: Some(words),
+            stopped: Some(signal.name),
+            ..Self::nothing(image)
+        }
+    }
+
     fn nothing(image: &str) -> Self {
         Self {
             image: image.to_owned(),
@@ -129,6 +144,7 @@ impl Pulled {
             cause: None,
             step: None,
             error: None,
+            stopped: None,
             took: Duration::ZERO,
         }
     }
@@ -138,8 +154,8 @@ impl Pulled {
 enum Puller {
     /// This process, which owns the store.
     Own(Images, Client),
-    /// The node that owns it.
-    Node(Box<Facts>),
+    /// The node or the runtime that owns it.
+    Node(Owner),
 }
 
 /// What all images of a command share.
@@ -157,14 +173,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => Platform::host(),
     };
     let asked = Asked::new(&args.registry)?;
-    let node = args.store.node().await;
-    if node.is_some() {
-        through_node::refuse_what_it_decides(&args)?;
-    } else if args.dry_run {
-        return plan::run(&args, &asked, platform).await;
+    let owner = args.store.owner().await;
+    if let Some(owner) = &owner {
+        through_node::refuse_what_it_decides(&args, owner)?;
     }
-    let (puller, _answering) = if let Some(facts) = node {
-        (Puller::Node(Box::new(facts)), None)
+    if args.dry_run {
+        return plan::run(&args, &asked, owner.as_ref(), platform).await;
+    }
+    let (puller, _answering) = if let Some(owner) = owner {
+        (Puller::Node(owner), None)
     } else {
         let ceilings = args.ceilings.ceilings()?;
         let client = client(&args, &asked)?;
@@ -193,6 +210,7 @@ async fn open(
         options.rate = args.limit_rate;
         options.ceilings = ceilings;
         options.store = args.spools.rules();
+        options.keep_blobs = args.spools.keep_blobs();
         if let Some(connections) = args.connections {
             options.connections_per_layer = connections.into();
         }
@@ -212,8 +230,7 @@ fn client(args: &Args, asked: &Asked) -> anyhow::Result<Client> {
 impl Pulling<'_> {
     /// Pulls every image, several at a time; each one's end is told when it happens.
     async fn all(self) -> anyhow::Result<ExitCode> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut signals = Told::listen()?;
         let names = &self.args.images;
         let this = &self;
         let pulls = names.iter().enumerate();
@@ -227,15 +244,14 @@ impl Pulling<'_> {
                         self.tell_end(&pulled)?;
                         answers[at] = Some(pulled);
                     }
-                    None => break false,
+                    None => break None,
                 },
-                _ = interrupt.recv() => break true,
-                _ = terminate.recv() => break true,
+                signal = signals.wait() => break Some(signal),
             }
         };
         drop(running);
-        if stopped {
-            self.stop(&mut answers).await?;
+        if let Some(signal) = stopped {
+            self.stop(&mut answers, signal, &mut signals).await?;
         }
         let answers: Vec<Pulled> = answers.into_iter().flatten().collect();
         if self.args.output == Format::Yaml {
@@ -243,9 +259,9 @@ impl Pulling<'_> {
         }
         let failed = answers.iter().any(|pulled| pulled.cause.is_some());
         Ok(ExitCode::from(match (stopped, failed) {
-            (true, _) => STOPPED,
-            (false, true) => BROKEN,
-            (false, false) => OK,
+            (Some(signal), _) => signal.code,
+            (None, true) => BROKEN,
+            (None, false) => OK,
         }))
     }
 
@@ -253,13 +269,13 @@ impl Pulling<'_> {
         let started = Instant::now();
         let (client, node) = match &self.puller {
             Puller::Own(_, client) => (Some(client), None),
-            Puller::Node(facts) => (None, Some(facts.node.as_str())),
+            Puller::Node(owner) => (None, Some(owner.name.as_str())),
         };
         let progress = self.shown.add(name, node);
         let pulled = match self.asked.request(name, client).await {
             Err(failure) => Pulled::of(name, &failure),
             Ok(mut request) => match &self.puller {
-                Puller::Node(facts) => through_node::pull(facts, name, &request.credential).await,
+                Puller::Node(owner) => through_node::pull(owner, name, request, progress).await,
                 Puller::Own(images, _) => {
                     request.progress = Some(progress);
                     match images.pull(request).await {
@@ -277,19 +293,22 @@ impl Pulling<'_> {
     }
 
     /// Stops what runs, and says what became of it.
-    async fn stop(&self, answers: &mut [Option<Pulled>]) -> anyhow::Result<()> {
+    async fn stop(
+        &self,
+        answers: &mut [Option<Pulled>],
+        signal: Signal,
+        signals: &mut Told,
+    ) -> anyhow::Result<()> {
         if let Puller::Own(images, _) = &self.puller {
             // A second signal does not wait for what is being written.
-            let mut again = signal(SignalKind::interrupt())?;
             tokio::select! {
                 () = images.stop() => {}
-                _ = again.recv() => {}
+                _ = signals.wait() => {}
             }
         }
         for (name, answer) in self.args.images.iter().zip(answers) {
             if answer.is_none() {
-                let words = "stopped by a signal; what came is kept for the next pull".to_owned();
-                let pulled = Pulled::failed(name, Cause::DeadlineExceeded, None, words);
+                let pulled = Pulled::stopped(name, signal);
                 self.tell_end(&pulled)?;
                 *answer = Some(pulled);
             }
@@ -303,17 +322,30 @@ impl Pulling<'_> {
             Format::Json => {
                 progress::event(&pulled.image, "ended", serde_json::to_value(pulled)?);
             }
-            Format::Text => self.shown.aside(|| say(pulled, &self.args.registry)),
+            Format::Text => {
+                let by_node = matches!(self.puller, Puller::Node(_));
+                self.shown.aside(|| say(pulled, self.args.asking(by_node)));
+            }
             Format::Yaml => {}
         }
         Ok(())
     }
 }
 
+impl Args {
+    fn asking(&self, by_node: bool) -> Asking<'_> {
+        Asking {
+            registry: &self.registry,
+            platform: self.platform.as_deref(),
+            by_node,
+        }
+    }
+}
+
 /// One image's end for people.
-fn say(pulled: &Pulled, registry: &RegistryArgs) {
+fn say(pulled: &Pulled, asking: Asking<'_>) {
     let name = &pulled.image;
-    let (Some(cause), Some(error)) = (pulled.cause, &pulled.error) else {
+    let Some(error) = &pulled.error else {
         output::told(format!(
             "{name} {} {} in {:.1} s",
             pulled.id.as_deref().unwrap_or_default(),
@@ -322,8 +354,11 @@ fn say(pulled: &Pulled, registry: &RegistryArgs) {
         ));
         return;
     };
+    let Some(cause) = pulled.cause else {
+        return output::note(format!("{name}: {error}"));
+    };
     output::note(format!("{name}: {error} ({cause})"));
-    output::note(format!("hint: {}", advice::of(cause, name, registry)));
+    output::note(format!("hint: {}", advice::of(cause, name, asking)));
 }
 
 /// Reads a number of bytes that is not 0.

@@ -52,6 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     options.client = args.registry.options()?;
     options.ceilings = args.ceilings.ceilings()?;
     options.store = args.spools.rules();
+    options.keep_blobs = args.spools.keep_blobs();
     if let Some(network) = &mut options.network {
         network.bridge = args.bridge;
     }

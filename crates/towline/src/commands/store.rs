@@ -34,6 +34,22 @@ pub(crate) struct StoreArgs {
     wait: Option<u64>,
 }
 
+/// Who owns the images of a data directory and does what is asked of it over its sockets.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    /// `the node NAME`, or `the runtime at SOCKET`.
+    pub(crate) name: String,
+    /// Its CRI socket.
+    pub(crate) cri: PathBuf,
+}
+
+impl Owner {
+    /// Asks it about its images.
+    pub(crate) async fn ask(&self, question: &Question) -> Result<Answer, ControlError> {
+        control::ask(&control::socket_beside(&self.cri), question).await
+    }
+}
+
 /// What images are told, with layers unpacked by this program's own helper.
 fn options(root: PathBuf, client: Client, platform: Platform) -> Options {
     Options::new(root, client, platform, super::unpack::here())
@@ -57,18 +73,27 @@ impl StoreArgs {
         (path.as_os_str().len() <= LONGEST_SOCKET).then_some(path)
     }
 
-    /// The node that runs on the data directory. What one that was killed has left there counts for nothing.
-    pub(crate) async fn node(&self) -> Option<Facts> {
-        let facts = Facts::read(&self.data_dir())?;
-        let answers = match tokio::net::UnixStream::connect(&facts.cri).await {
-            Ok(_) => true,
-            // Somebody else's node is one all the same.
-            Err(error) => !is_gone(error.kind()),
-        };
-        answers.then_some(facts)
+    /// The node or the runtime alone that runs on the data directory. What one that was killed has left there counts for nothing.
+    pub(crate) async fn owner(&self) -> Option<Owner> {
+        let node = Facts::read(&self.data_dir()).map(|facts| Owner {
+            name: format!("the node {}", facts.node),
+            cri: facts.cri,
+        });
+        let runtime = control::socket_of(&self.root()).map(|cri| Owner {
+            name: format!("the runtime at {}", cri.display()),
+            cri,
+        });
+        for owner in node.into_iter().chain(runtime) {
+            match tokio::net::UnixStream::connect(&owner.cri).await {
+                Err(error) if is_gone(error.kind()) => {}
+                // Somebody else's, who may not be asked, is one all the same.
+                _ => return Some(owner),
+            }
+        }
+        None
     }
 
-    /// Opens the images of a data directory on which no node runs, once no other process is at them.
+    /// Opens the images of a data directory on which no node or runtime runs, once no other process is at them.
     pub(crate) async fn open(
         &self,
         client: Client,
@@ -103,9 +128,10 @@ impl StoreArgs {
         &self,
         client: Client,
         platform: Platform,
+        change: impl FnOnce(&mut Options),
     ) -> anyhow::Result<(Images, Option<TempDir>)> {
         if self.root().join("images").exists() {
-            return Ok((self.open(client, platform, |_| {}).await?, None));
+            return Ok((self.open(client, platform, change).await?, None));
         }
         let empty = tempfile::tempdir().context("make a folder for what is looked at")?;
         let images = Images::open(options(empty.path().join("images"), client, platform))
@@ -221,19 +247,16 @@ impl<'a> Waiting<'a> {
     async fn look_again(&mut self, holder: &str) -> anyhow::Result<()> {
         let place = self.store.data_dir();
         let waited = self.begun.elapsed();
-        let node = if self.told {
-            self.store.node().await
+        let owner = if self.told {
+            self.store.owner().await
         } else {
             None
         };
-        if let Some(facts) = node {
+        if let Some(owner) = owner {
+            let (name, place) = (owner.name, place.display());
             return Err(hinted(
-                format!(
-                    "the node {} was started on {} meanwhile",
-                    facts.node,
-                    place.display()
-                ),
-                "run it again: the node is asked then",
+                format!("{name} was started on {place} meanwhile"),
+                "run it again: it is asked then",
             ));
         }
         if self.store.wait.is_some_and(|most| waited.as_secs() >= most) {
@@ -260,16 +283,16 @@ pub(crate) async fn ask(store: &StoreArgs, question: Question) -> anyhow::Result
     let client = Client::new(towline_distribution::Options::default())?;
     let mut waiting = Waiting::new(store);
     loop {
-        if let Some(facts) = store.node().await {
-            let socket = control::socket_beside(&facts.cri);
-            let answer = control::ask(&socket, &question).await;
-            return answer.with_context(|| format!("ask the node {}", facts.node));
+        if let Some(owner) = store.owner().await {
+            let answer = owner.ask(&question).await;
+            return answer.with_context(|| format!("ask {}", owner.name));
         }
         let client = client.clone();
         let root = store.root().join("images");
         if !Images::are_at(&root) {
             store.refuse_where_none_is()?;
-            let (images, _empty) = store.open_to_look(client, Platform::host()).await?;
+            let looking = store.open_to_look(client, Platform::host(), |_| {});
+            let (images, _empty) = looking.await?;
             return Ok(control::answer(&images, question).await?);
         }
         let failure = match Images::open(options(root, client, Platform::host())) {

@@ -84,11 +84,12 @@ impl Args {
         options.kubelet_listen = self.kubelet_listen;
         options.resolver.clone_from(&self.resolver);
         options.endpoints = self.mirrors.sources()?;
-        options.proxies = self.way.proxies();
+        options.proxies = self.way.proxies()?;
         options.trusted_realms = self.way.trusted_realms();
         options.image_gc = self.image_gc.rules()?;
         options.ceilings = self.ceilings.ceilings()?;
         options.store = self.spools.rules();
+        options.keep_blobs = self.spools.keep_blobs();
         options.kubernetes_exact = self.kubernetes_exact;
         options.kubeconfig.clone_from(&self.kubeconfig);
         if let Some(name) = &self.node_name {
@@ -108,9 +109,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let objects = manifests::read(&args.files)?;
     let started = Instant::now();
     let mut signal = Told::listen().context("listen for signals")?;
-    let handle = Service::start(args.options()?)
-        .await
-        .context("start the node")?;
+    let starting = Box::pin(Service::start(args.options()?));
+    let handle = signal.while_starting("the node", starting).await?;
+    let handle = handle.context("start the node")?;
     introduce(&handle, started.elapsed());
     let applied = apply_all(&handle, objects).await;
     if let Err(error) = &applied {
@@ -178,7 +179,7 @@ async fn show(handle: &Handle, signal: &mut Told) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            () = signal.wait() => return Ok(()),
+            _ = signal.wait() => return Ok(()),
             why = handle.ended() => return Err(anyhow::anyhow!("a part of the node ended: {why}")),
             Some(event) = events.next() => if let Ok(event) = event { pods.take(event)? },
             _ = tick.tick() => pods.redraw()?,
@@ -254,6 +255,6 @@ impl Pods {
 pub(crate) async fn stop(handle: Handle, deadline: Duration, signal: &mut Told) -> Vec<String> {
     tokio::select! {
         left = handle.shutdown(deadline) => left,
-        () = signal.wait() => vec!["a second signal came first".to_owned()],
+        _ = signal.wait() => vec!["a second signal came first".to_owned()],
     }
 }

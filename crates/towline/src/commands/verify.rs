@@ -6,21 +6,21 @@ use anyhow::Context as _;
 use towline_cri::v1;
 use towline_images::{Damage, PullRequest};
 use towline_keyring::Credential;
-use towline_node::Facts;
 use towline_oci::{Platform, Reference};
 use towline_runtime::control::{Answer, Inspected, Question};
 
-use super::store::{self, StoreArgs};
+use super::store::{self, Owner, StoreArgs};
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
 
 /// Compare everything in the image store with its digests and lists; with --repair fetch again what is damaged; through the node while that runs
 ///
-/// A repair takes nothing away before something right is in its place: what cannot be fetched stays as it is.
+/// A repair takes nothing away before something right is in its place: what cannot be fetched stays as it is. Where compressed layers were kept
+/// (`--keep-blobs`) and are right, they are unpacked again and no registry is asked.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Fetch again what is damaged or missing, from the registry that the image came from
+    /// Unpack again what is damaged or missing, from kept compressed layers, else from the registry that the image came from
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
@@ -99,7 +99,7 @@ async fn verify(args: &Args) -> anyhow::Result<(u64, Vec<Damage>, u64)> {
     }
 }
 
-/// Puts aside what is damaged, pulls each image that misses something, puts back what did not come, and gives what is damaged then.
+/// Puts aside what is damaged, unpacks again or pulls each image that misses something, puts back what did not come, and gives what is damaged then.
 async fn repair(args: &Args, damage: &[Damage]) -> anyhow::Result<(Vec<Damage>, u64)> {
     let question = Question::SetAside(damage.to_vec());
     let Answer::SetAside(aside) = store::ask(&args.store, question).await? else {
@@ -133,7 +133,16 @@ async fn pull_what_is_missing(args: &Args) -> anyhow::Result<()> {
         })
         .collect();
     ids.dedup();
-    let question = Question::Inspect(ids);
+    let question = Question::Restore(ids.clone());
+    let Answer::Restored(restored) = store::ask(&args.store, question).await? else {
+        return Err(store::unexpected());
+    };
+    let (restored, ids): (Vec<_>, Vec<_>) =
+        ids.into_iter().zip(restored).partition(|(_, done)| *done);
+    for (id, _) in restored {
+        output::note(format!("{id} unpacked again from its kept layers"));
+    }
+    let question = Question::Inspect(ids.into_iter().map(|(id, _)| id).collect());
     let Answer::Inspected(images) = store::ask(&args.store, question).await? else {
         return Err(store::unexpected());
     };
@@ -154,8 +163,8 @@ async fn pull_again(args: &Args, image: &Inspected) -> anyhow::Result<()> {
         let Ok(reference) = Reference::parse(name) else {
             continue;
         };
-        let pulled = match args.store.node().await {
-            Some(facts) => through_node(args, &facts, name).await?,
+        let pulled = match args.store.owner().await {
+            Some(owner) => through_node(args, &owner, name).await?,
             None => directly(args, reference, image).await?,
         };
         match pulled {
@@ -176,8 +185,10 @@ async fn directly(
     image: &Inspected,
 ) -> anyhow::Result<Result<(), String>> {
     let client = args.registry.client()?;
-    let images = args.store.open(client, Platform::host(), |_| {}).await?;
-    let candidate = args.registry.candidates(&reference.to_string())?;
+    let images = args.store.open(client.clone(), Platform::host(), |_| {});
+    let images = images.await?;
+    let named = reference.to_string();
+    let candidate = args.registry.candidates(&named, &client).await?;
     let candidate = candidate.into_iter().next();
     let credential = candidate.map_or(Credential::Anonymous, |candidate| candidate.credential);
     let mut request = PullRequest::new(reference, credential);
@@ -191,20 +202,20 @@ async fn directly(
 /// Has the node pull it, with what the node was told of mirrors and authorities; or says why it failed.
 async fn through_node(
     args: &Args,
-    facts: &Facts,
+    owner: &Owner,
     name: &str,
 ) -> anyhow::Result<Result<(), String>> {
-    let endpoint = format!("unix://{}", facts.cri.display());
+    let endpoint = format!("unix://{}", owner.cri.display());
     let channel = towline_cri::client::connect(&endpoint)
         .await
-        .context("reach the node's runtime")?;
+        .with_context(|| format!("reach {}", owner.name))?;
     let mut client = v1::image_service_client::ImageServiceClient::new(channel);
     let request = v1::PullImageRequest {
         image: Some(v1::ImageSpec {
             image: name.to_owned(),
             ..v1::ImageSpec::default()
         }),
-        auth: super::pull::through_node::auth(&args.registry, name)?,
+        auth: super::pull::through_node::auth(&args.registry, name).await?,
         sandbox_config: None,
     };
     let pulled = client.pull_image(request).await;

@@ -236,7 +236,8 @@ async fn of_image(args: &Args, reference: &str, eye: Option<&Eye>) -> anyhow::Re
     let local: &Path = &PathBuf::from(crate::cli::DEFAULT_DATA_DIR).join("kubeconfig");
     let args = args.registry.clone().beside(local);
     let client = args.client()?;
-    let candidates = args.candidates(reference).context("read the logins")?;
+    let candidates = args.candidates(reference, &client).await;
+    let candidates = candidates.context("read the logins")?;
     Ok(image::explain(&client, reference, platform, candidates, eye).await)
 }
 

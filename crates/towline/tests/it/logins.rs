@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -95,12 +95,16 @@ impl Place {
 
     fn plan_image(&self, image: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
         let data = tempfile::tempdir().unwrap();
+        let mut command = self.towline(env);
+        command.args(["pull", "--dry-run", "--data-dir"]);
+        command.arg(data.path()).arg(image).args(args);
+        command.output().unwrap()
+    }
+
+    /// The program, with nothing of this machine's own in the environment.
+    fn towline(&self, env: &[(&str, &str)]) -> Command {
         let mut command = towline();
         command
-            .args(["pull", "--dry-run", "--data-dir"])
-            .arg(data.path())
-            .arg(image)
-            .args(args)
             .env("HOME", self.home.path())
             .env("PATH", self.home.path().join("bin"));
         for name in [
@@ -113,7 +117,7 @@ impl Place {
         }
         command.env("XDG_RUNTIME_DIR", self.home.path().join("run"));
         command.envs(env.iter().copied());
-        command.output().unwrap()
+        command
     }
 
     /// Whether a user's token was asked for since the last look, and whose.
@@ -264,6 +268,47 @@ fn a_mirror_is_logged_in_to_with_its_own_login() {
     assert!(!bound.status.success(), "{}", text(&bound));
     assert!(Path::new(certs).is_dir() && place.registry.address.port() > 0);
     drop(place.runtime);
+}
+
+/// A login that was stored for HTTPS is not sent where the registry speaks HTTP, by no command.
+#[test]
+fn an_entry_for_https_is_not_for_http_whoever_asks() {
+    let place = Place::new();
+    let image = place.image("team/app");
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{name: a, image: \"{image}\"}}]}}\n"
+    );
+    for (scheme, is_let_in) in [("http://", true), ("https://", false), ("", true)] {
+        place.forget();
+        let entry = entry(&format!("{scheme}{}", place.host()));
+        place.write(".docker/config.json", &entry);
+        place.write("pod.yaml", &pod);
+        let file = place.home.path().join("pod.yaml");
+        for args in [
+            ["why", &image],
+            ["check", file.to_str().unwrap()],
+            ["registry", "tags"],
+        ] {
+            let before = place.tokens.asked().len();
+            let mut command = place.towline(&[]);
+            command.args(args);
+            if args[1] == "tags" {
+                command.arg(&image);
+            }
+            let output = command.output().unwrap();
+            assert_eq!(
+                output.status.success(),
+                is_let_in,
+                "{scheme} {args:?}: {}",
+                text(&output)
+            );
+            let asked = place.tokens.asked();
+            let users = asked[before..]
+                .iter()
+                .filter_map(|asked| asked.user.as_ref());
+            assert_eq!(users.count() > 0, is_let_in, "{scheme} {args:?}: {asked:?}");
+        }
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod archive;
+mod beside;
 mod clients;
 mod clusters;
 mod command_line;
@@ -19,6 +20,7 @@ mod foreign;
 mod from_node;
 mod from_node_pod;
 mod in_cluster;
+mod keeping;
 mod lab;
 mod leaks;
 mod logins;

@@ -29,46 +29,46 @@ fn noise(length: usize, mut seed: u64) -> Vec<u8> {
 }
 
 /// An image of one layer of so many mebibytes.
-fn large(mebibytes: usize, seed: u64) -> Image {
+pub(crate) fn large(mebibytes: usize, seed: u64) -> Image {
     let layer = Layer::new().file("data", noise(mebibytes << 20, seed));
     Builder::new().layer(layer).build()
 }
 
 /// A place of its own to pull into, and nobody's settings.
-struct Home {
+pub(crate) struct Home {
     folder: TempDir,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = towline();
         command.args(args).arg("--data-dir").arg(self.data());
         alone(&mut command, self.folder.path());
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    fn well(&self, args: &[&str]) -> String {
+    pub(crate) fn well(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?}: {}", text(&output));
         text(&output)
     }
 
     /// A pull whose events are followed.
-    fn follow(&self, args: &[&str]) -> Followed {
+    pub(crate) fn follow(&self, args: &[&str]) -> Followed {
         let mut command = self.command(&["pull", "-o", "json"]);
         let mut process = Guard::spawn(
             command
@@ -98,8 +98,8 @@ fn alone(command: &mut Command, home: &Path) {
         .env("XDG_RUNTIME_DIR", home.join("run"));
 }
 
-struct Followed {
-    process: Guard,
+pub(crate) struct Followed {
+    pub(crate) process: Guard,
     events: BufReader<ChildStdout>,
 }
 
@@ -111,7 +111,7 @@ impl Followed {
     }
 
     /// Reads on until so many bytes are here.
-    fn until(&mut self, bytes: u64) {
+    pub(crate) fn until(&mut self, bytes: u64) {
         while let Some(event) = self.next() {
             if event["progress"]["bytes"].as_u64() >= Some(bytes) {
                 return;
@@ -122,7 +122,7 @@ impl Followed {
     }
 
     /// Every event to the end, and the exit code.
-    fn rest(mut self) -> (Vec<Value>, Option<i32>) {
+    pub(crate) fn rest(mut self) -> (Vec<Value>, Option<i32>) {
         let mut events = Vec::new();
         while let Some(event) = self.next() {
             events.push(event);
@@ -135,20 +135,20 @@ impl Followed {
     }
 }
 
-fn ended(events: &[Value]) -> Vec<&Value> {
+pub(crate) fn ended(events: &[Value]) -> Vec<&Value> {
     let ended = events.iter().filter(|event| event["event"] == "ended");
     ended.map(|event| &event["ended"]).collect()
 }
 
 /// A registry that is stopped and started again at the same address.
-struct Restarted {
+pub(crate) struct Restarted {
     folder: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     process: Option<Guard>,
 }
 
 impl Restarted {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Self {
             folder: tempfile::tempdir().unwrap(),
             address: ([127, 0, 0, 1], free_port()).into(),
@@ -168,7 +168,7 @@ impl Restarted {
     }
 
     /// As a crash: connections end in the middle.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.0.kill().unwrap();
         process.0.wait().unwrap();
@@ -199,18 +199,20 @@ fn a_stopped_pull_keeps_what_came_and_says_so() {
     push(&large(8, 2), registry.address, "big", "1", None);
     let image = registry.image("big:1");
     let home = Home::new();
-    let mut pull = home.follow(&[&image, "--limit-rate", "2M"]);
-    pull.until(2 << 20);
-    signal(pull.process.0.id(), "INT");
-    let (events, code) = pull.rest();
-    assert_eq!(code, Some(130), "{events:?}");
-    let [stopped] = ended(&events)[..] else {
-        panic!("one image ends once: {events:?}");
-    };
-    assert!(
-        stopped["error"].as_str().unwrap().contains("is kept"),
-        "{stopped}"
-    );
+    for (name, code, bytes) in [("INT", 130, 2 << 20), ("TERM", 143, 3 << 20)] {
+        let mut pull = home.follow(&[&image, "--limit-rate", "2M"]);
+        pull.until(bytes);
+        signal(pull.process.0.id(), name);
+        let (events, ends) = pull.rest();
+        assert_eq!(ends, Some(code), "{events:?}");
+        let [stopped] = ended(&events)[..] else {
+            panic!("one image ends once: {events:?}");
+        };
+        assert_eq!(stopped["stopped"], format!("SIG{name}"), "{stopped}");
+        assert_eq!(stopped["cause"], Value::Null, "no registry is at fault");
+        let words = stopped["error"].as_str().unwrap();
+        assert!(words.contains("is kept"), "{stopped}");
+    }
 
     let plan = home.run(&["pull", "--dry-run", "-o", "json", &image]);
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
@@ -401,7 +403,7 @@ fn damage_is_an_exit_code_also_when_nobody_reads() {
 }
 
 /// Some file below a folder.
-fn a_file(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn a_file(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.flatten().find_map(|entry| {
         let kind = entry.file_type().unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use towline_cause::{Cause, Failure, Step};
-use towline_distribution::{Client, MirrorLogins, Trace};
+use towline_distribution::{Client, MirrorLogins};
 use towline_images::PullRequest;
 use towline_keyring::Credential;
 use towline_oci::Reference;
@@ -68,8 +68,8 @@ impl Asked {
             Failure::new(Cause::PullSecretMalformed, Step::Credentials, why.clone())
         })?;
         let tls = match client {
-            Some(client) if logins.depend_on_tls(reference) => is_tls(client, reference).await,
-            _ => None,
+            Some(client) => logins.tls(client, reference).await,
+            None => None,
         };
         let (logins, reference) = (Arc::clone(logins), reference.clone());
         let found = task::blocking("login", move || logins.find_at(&reference, tls)).await;
@@ -82,14 +82,4 @@ impl Asked {
         })?;
         Ok(found.map_or(Credential::Anonymous, |candidate| candidate.credential))
     }
-}
-
-/// Whether an image's own registry is spoken to over TLS, as far as it can be told; asks it for nothing but whether it is there.
-async fn is_tls(client: &Client, reference: &Reference) -> Option<bool> {
-    let nobody = client.repository(reference, Credential::Anonymous, Trace::default());
-    // What it speaks is known after any answer, and a pull will say why there is none.
-    nobody.ping().await.ok();
-    let plan = client.plan(reference).ok()?;
-    let own = plan.endpoints.iter().find(|endpoint| !endpoint.mirror)?;
-    Some(own.url.starts_with("https://"))
 }

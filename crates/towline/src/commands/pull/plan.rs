@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use towline_cause::Failure;
 use towline_distribution::Client;
 use towline_images::{Images, Plan};
 use towline_oci::Platform;
 
 use super::asked::Asked;
-use super::{Args, Pulled};
+use super::{Args, Pulled, through_node};
+use crate::commands::store::Owner;
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::table;
@@ -32,23 +34,41 @@ enum Answer {
     Failed(Pulled),
 }
 
+/// Who says what a pull would do.
+enum From<'a> {
+    Own(Images, Client),
+    Node(&'a Owner),
+}
+
 /// Tells what a pull would do.
 pub(super) async fn run(
     args: &Args,
     asked: &Asked,
+    owner: Option<&Owner>,
     platform: Platform,
 ) -> anyhow::Result<ExitCode> {
     args.ceilings.ceilings()?;
-    let client = super::client(args, asked)?;
-    let (images, _empty) = args.store.open_to_look(client.clone(), platform).await?;
+    let (from, _empty) = if let Some(owner) = owner {
+        (From::Node(owner), None)
+    } else {
+        let client = super::client(args, asked)?;
+        let keep = args.spools.keep_blobs();
+        let opened = args
+            .store
+            .open_to_look(client.clone(), platform, |options| {
+                options.keep_blobs = keep
+            });
+        let (images, empty) = opened.await?;
+        (From::Own(images, client), empty)
+    };
     let mut answers = Vec::new();
     for name in &args.images {
-        let answer = match plan(&images, &client, asked, name).await {
+        let answer = match from.plan(asked, name).await {
             Ok(plan) => Answer::Planned(planned(args, name, plan)),
-            Err(failure) => Answer::Failed(Pulled::of(name, &failure)),
+            Err(pulled) => Answer::Failed(pulled),
         };
         if args.output == Format::Text {
-            text(&answer, args)?;
+            text(&answer, args, owner.is_some())?;
         }
         answers.push(answer);
     }
@@ -61,13 +81,19 @@ pub(super) async fn run(
     Ok(ExitCode::from(if failed { BROKEN } else { OK }))
 }
 
-async fn plan(
-    images: &Images,
-    client: &Client,
-    asked: &Asked,
-    name: &str,
-) -> Result<Plan, towline_cause::Failure> {
-    images.plan(asked.request(name, Some(client)).await?).await
+impl From<'_> {
+    async fn plan(&self, asked: &Asked, name: &str) -> Result<Plan, Pulled> {
+        let client = match self {
+            Self::Own(_, client) => Some(client),
+            Self::Node(_) => None,
+        };
+        let failed = |failure: Failure| Pulled::of(name, &failure);
+        let request = asked.request(name, client).await.map_err(failed)?;
+        match self {
+            Self::Own(images, _) => images.plan(request).await.map_err(failed),
+            Self::Node(owner) => through_node::plan(owner, name, &request.credential).await,
+        }
+    }
 }
 
 fn planned(args: &Args, name: &str, plan: Plan) -> Planned {
@@ -81,11 +107,11 @@ fn planned(args: &Args, name: &str, plan: Plan) -> Planned {
     }
 }
 
-fn text(answer: &Answer, args: &Args) -> std::io::Result<()> {
+fn text(answer: &Answer, args: &Args, by_node: bool) -> std::io::Result<()> {
     let planned = match answer {
         Answer::Planned(planned) => planned,
         Answer::Failed(pulled) => {
-            super::say(pulled, &args.registry);
+            super::say(pulled, args.asking(by_node));
             return Ok(());
         }
     };
@@ -97,6 +123,7 @@ fn text(answer: &Answer, args: &Args) -> std::io::Result<()> {
             let fate = match (layer.present, layer.kept) {
                 (true, _) => "here already".to_owned(),
                 (false, 0) => "to download".to_owned(),
+                (false, kept) if kept == layer.size => "to unpack: its bytes are here".to_owned(),
                 (false, kept) => format!("{} of an earlier attempt are here", output::size(kept)),
             };
             vec![layer.digest.to_string(), output::size(layer.size), fate]

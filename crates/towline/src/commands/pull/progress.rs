@@ -28,8 +28,8 @@ struct Pull {
     progress: watch::Receiver<Progress>,
     told: Progress,
     pace: Pace,
-    /// The node that pulls it, and says nothing of how far it is.
-    node: Option<String>,
+    /// Who pulls it, where that is another process.
+    by: Option<String>,
 }
 
 /// How fast bytes come, and how long the rest takes at that.
@@ -104,15 +104,15 @@ impl Shown {
         Self { pulls, how, task }
     }
 
-    /// A pull begins, here or on a node: where it reports.
-    pub(super) fn add(&self, name: &str, node: Option<&str>) -> watch::Sender<Progress> {
+    /// A pull begins, here or in another process: where it reports.
+    pub(super) fn add(&self, name: &str, by: Option<&str>) -> watch::Sender<Progress> {
         let (sender, progress) = watch::channel(Progress::default());
         let pull = Pull {
             name: name.to_owned(),
             progress,
             told: Progress::default(),
             pace: Pace::default(),
-            node: node.map(str::to_owned),
+            by: by.map(str::to_owned),
         };
         if self.how == How::Events {
             event(name, "phase", serde_json::json!(Phase::Resolving));
@@ -205,14 +205,15 @@ fn warn(pulls: &mut Pulls, pull: &Pull) {
 
 /// What a pull is at, and how far.
 fn stand(pull: &mut Pull, now: Instant) -> String {
-    if let Some(node) = &pull.node {
-        return format!("the node {node} pulls it");
-    }
     let progress = pull.progress.borrow().clone();
     let (bytes, total) = progress.bytes();
     let rate = pull.pace.look(now, bytes);
     match progress.phase {
-        Phase::Resolving => "resolving".to_owned(),
+        // One of an earlier version says nothing of how far it is.
+        Phase::Resolving => pull
+            .by
+            .as_ref()
+            .map_or_else(|| "resolving".to_owned(), |by| format!("{by} pulls it")),
         Phase::Committing | Phase::Done => "committing".to_owned(),
         Phase::Layers if bytes >= total => {
             let layers = progress.layers.iter();

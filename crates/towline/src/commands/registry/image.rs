@@ -75,7 +75,7 @@ fn part(what: &'static str, descriptor: &Descriptor) -> Part {
 }
 
 pub(super) async fn inspect(args: InspectArgs) -> anyhow::Result<ExitCode> {
-    let repository = super::repository(&args.client, &args.image)?;
+    let repository = super::repository(&args.client, &args.image).await?;
     let resolved = repository.resolve().await?;
     let (parts, subject) = match &resolved.document {
         Document::Manifest(manifest) => {
@@ -154,7 +154,7 @@ struct Deleted {
 pub(super) async fn rm(args: RmArgs) -> anyhow::Result<ExitCode> {
     let mut items = Vec::new();
     for image in &args.images {
-        let repository = super::repository(&args.client, image)?;
+        let repository = super::repository(&args.client, image).await?;
         let target = repository.reference().target();
         repository.delete_manifest(&target).await?;
         let name = repository.reference().to_string();

@@ -42,14 +42,15 @@ pub(super) struct TagsArgs {
 pub(super) async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     // The list is the registry's; a name is needed only to say which registry.
     let name = format!("{}/any", args.registry.trim_end_matches('/'));
-    let names = super::repository(&args.client, &name)?
+    let names = super::repository(&args.client, &name)
+        .await?
         .catalog(args.limit)
         .await?;
     print(args.output, "RepositoryList", &args.registry, names)
 }
 
 pub(super) async fn tags(args: TagsArgs) -> anyhow::Result<ExitCode> {
-    let repository = super::repository(&args.client, &args.repository)?;
+    let repository = super::repository(&args.client, &args.repository).await?;
     let tags = repository.tags(args.limit).await?;
     print(args.output, "TagList", &args.repository, tags)
 }

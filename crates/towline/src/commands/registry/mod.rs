@@ -80,16 +80,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// A repository as the command line names and enters it; an image without tag or digest means `latest`.
-fn repository(
+async fn repository(
     registry: &crate::registry_client::RegistryArgs,
     image: &str,
 ) -> anyhow::Result<towline_distribution::Repository> {
     let reference = towline_oci::Reference::parse(image)?.with_default_tag();
-    let candidates = registry.candidates(image)?;
+    let client = registry.client()?;
+    let candidates = registry.candidates(image, &client).await?;
     let first = candidates.into_iter().next();
     let credential = first.map_or(towline_keyring::Credential::Anonymous, |found| {
         found.credential
     });
     let trace = towline_distribution::Trace::default();
-    Ok(registry.client()?.repository(&reference, credential, trace))
+    Ok(client.repository(&reference, credential, trace))
 }

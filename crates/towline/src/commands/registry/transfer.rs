@@ -106,10 +106,10 @@ pub(super) struct Read {
 }
 
 pub(super) async fn copy(args: CopyArgs) -> anyhow::Result<ExitCode> {
-    let source = super::repository(&args.client, &args.from)?;
+    let source = super::repository(&args.client, &args.from).await?;
     let mut client = args.client.clone();
     client.creds = args.to_creds.or(client.creds);
-    let target = super::repository(&client, &args.to)?;
+    let target = super::repository(&client, &args.to).await?;
     let tag = target.reference().target();
     let (from, to) = (
         Place::Registry(Box::new(source)),
@@ -158,7 +158,7 @@ async fn carry_referrers(
 }
 
 pub(super) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
-    let source = super::repository(&args.client, &args.image)?;
+    let source = super::repository(&args.client, &args.image).await?;
     if let Some(file) = args.layout.strip_prefix(archive::PREFIX) {
         let platform = args.platform.as_deref();
         let job = Job::begin(format!("exporting {}", args.image), args.output);
@@ -190,12 +190,12 @@ pub(super) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let path = Path::new(path.unwrap_or(&args.layout));
     let job = Job::begin(format!("importing {}", args.image), args.output);
     if path.is_file() {
-        let target = super::repository(&args.client, &args.image)?;
+        let target = super::repository(&args.client, &args.image).await?;
         return Box::pin(carry_archive::import(path, target, args.name, job)).await;
     }
     let layout = Layout::open(path)?;
     let top = layout.find(args.name.as_deref())?;
-    let target = super::repository(&args.client, &args.image)?;
+    let target = super::repository(&args.client, &args.image).await?;
     let tag = target.reference().target();
     let (from, to) = (Place::Layout(layout), Place::Registry(Box::new(target)));
     let top = from.manifest(&top).await?;
