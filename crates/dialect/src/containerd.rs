@@ -306,6 +306,16 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
 /// The snapshots that layers are unpacked into.
 fn snapshots(chain: &Chain, at: usize) -> Option<Verdict> {
     let plain = chain.plain(at);
+    // Where layers are mounted to be unpacked.
+    let mount = chain.before(at).starts_with("remove ")
+        && at > 0
+        && chain.text(at - 1).contains("/tmpmounts/containerd-mount");
+    if plain == "device or resource busy" && mount {
+        return Some(likely(
+            Cause::SnapshotterFailed,
+            &[Cause::LayerExtractFailed],
+        ));
+    }
     if plain.starts_with("failed to stat parent") {
         return Some(stated(Cause::ContentStoreCorrupt));
     }

@@ -111,7 +111,16 @@ pub(crate) fn link(chain: &Chain, at: usize, _context: &Context) -> Option<Verdi
     {
         return Some(stated(Cause::ImageTooLarge));
     }
-    page(chain, at)
+    stored(chain, at).or_else(|| page(chain, at))
+}
+
+/// A layer that was stored is read again for what is made of it.
+fn stored(chain: &Chain, at: usize) -> Option<Verdict> {
+    let reading = ["reading layer", "error reading layer"];
+    let gone = chain.plain(at) == "no such file or directory"
+        && reading.iter().any(|words| chain.starts(words).is_some());
+    let others = [Cause::SnapshotterFailed, Cause::DiskError];
+    gone.then(|| likely(Cause::ContentStoreCorrupt, &others))
 }
 
 /// A page in the place of a manifest.

@@ -80,11 +80,20 @@ fn of_details(text: &str) -> &str {
 
 /// docker's old `Error pulling image (tag) from repository, ` goes before the error.
 fn of_pulling(text: &str) -> &str {
-    text.strip_prefix("Error pulling image (")
+    text.strip_prefix('(')
+        .unwrap_or(text)
+        .strip_prefix("Error pulling image (")
         .and_then(|text| text.split_once(") from "))
         .and_then(|(_, text)| text.split_once(", "))
         .filter(|(repository, _)| !repository.contains([' ', '"', ':']))
-        .map_or(text, |(_, error)| error)
+        .map_or(text, |(_, error)| {
+            let open = text.starts_with('(');
+            error
+                .trim_end()
+                .strip_suffix(')')
+                .filter(|_| open)
+                .unwrap_or(error)
+        })
 }
 
 /// A text whose quotes are all escaped was cut out of a string of JSON or of a log.
@@ -186,8 +195,11 @@ fn after_stamp(text: &str) -> &str {
         let bare = text[..at]
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        // The kubelet ends its own words about a plugin with what the plugin logged.
+        let of_plugin = text[..at].contains("credential provider plugin ");
         if digits > 0
             && (stamped || bare)
+            && !of_plugin
             && let Some(message) = rest[digits..].strip_prefix("] ")
         {
             return message;
