@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
@@ -12,6 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Answer, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::time::Instant;
 
 use crate::options::Resolver;
 
@@ -36,6 +39,29 @@ pub(crate) enum DnsFault {
     BadName,
     #[error("/etc/resolv.conf names no usable name server: {0}")]
     NoServers(String),
+}
+
+impl DnsFault {
+    /// Whether another server, or the same one a moment later, may know better.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::ServerFailure
+            | Self::Refused
+            | Self::Timeout
+            | Self::Unreachable(_)
+            | Self::Code(_) => true,
+            Self::NoName | Self::NoAddress | Self::BadName | Self::NoServers(_) => false,
+        }
+    }
+
+    /// How much it says: of several faults of one name the weightiest is told.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::NoAddress => 0,
+            Self::Timeout => 1,
+            _ => 2,
+        }
+    }
 }
 
 /// The addresses of a name, and who gave them.
@@ -82,6 +108,12 @@ pub(crate) struct Lookup {
 const MOST_ADDRESSES: usize = 16;
 const MOST_SEARCH: usize = 6;
 const MOST_HOSTS_FILE: u64 = 4 << 20;
+/// How often each server is asked for a name, as the system's own resolvers do.
+const ROUNDS: usize = 2;
+/// A server that says nothing for so long gets company: the next one is asked too, and its own answer counts still.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Before the second round: what failed at once may take a moment to pass.
+const BREATH: Duration = Duration::from_millis(200);
 
 /// Looks names up. Nothing is cached: a look-up shows the present.
 #[derive(Debug)]
@@ -93,18 +125,33 @@ pub(crate) struct Names {
 
 #[derive(Clone)]
 struct Built {
-    resolver: TokioResolver,
-    servers: Vec<String>,
+    servers: Vec<Server>,
     search: Vec<Name>,
     ndots: usize,
+}
+
+/// One name server, to be asked apart from the others.
+#[derive(Clone)]
+struct Server {
+    /// Address and port.
+    place: String,
+    /// One a round: a resolver that is asked what it is asking for sends nothing more.
+    rounds: Vec<TokioResolver>,
 }
 
 impl std::fmt::Debug for Built {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Built")
-            .field("servers", &self.servers)
+            .field("servers", &self.places())
             .field("search", &self.search)
             .finish_non_exhaustive()
+    }
+}
+
+impl Built {
+    fn places(&self) -> Vec<String> {
+        let places = self.servers.iter().map(|server| server.place.clone());
+        places.collect()
     }
 }
 
@@ -136,13 +183,10 @@ impl Names {
                 };
             }
         };
-        let result = match tokio::time::timeout(self.timeout, ask(&built, host)).await {
-            Ok(result) => result,
-            Err(_) => Err(DnsFault::Timeout),
-        };
+        let until = Instant::now() + self.timeout;
         Lookup {
-            asked: built.servers,
-            result,
+            result: ask(&built, host, until).await,
+            asked: built.places(),
         }
     }
 
@@ -247,26 +291,28 @@ fn build(
     if servers.is_empty() {
         return Err(DnsFault::NoServers("none is listed".to_owned()));
     }
-    let texts = servers
-        .iter()
-        .map(|server| {
-            let port = server.connections.first().map_or(53, |c| c.port);
-            SocketAddr::new(server.ip, port).to_string()
-        })
-        .collect();
     let mut options = ResolverOpts::default();
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
-    options.attempts = 1;
-    options.timeout = (timeout / 3).max(Duration::from_millis(50));
-    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        .with_options(options)
-        .build()
-        .map_err(|error| DnsFault::NoServers(error.to_string()))?;
+    // Who is asked again, and when, is decided here.
+    options.attempts = 0;
+    options.timeout = timeout;
+    let alone = |server: NameServerConfig| {
+        let port = server.connections.first().map_or(53, |c| c.port);
+        let place = SocketAddr::new(server.ip, port).to_string();
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let resolver = |_| {
+            let provider = TokioRuntimeProvider::default();
+            TokioResolver::builder_with_config(config.clone(), provider)
+                .with_options(options.clone())
+                .build()
+                .map_err(|error| DnsFault::NoServers(error.to_string()))
+        };
+        let rounds = (0..ROUNDS).map(resolver).collect::<Result<_, _>>()?;
+        Ok(Server { place, rounds })
+    };
     Ok(Built {
-        resolver,
-        servers: texts,
+        servers: servers.into_iter().map(alone).collect::<Result<_, _>>()?,
         search,
         ndots,
     })
@@ -274,7 +320,7 @@ fn build(
 
 /// Asks for the name, and for the name below each search domain, in the order that `ndots` sets. A failure is that of the name as
 /// written, since that is the one a person knows.
-async fn ask(built: &Built, host: &str) -> Result<Addresses, DnsFault> {
+async fn ask(built: &Built, host: &str, until: Instant) -> Result<Addresses, DnsFault> {
     let mut written = Name::from_utf8(host).map_err(|_| DnsFault::BadName)?;
     written.set_fqdn(true);
     let mut names: Vec<Name> = built
@@ -291,7 +337,7 @@ async fn ask(built: &Built, host: &str) -> Result<Addresses, DnsFault> {
     let mut of_written = None;
     for name in names {
         let is_written = name == written;
-        match ask_one(built, name).await {
+        match ask_all(&built.servers, &name, until).await {
             Ok(addresses) => return Ok(addresses),
             Err(fault @ (DnsFault::NoName | DnsFault::NoAddress)) => {
                 if is_written {
@@ -304,10 +350,45 @@ async fn ask(built: &Built, host: &str) -> Result<Addresses, DnsFault> {
     Err(of_written.unwrap_or(DnsFault::NoName))
 }
 
-async fn ask_one(built: &Built, name: Name) -> Result<Addresses, DnsFault> {
+/// Asks one server after the other, and each again, until one knows or says that there is nothing to know.
+async fn ask_all(servers: &[Server], name: &Name, until: Instant) -> Result<Addresses, DnsFault> {
+    let mut turn = 0;
+    let mut asking = FuturesUnordered::new();
+    let mut worst: Option<DnsFault> = None;
+    loop {
+        let (round, at) = (turn / servers.len(), turn % servers.len());
+        turn += 1;
+        let resolver = servers[at].rounds.get(round);
+        let waited_for = resolver.map_or(until, |_| until.min(Instant::now() + PATIENCE));
+        if let Some(resolver) = resolver {
+            let begins_again = round > 0 && at == 0;
+            let pause = if begins_again { BREATH } else { Duration::ZERO };
+            asking.push(ask_one(resolver.clone(), name.clone(), pause));
+        }
+        match tokio::time::timeout_at(waited_for, asking.next()).await {
+            Ok(Some(Err(fault))) if fault.may_pass() => {
+                let more = worst
+                    .as_ref()
+                    .is_none_or(|worst| worst.weight() < fault.weight());
+                worst = if more { Some(fault) } else { worst };
+            }
+            Ok(Some(answer)) => return answer,
+            Err(_) if waited_for < until => {}
+            // Everybody was asked, and either all have failed or the time is over.
+            Ok(None) | Err(_) => return Err(worst.unwrap_or(DnsFault::Timeout)),
+        }
+    }
+}
+
+async fn ask_one(
+    resolver: TokioResolver,
+    name: Name,
+    pause: Duration,
+) -> Result<Addresses, DnsFault> {
+    tokio::time::sleep(pause).await;
     let (v4, v6) = futures::join!(
-        built.resolver.lookup(name.clone(), RecordType::A),
-        built.resolver.lookup(name, RecordType::AAAA)
+        resolver.lookup(name.clone(), RecordType::A),
+        resolver.lookup(name, RecordType::AAAA)
     );
     let mut addresses = Addresses::default();
     let mut faults = Vec::new();
@@ -329,15 +410,10 @@ async fn ask_one(built: &Built, name: Name) -> Result<Addresses, DnsFault> {
         return Ok(addresses);
     }
     // The A answer comes first; one that says more than "no such record" wins over one that does not.
-    let weight = |fault: &DnsFault| match fault {
-        DnsFault::NoAddress => 0,
-        DnsFault::Timeout => 1,
-        _ => 2,
-    };
     let worst = faults
         .into_iter()
         .rev()
-        .max_by_key(weight)
+        .max_by_key(DnsFault::weight)
         .unwrap_or(DnsFault::NoAddress);
     Err(worst)
 }

@@ -71,6 +71,78 @@ async fn dns_failures_are_told_apart() {
     }
 }
 
+/// Options that look `registry.test` up at these servers, for long enough, and send each request once.
+fn patient(servers: &[&dns::Server]) -> Options {
+    let mut options = options();
+    options.timeouts.dns = std::time::Duration::from_secs(60);
+    options.retries = towline_distribution::Retries::NONE;
+    options.plain_http = PlainHttp::Hosts(vec!["registry.test".to_owned()]);
+    options.resolver =
+        Resolver::Servers(servers.iter().map(|server| server.local_addr()).collect());
+    options
+}
+
+#[tokio::test]
+async fn a_name_server_that_failed_once_is_asked_again() {
+    let bytes = manifest(b"x");
+    let stub = Stub::plain(move |_| manifest_reply(&bytes)).await;
+    let image = format!("registry.test:{}/team/app:1", stub.port());
+    let right = || Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]);
+    for (name, first) in [
+        ("SERVFAIL", vec![Answer::ServFail]),
+        ("REFUSED", vec![Answer::Refused]),
+        // A question that is lost is sent three times before it counts as unanswered.
+        ("silence", vec![Answer::Timeout; 3]),
+    ] {
+        let wrong = first.len();
+        let turns = first.into_iter().chain([right()]).collect();
+        let (server, _) = names(Table::new().with("registry.test", Answer::InTurn(turns))).await;
+        let client = client(patient(&[&server]));
+        let recorder = Arc::new(Recorder::new());
+        let repository =
+            repository(&client, &image, Credential::Anonymous).observed(recorder.clone());
+        repository
+            .resolve()
+            .await
+            .unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        let looked_up = recorder.take();
+        let looked_up = looked_up
+            .iter()
+            .filter(|fact| matches!(fact, Fact::Dns { .. }));
+        assert_eq!(looked_up.count(), 1, "{name}: it is one look-up");
+        let asked = server.asked().into_iter().filter(|one| one.kind == "A");
+        assert!(asked.count() > wrong, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_server_that_fails_leaves_it_to_the_next() {
+    let bytes = manifest(b"x");
+    let stub = Stub::plain(move |_| manifest_reply(&bytes)).await;
+    let image = format!("registry.test:{}/team/app:1", stub.port());
+    let right = Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]);
+    let (good, _) = names(Table::new().with("registry.test", right)).await;
+    for bad in [Answer::ServFail, Answer::Refused, Answer::Timeout] {
+        let (first, _) = names(Table::new().with("registry.test", bad.clone())).await;
+        let options = patient(&[&first, &good]);
+        let repository = repository(&client(options), &image, Credential::Anonymous);
+        repository
+            .resolve()
+            .await
+            .unwrap_or_else(|failure| panic!("{bad:?}: {failure}"));
+        assert!(
+            !first.asked().is_empty(),
+            "{bad:?}: the order is the configured one"
+        );
+    }
+    // A name that is not there is not asked for elsewhere.
+    let before = good.asked().len();
+    let (first, _) = names(Table::new().with("registry.test", Answer::NxDomain)).await;
+    let failure = failure(patient(&[&first, &good]), &image).await;
+    check(&failure, Cause::DnsNameNotFound, Step::Dns, &["NXDOMAIN"]);
+    assert_eq!(good.asked().len(), before);
+}
+
 #[tokio::test]
 async fn a_dead_name_server_is_no_missing_name() {
     let dead = blackhole::refused().await.unwrap();

@@ -32,6 +32,18 @@ pub enum Answer {
     Garbage,
     /// Asked of the upstream, whatever the zone.
     Forward,
+    /// The first of these to the first question, and so on, the last from then on; each record type is counted apart.
+    InTurn(Vec<Self>),
+}
+
+impl Answer {
+    /// The answer to a question that was asked so often before.
+    fn after(&self, before: usize) -> &Self {
+        match self {
+            Self::InTurn(turns) => turns.get(before).or_else(|| turns.last()).unwrap_or(self),
+            other => other,
+        }
+    }
 }
 
 /// Names and how each is answered. Keys are in lower case, without the final dot; `*.zone` covers all names below it.
@@ -93,8 +105,13 @@ pub(super) enum Reply {
     Forward,
 }
 
-/// Decides the reply to a question that was read from `transport`.
-pub(super) fn reply(table: &Table, query: &Message, transport: Transport, upstream: bool) -> Reply {
+/// Decides the reply to a question that was read from `transport` and had been asked `before` so often.
+pub(super) fn reply(
+    table: &Table,
+    query: &Message,
+    (transport, before): (Transport, usize),
+    upstream: bool,
+) -> Reply {
     let Some(question) = query.queries.first() else {
         return Reply::Send(empty(query, ResponseCode::FormErr));
     };
@@ -107,10 +124,10 @@ pub(super) fn reply(table: &Table, query: &Message, transport: Transport, upstre
     } else {
         Answer::NxDomain
     };
-    let answer = table.find(&name).unwrap_or(&fallback);
+    let answer = table.find(&name).unwrap_or(&fallback).after(before);
     match (answer, transport) {
         (Answer::Forward, _) if upstream => Reply::Forward,
-        (Answer::NxDomain | Answer::Forward, _) => {
+        (Answer::NxDomain | Answer::Forward | Answer::InTurn(_), _) => {
             Reply::Send(empty(query, ResponseCode::NXDomain))
         }
         (Answer::ServFail, _) => Reply::Send(empty(query, ResponseCode::ServFail)),
@@ -181,7 +198,7 @@ mod tests {
     ) -> Reply {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        reply(table, &query, transport, upstream)
+        reply(table, &query, (transport, 0), upstream)
     }
 
     fn read(reply: Reply) -> Message {

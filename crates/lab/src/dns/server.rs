@@ -141,23 +141,24 @@ impl Shared {
     /// The reply to the bytes of a question; `None` for bytes that are no question.
     fn decide(&self, bytes: &[u8], transport: Transport) -> Option<Reply> {
         let query = Message::from_vec(bytes).ok()?;
+        let mut before = 0;
         if let Some(question) = query.queries.first() {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = question.name().to_ascii();
+            let asking = Asked {
+                name: name.trim_end_matches('.').to_ascii_lowercase(),
+                kind: question.query_type().to_string(),
+                transport,
+            };
+            let same = |one: &&Asked| one.name == asking.name && one.kind == asking.kind;
+            before = asked.iter().filter(same).count();
             if asked.len() < REMEMBERED {
-                let name = question
-                    .name()
-                    .to_ascii()
-                    .trim_end_matches('.')
-                    .to_ascii_lowercase();
-                asked.push(Asked {
-                    name,
-                    kind: question.query_type().to_string(),
-                    transport,
-                });
+                asked.push(asking);
             }
         }
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(reply(&table, &query, transport, self.upstream.is_some()))
+        let upstream = self.upstream.is_some();
+        Some(reply(&table, &query, (transport, before), upstream))
     }
 }
 
