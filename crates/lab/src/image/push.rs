@@ -1,4 +1,5 @@
-//! Pushing an image over plain HTTP, without any retry: a registry of a test answers or the test fails.
+//! Pushing an image over plain HTTP, without any retry: a registry of a test answers or the test fails. Only a connection that was
+//! closed while it was idle is opened anew, as every client does.
 
 use std::net::SocketAddr;
 
@@ -73,28 +74,13 @@ struct Client {
     authorization: Option<HeaderValue>,
     sender: http1::SendRequest<Full<Bytes>>,
     // Drives the connection; ends with the client.
-    _connection: JoinSet<()>,
+    connection: JoinSet<()>,
 }
 
 impl Client {
     async fn connect(registry: SocketAddr, login: Option<(&str, &str)>) -> Result<Self, PushError> {
-        let connect = |source| PushError::Connect {
-            address: registry,
-            source,
-        };
-        let stream = TcpStream::connect(registry).await.map_err(connect)?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| PushError::Http {
-                    request: "handshake".to_owned(),
-                    source: error.into(),
-                })?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            // The sender reports the same error to whoever waits for an answer.
-            connection.await.ok();
-        });
+        let sender = open(registry, &mut tasks).await?;
         let authorization = login.map(|(user, password)| {
             let token =
                 base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
@@ -104,7 +90,7 @@ impl Client {
             registry,
             authorization,
             sender,
-            _connection: tasks,
+            connection: tasks,
         })
     }
 
@@ -216,15 +202,16 @@ impl Client {
         let request = request
             .body(Full::new(body))
             .map_err(|error| failed(error.into()))?;
-        self.sender
-            .ready()
-            .await
-            .map_err(|error| failed(error.into()))?;
-        let answer = self
-            .sender
-            .send_request(request)
-            .await
-            .map_err(|error| failed(error.into()))?;
+        let mut sent = self.try_send(request.clone()).await;
+        // Nothing of the request was sent on a connection that was closed before.
+        if sent
+            .as_ref()
+            .is_err_and(|error| error.is_closed() || error.is_canceled())
+        {
+            self.sender = open(self.registry, &mut self.connection).await?;
+            sent = self.try_send(request).await;
+        }
+        let answer = sent.map_err(|error| failed(error.into()))?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_LIMIT)
             .collect()
@@ -232,4 +219,34 @@ impl Client {
             .map_err(failed)?;
         Ok(Response::from_parts(parts, body.to_bytes()))
     }
+
+    async fn try_send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<hyper::body::Incoming>, hyper::Error> {
+        self.sender.ready().await?;
+        self.sender.send_request(request).await
+    }
+}
+
+/// Opens a connection; `tasks` drives it.
+async fn open(
+    registry: SocketAddr,
+    tasks: &mut JoinSet<()>,
+) -> Result<http1::SendRequest<Full<Bytes>>, PushError> {
+    let stream = TcpStream::connect(registry).await;
+    let stream = stream.map_err(|source| PushError::Connect {
+        address: registry,
+        source,
+    })?;
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.map_err(|error| PushError::Http {
+        request: "handshake".to_owned(),
+        source: error.into(),
+    })?;
+    tasks.spawn(async move {
+        // The sender reports the same error to whoever waits for an answer.
+        connection.await.ok();
+    });
+    Ok(sender)
 }

@@ -39,7 +39,7 @@ pub(crate) async fn publish(
     if scenario.published == Published::Nothing {
         return Ok(());
     }
-    push(scenario, scene, account, &built(scenario)).await
+    push(scenario, scene, account, built).await
 }
 
 /// Pushes an image that runs, whatever the scenario had there.
@@ -48,15 +48,18 @@ pub(super) async fn republish(
     scene: &Scene,
     account: &Account,
 ) -> Result<(), PublishError> {
-    push(scenario, scene, account, &good(scenario).build()).await
+    push(scenario, scene, account, |scenario| good(scenario).build()).await
 }
 
+/// Builds apart from the threads that serve: large images take a while, and name server and registries of the lab would stand still.
 async fn push(
     scenario: &Scenario,
     scene: &Scene,
     account: &Account,
-    image: &Image,
+    build: impl FnOnce(&Scenario) -> Image + Send + 'static,
 ) -> Result<(), PublishError> {
+    let of = scenario.clone();
+    let image = towline_sys::task::blocking("build an image", move || build(&of)).await;
     let meant = scenario.right_image();
     let path = meant.split_once('/').map_or(meant, |(_, path)| path);
     let (repository, tag) = path.rsplit_once(':').unwrap_or((path, "latest"));
@@ -73,7 +76,8 @@ async fn push(
 pub(super) async fn pause(registry: SocketAddr, account: &Account) -> Result<(), PublishError> {
     let (repository, tag) = super::containerd::PAUSE;
     let login = Some((account.username.as_str(), account.password.as_str()));
-    let image = image::guest().cmd(["sleep", "infinity"]).build();
+    let build = || image::guest().cmd(["sleep", "infinity"]).build();
+    let image = towline_sys::task::blocking("build an image", build).await;
     let pushed = image.push(registry, repository, tag, login).await;
     pushed.map_err(|source| PublishError {
         scenario: "the sandboxes".to_owned(),
