@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -193,6 +194,14 @@ impl Repository {
     #[must_use]
     pub fn once(mut self) -> Self {
         self.route.each(|session| session.retries = Retries::NONE);
+        self
+    }
+
+    /// The same, for who would rather know than wait: whoever says nothing for so long, before an answer or within one, has failed, and is
+    /// not asked again. What is cut or refused is asked for again as ever.
+    #[must_use]
+    pub fn silent_at_most(mut self, limit: Duration) -> Self {
+        self.route.each(|session| session.ways.bound_silence(limit));
         self
     }
 

@@ -6,9 +6,11 @@ use serde::Deserialize;
 use towline_cause::{Cause, Failure, Step};
 use towline_oci::{Digest, Document, DocumentError, media_type};
 
+use crate::body::BodyFault;
 use crate::client::{ManifestHead, Resolved};
 use crate::fault;
 use crate::refused;
+use crate::retry::{self, Seen};
 use crate::said::Said;
 use crate::session::{Asking, Got, Session};
 use crate::target::Subject;
@@ -77,9 +79,11 @@ pub(crate) async fn get(session: &Session, name: &Name) -> Result<Resolved, Fail
         match got.answer.body.read(limit).await {
             Ok(bytes) => return read(session, name, &origin, &headers, bytes),
             Err(why) => {
-                let seen = crate::retry::of_body(&why);
-                let Some(wait) =
-                    crate::retry::next(seen, attempt, &session.retries, fastrand::f64())
+                let seen = match why {
+                    BodyFault::Idle(_) if !session.ways.is_patient() => Seen::Final,
+                    _ => retry::of_body(&why),
+                };
+                let Some(wait) = retry::next(seen, attempt, &session.retries, fastrand::f64())
                 else {
                     return Err(
                         fault::of_body(&why, &origin, &asking.what, Step::Resolve, 0).because(why),

@@ -27,6 +27,9 @@ pub(crate) async fn resend(
                     answer.status.to_string(),
                 )
             }
+            Err(fault @ SendFault::HeadersTimeout(_)) if call.via.silence.is_some() => {
+                (Seen::Final, fault.to_string())
+            }
             Err(fault) => (retry::of_fault(fault), fault.to_string()),
         };
         if seen == Seen::Final {

@@ -161,6 +161,9 @@ impl Transfer {
                 }
             };
             self.body = None;
+            if failure.cause() == Cause::PullStalled && !self.route.is_patient() {
+                return Err(failure);
+            }
             // A cut after bytes came is nothing unusual; silence, or a cut before any, is.
             if failure.cause() == Cause::PullStalled || self.fruitless > 0 {
                 self.avoid.push(self.place.clone());

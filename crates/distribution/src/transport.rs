@@ -50,6 +50,8 @@ pub(crate) struct Via {
     pub(crate) connect: Option<Duration>,
     /// How long the answer's headers may take, at most.
     pub(crate) headers: Option<Duration>,
+    /// How long the other side may be silent, before its answer and within it; nobody who was silent so long is asked again.
+    pub(crate) silence: Option<Duration>,
 }
 
 impl PartialEq for Via {
@@ -225,6 +227,7 @@ impl Transport {
             tls: Some(Arc::new(tls)),
             connect,
             headers: None,
+            silence: None,
         };
         vias.insert(trust.clone(), via.clone());
         Ok(via)
@@ -322,8 +325,13 @@ impl Transport {
         watch: &Watch,
     ) -> Result<Answer, SendFault> {
         let start = Instant::now();
-        let most = call.via.headers.unwrap_or(self.timeouts.headers);
-        let limit = most.min(self.timeouts.headers) + upload_allowance(call.body.len());
+        let within =
+            |limit: Duration, most: Option<Duration>| most.map_or(limit, |most| limit.min(most));
+        let headers = within(
+            within(self.timeouts.headers, call.via.headers),
+            call.via.silence,
+        );
+        let limit = headers + upload_allowance(call.body.len());
         let Live {
             sender,
             first,
@@ -365,7 +373,7 @@ impl Transport {
             incoming,
             self.pool.clone(),
             sender.map(|sender| (key.clone(), sender, first)),
-            self.timeouts.idle,
+            within(self.timeouts.idle, call.via.silence),
         );
         Ok(Answer {
             status: parts.status,

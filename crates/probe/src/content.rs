@@ -160,34 +160,41 @@ async fn of_config(repository: &Repository, manifest: &Manifest) -> Result<Platf
     Ok(config.platform)
 }
 
-/// Asks for every blob where its bytes are.
-pub(crate) async fn fetch(probe: &mut Probe<'_>, repository: &Repository, manifest: &Manifest) {
-    if !probe.request.deep {
-        probe.step(
-            Step::Fetch,
-            Outcome::Skipped,
-            "not asked for".to_owned(),
-            BTreeMap::new(),
-        );
-        return;
-    }
+/// The blobs of an image, each once: the config, then the layers from the lowest up.
+pub(crate) fn blobs(manifest: &Manifest, most: usize) -> Vec<Descriptor> {
     let mut seen = BTreeSet::new();
-    // Owned, so that whoever spawns a replay need not prove that it borrows well.
-    let blobs: Vec<Descriptor> = std::iter::once(&manifest.config)
+    std::iter::once(&manifest.config)
         .chain(&manifest.layers)
         .filter(|blob| seen.insert(blob.digest.clone()))
-        .take(probe.request.most_blobs)
+        .take(most)
         .cloned()
-        .collect();
+        .collect()
+}
+
+/// Asks for every blob where its bytes are; true where all are there.
+pub(crate) async fn fetch(
+    probe: &mut Probe<'_>,
+    repository: &Repository,
+    manifest: &Manifest,
+) -> bool {
+    // Owned, so that whoever spawns a replay need not prove that it borrows well.
+    let blobs = blobs(manifest, probe.request.most_blobs);
     let asked = blobs.len();
-    let answers: Vec<(Descriptor, Result<BlobHead, Failure>)> = stream::iter(blobs)
+    let mut asking = stream::iter(blobs)
         .map(|blob| async move {
             let answer = repository.head_blob(&blob.digest).await;
             (blob, answer)
         })
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
+        .buffered(AT_ONCE);
+    let mut answers: Vec<(Descriptor, Result<BlobHead, Failure>)> = Vec::new();
+    while let Some((blob, answer)) = asking.next().await {
+        // Each further one would be waited for as long.
+        let silent = answer.as_ref().is_err_and(is_silence);
+        answers.push((blob, answer));
+        if silent {
+            break;
+        }
+    }
     let mut hosts = BTreeSet::new();
     let mut failures = Vec::new();
     for (blob, answer) in answers {
@@ -221,6 +228,7 @@ pub(crate) async fn fetch(probe: &mut Probe<'_>, repository: &Repository, manife
         None => {
             let text = format!("all {asked} blobs are there, at {}", hosts.join(", "));
             probe.step(Step::Fetch, Outcome::Ok, text, facts);
+            true
         }
         Some(first) => {
             let text = format!(
@@ -228,8 +236,22 @@ pub(crate) async fn fetch(probe: &mut Probe<'_>, repository: &Repository, manife
                 failures.len(),
                 first.detail()
             );
-            probe.step(Step::Fetch, Outcome::Failed, text, facts);
+            let outcome = match first.step() {
+                Step::Fetch => Outcome::Failed,
+                _ => Outcome::Ok,
+            };
+            probe.step(Step::Fetch, outcome, text, facts);
             probe.fail(first);
+            false
         }
     }
+}
+
+/// Whether a server took the connection and said nothing, or no more.
+pub(crate) fn is_silence(failure: &Failure) -> bool {
+    let silent = matches!(
+        failure.cause(),
+        Cause::ConnectionTimeout | Cause::PullStalled
+    );
+    silent && failure.step() > Step::Tls
 }

@@ -7,9 +7,11 @@ use towline_distribution::{Fact, Repository, Resolved};
 use towline_keyring::Candidate;
 use towline_oci::Reference;
 
+use crate::content::is_silence;
 use crate::contrast;
+use crate::limit::RateLimit;
 use crate::near;
-use crate::report::{FailureReport, Outcome, RateLimit, Tried};
+use crate::report::{FailureReport, Outcome, Tried};
 use crate::run::{Found, Probe};
 
 /// The most repositories that are read to find those like a missing one: a page or two.
@@ -31,10 +33,14 @@ pub(crate) async fn try_all(probe: &mut Probe<'_>, reference: &Reference) -> Opt
             }
             Err(failure) => failures.push(failure),
         }
+        // Who says nothing to one says nothing to the next, and each would be waited for.
+        if failures.last().is_some_and(is_silence) {
+            break;
+        }
     }
     // The kubelet pulls without a login only where no candidate matched; the answer tells a bad login from a private image.
     let said = candidates.iter().any(|one| one.credential.is_anonymous());
-    if !said {
+    if !said && !failures.last().is_some_and(is_silence) {
         match attempt(probe, reference, &Candidate::anonymous()).await {
             Ok(got) => {
                 probe.report.anonymous = Some(true);
@@ -51,7 +57,9 @@ pub(crate) async fn try_all(probe: &mut Probe<'_>, reference: &Reference) -> Opt
         }
     }
     let facts = probe.new_facts();
-    rate_limit(probe, &facts);
+    if let Some(limit) = RateLimit::of(&facts, jiff::Timestamp::now()) {
+        probe.report.rate_limit = Some(limit);
+    }
     if let Some((repository, resolved)) = found {
         authenticated(probe, Outcome::Ok, &facts);
         resolved_step(probe, reference, &resolved);
@@ -85,7 +93,9 @@ async fn attempt(
     // A refusal is asked again with GET where only that tells more: what a 404 means.
     let outcome = match repository.head_manifest(&reference.target()).await {
         Err(failure)
-            if failure.cause() == Cause::RateLimited || failure.step() == Step::Authenticate =>
+            if failure.cause() == Cause::RateLimited
+                || failure.step() == Step::Authenticate
+                || is_silence(&failure) =>
         {
             Err(failure)
         }
@@ -183,29 +193,6 @@ fn resolved_step(probe: &mut Probe<'_>, reference: &Reference, resolved: &Resolv
     ]);
     let text = format!("{} is {}", reference.target(), resolved.digest);
     probe.step(Step::Resolve, Outcome::Ok, text, facts);
-}
-
-/// Keeps what the last answer said of the rate limit.
-fn rate_limit(probe: &mut Probe<'_>, facts: &[Fact]) {
-    for fact in facts {
-        let Fact::Request { headers, .. } = fact else {
-            continue;
-        };
-        let of = |name: &str| {
-            headers
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value.clone())
-        };
-        let limit = RateLimit {
-            limit: of("ratelimit-limit"),
-            remaining: of("ratelimit-remaining"),
-            source: of("docker-ratelimit-source"),
-        };
-        if limit.limit.is_some() || limit.remaining.is_some() {
-            probe.report.rate_limit = Some(limit);
-        }
-    }
 }
 
 /// The repository as whoever was let in sees it.

@@ -8,15 +8,17 @@ mod clock;
 mod content;
 mod contrast;
 mod credentials;
+mod download;
+mod limit;
 mod near;
 mod network;
 mod report;
 mod request;
 mod run;
 
+pub use download::Progress;
+pub use limit::RateLimit;
 pub use near::near;
-pub use report::{
-    API_VERSION, Clock, FailureReport, KIND, Outcome, RateLimit, Report, StepReport, Tried,
-};
-pub use request::Request;
-pub use run::run;
+pub use report::{API_VERSION, Clock, FailureReport, KIND, Outcome, Report, StepReport, Tried};
+pub use request::{Deep, Request};
+pub use run::{run, run_watched};

@@ -10,6 +10,7 @@ use towline_keyring::Candidate;
 use towline_oci::Reference;
 
 use crate::clock;
+use crate::content::is_silence;
 use crate::report::Outcome;
 use crate::run::Probe;
 
@@ -44,18 +45,22 @@ pub(crate) async fn reach(probe: &mut Probe<'_>, reference: &Reference) -> bool 
         let text = "plain HTTP".to_owned();
         probe.step(Step::Tls, Outcome::Skipped, text, BTreeMap::new());
     }
+    let said_nothing = match &pinged {
+        Ok(answer) => answer.as_ref().is_err_and(is_silence),
+        Err(_) => true,
+    };
     match pinged {
         Ok(Err(failure)) if failure.step() < Step::Authenticate => {
             probe.fail(&failure);
             clock::weigh_certificate(probe, &repository).await;
             false
         }
-        Err(_) => {
+        _ if said_nothing => {
             probe.fail(&silent(&endpoint, probe.request.silence));
             false
         }
         // What `/v2/` says otherwise is kept among the facts: the manifest decides.
-        Ok(_) => true,
+        _ => true,
     }
 }
 

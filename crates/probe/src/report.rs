@@ -7,6 +7,8 @@ use towline_cause::{Cause, CauseName, Failure, Step};
 use towline_distribution::Fact;
 use towline_oci::{Digest, Platform};
 
+use crate::limit::RateLimit;
+
 /// The version of [`Report`] in JSON.
 pub const API_VERSION: &str = "towline.dev/v1";
 /// The kind of [`Report`] in JSON.
@@ -102,21 +104,6 @@ pub struct Tried {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,
-}
-
-/// What the registry says of its rate limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RateLimit {
-    /// `ratelimit-limit` as sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<String>,
-    /// `ratelimit-remaining` as sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remaining: Option<String>,
-    /// Who is charged: an address or an account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
 }
 
 /// Two clocks at one moment.

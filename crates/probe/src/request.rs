@@ -15,11 +15,12 @@ pub struct Request {
     pub platform: Platform,
     /// Credentials in the order in which the kubelet tries them. The anonymous attempt is made in any case.
     pub candidates: Vec<Candidate>,
-    /// Whether every blob is asked for as well, through its redirect.
-    pub deep: bool,
-    /// The longest that all steps together may take.
+    /// Whether the bytes of every blob are downloaded and verified, and how many at most; otherwise each blob is only asked for where it
+    /// lies, through its redirect.
+    pub deep: Option<Deep>,
+    /// The longest that all steps together may take, downloads aside.
     pub budget: Duration,
-    /// How long the registry may be silent once its connection is open: a pull waits longer, and learns no more.
+    /// How long a server may be silent once its connection is open, before an answer or within one: a pull waits longer, and learns no more.
     pub silence: Duration,
     /// The most blobs that are asked for.
     pub most_blobs: usize,
@@ -27,16 +28,34 @@ pub struct Request {
     pub trace: Trace,
 }
 
+/// How much of one image is downloaded, layer after layer, to see its bytes. Nothing of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deep {
+    /// The most bytes: a blob that would lead beyond is not downloaded.
+    pub most_bytes: u64,
+    /// The most time.
+    pub most_time: Duration,
+}
+
+impl Default for Deep {
+    fn default() -> Self {
+        Self {
+            most_bytes: 16 << 30,
+            most_time: Duration::from_secs(900),
+        }
+    }
+}
+
 impl Request {
-    /// A replay of this image for this machine's platform: anonymous, deep, 60 s (15 s of silence), 200 blobs.
+    /// A replay of this image for this machine's platform: anonymous, without downloads, 60 s (10 s of silence), 200 blobs.
     pub fn new(image: impl Into<String>) -> Self {
         Self {
             image: image.into(),
             platform: Platform::host(),
             candidates: Vec::new(),
-            deep: true,
+            deep: None,
             budget: Duration::from_secs(60),
-            silence: Duration::from_secs(15),
+            silence: Duration::from_secs(10),
             most_blobs: 200,
             trace: Trace::default(),
         }

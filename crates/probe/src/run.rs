@@ -7,16 +7,17 @@ use std::time::Instant;
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::{Client, Fact, Recorder, Repository, Resolved};
 use towline_keyring::Candidate;
-use towline_oci::Reference;
+use towline_oci::{Manifest, Reference};
 
 use crate::clock;
 use crate::content;
 use crate::credentials;
+use crate::download::{self, Progress};
 use crate::network;
 use crate::report::{API_VERSION, FailureReport, KIND, Outcome, Report, StepReport};
 use crate::request::Request;
 
-/// The steps of a replay, in order.
+/// The steps that every replay has, in order.
 const STEPS: [Step; 8] = [
     Step::Reference,
     Step::Dns,
@@ -28,25 +29,39 @@ const STEPS: [Step; 8] = [
     Step::Fetch,
 ];
 
-/// Replays one pull. Never fails: what goes wrong is the report. Nothing is kept, and no layer is downloaded.
+/// Replays one pull. Never fails: what goes wrong is the report. Nothing is kept, and no layer is downloaded unless the request says so.
 pub async fn run(client: &Client, request: Request) -> Report {
+    run_watched(client, request, &|_| {}).await
+}
+
+/// The same; `watch` is told how far downloads are, often.
+pub async fn run_watched(
+    client: &Client,
+    request: Request,
+    watch: &(dyn Fn(&Progress) + Send + Sync),
+) -> Report {
     let mut probe = Probe::new(client, &request);
     let budget = request.budget;
-    if tokio::time::timeout(budget, Box::pin(probe.replay()))
-        .await
-        .is_err()
-    {
-        let facts = probe.new_facts();
-        network::passed(&mut probe, &facts, None, None);
-        let step = probe.next_step();
-        probe.fail(&Failure::new(
-            Cause::DeadlineExceeded,
-            step,
-            format!(
-                "the replay was given {} s and they ran out in this step",
-                budget.as_secs_f32()
-            ),
-        ));
+    match tokio::time::timeout(budget, Box::pin(probe.replay())).await {
+        Ok(Some((repository, manifest))) => {
+            if let Some(deep) = request.deep {
+                download::verify(&mut probe, &repository, &manifest, (deep, watch)).await;
+            }
+        }
+        Ok(None) => {}
+        Err(_) => {
+            let facts = probe.new_facts();
+            network::passed(&mut probe, &facts, None, None);
+            let step = probe.next_step();
+            probe.fail(&Failure::new(
+                Cause::DeadlineExceeded,
+                step,
+                format!(
+                    "the replay was given {} s and they ran out in this step",
+                    budget.as_secs_f32()
+                ),
+            ));
+        }
     }
     probe.finish()
 }
@@ -90,21 +105,19 @@ impl<'a> Probe<'a> {
         }
     }
 
-    async fn replay(&mut self) {
-        let Some(reference) = self.reference() else {
-            return;
-        };
+    /// Everything but the bytes of layers; what there is to download, where nothing stops the pull before.
+    async fn replay(&mut self) -> Option<(Repository, Manifest)> {
+        let reference = self.reference()?;
         if !network::reach(self, &reference).await {
-            return;
+            return None;
         }
         let Some((repository, resolved)) = credentials::try_all(self, &reference).await else {
             clock::weigh_refusal(self);
-            return;
+            return None;
         };
-        let Some(manifest) = content::platform(self, &repository, resolved).await else {
-            return;
-        };
-        content::fetch(self, &repository, &manifest).await;
+        let manifest = content::platform(self, &repository, resolved).await?;
+        let there = content::fetch(self, &repository, &manifest).await;
+        there.then_some((repository, manifest))
     }
 
     fn reference(&mut self) -> Option<Reference> {
@@ -152,6 +165,7 @@ impl<'a> Probe<'a> {
                 self.request.trace.clone(),
             )
             .observed(self.recorder.clone())
+            .silent_at_most(self.request.silence)
     }
 
     /// The repository as nobody sees it, over connections with small segments. What they show is no fact of the pull's.

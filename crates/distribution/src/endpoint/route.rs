@@ -181,6 +181,13 @@ impl Route {
         &self.retries
     }
 
+    /// Whether an endpoint that was silent too long is asked again.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.sessions
+            .iter()
+            .all(|session| session.ways.is_patient())
+    }
+
     pub(crate) fn pace(&self) -> Pace {
         self.pace
     }

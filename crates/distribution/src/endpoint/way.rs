@@ -45,6 +45,18 @@ impl Ways {
             way.headers = Some(limit);
         }
     }
+
+    /// The other side may be silent for so long, and is not asked again then.
+    pub(crate) fn bound_silence(&mut self, limit: std::time::Duration) {
+        for way in [&mut self.own, &mut self.host, &mut self.other] {
+            way.silence = Some(limit);
+        }
+    }
+
+    /// Whether who was silent too long is asked again.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.own.silence.is_none()
+    }
 }
 
 impl Session {

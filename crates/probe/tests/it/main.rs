@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod channel;
+mod deep;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
