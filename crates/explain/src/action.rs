@@ -10,6 +10,9 @@ use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+/// Where a pull secret holds its logins.
+const DOCKER_CONFIG: &str = ".dockerconfigjson";
+
 /// One change to one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -58,6 +61,15 @@ pub enum Action {
         server: String,
         /// Whether one of that name exists and is replaced.
         replace: bool,
+    },
+    /// Add a login to a pull secret of type `kubernetes.io/dockerconfigjson`, whose other logins stay.
+    AddLogin {
+        /// Namespace.
+        namespace: String,
+        /// Name of the secret.
+        name: String,
+        /// Host and port of the registry.
+        server: String,
     },
     /// Name a pull secret in a workload's template, or in a service account.
     ReferenceSecret {
@@ -111,6 +123,9 @@ pub enum ApplyError {
     /// It cannot be shown as a change of one object.
     #[error("cannot show how to {0}")]
     NoPreview(String),
+    /// A secret holds no list of logins that another one could be added to.
+    #[error("the secret {0} holds no logins that another one could be added to")]
+    NoLogins(String),
     /// The object is of a kind that this change is not made for.
     #[error("do not know how to change a {0}")]
     Kind(String),
@@ -166,6 +181,20 @@ impl Action {
                 } else {
                     create
                 }
+            }
+            Self::AddLogin {
+                namespace,
+                name,
+                server,
+            } => {
+                let entry = serde_json::Value::from(server.as_str());
+                let edit = format!(
+                    r#"{{data:{{".dockerconfigjson":(.data[".dockerconfigjson"]|@base64d|fromjson|.auths[{entry}]={{username:$user,password:$password}}|tojson|@base64)}}}}"#
+                );
+                format!(
+                    "kubectl -n {namespace} patch secret {name} -p \"$(kubectl -n {namespace} get secret {name} -o json | jq --arg user USER --arg password PASSWORD {})\"",
+                    quoted(&edit)
+                )
             }
             Self::ReferenceSecret {
                 namespace,
@@ -237,7 +266,9 @@ impl Action {
             Self::RetryNow { .. } => {
                 json!({ "metadata": { "annotations": { towline_pod::pulls::RETRY_NOW: jiff::Timestamp::now().as_second().to_string() } } })
             }
-            Self::PullSecret { .. } | Self::DeletePod { .. } => serde_json::Value::Null,
+            Self::PullSecret { .. } | Self::AddLogin { .. } | Self::DeletePod { .. } => {
+                serde_json::Value::Null
+            }
         }
     }
 
@@ -277,6 +308,16 @@ impl Action {
                 let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
                 api.delete(name, &DeleteParams::default()).await.map(drop)
             }
+            Self::AddLogin {
+                namespace,
+                name,
+                server,
+            } => {
+                let login = login.ok_or_else(|| ApplyError::NeedsLogin(name.clone()))?;
+                return self
+                    .add_login(client, (namespace, name), (server, login))
+                    .await;
+            }
             Self::PullSecret {
                 namespace,
                 name,
@@ -300,6 +341,39 @@ impl Action {
         })
     }
 
+    /// Puts another entry into a secret as it is at this moment.
+    async fn add_login(
+        &self,
+        client: &Client,
+        (namespace, name): (&str, &str),
+        (server, login): (&str, &Login),
+    ) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::Api {
+            what: self.words(),
+            source: Box::new(source),
+        };
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let mut secret = api.get(name).await.map_err(failed)?;
+        let held = secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(DOCKER_CONFIG));
+        let held = held.and_then(|held| serde_json::from_slice::<serde_json::Value>(&held.0).ok());
+        let Some(mut config) = held.filter(|config| config["auths"].is_object()) else {
+            return Err(ApplyError::NoLogins(format!("{namespace}/{name}")));
+        };
+        config["auths"][server] =
+            json!({ "username": login.username, "password": login.password.expose() });
+        let data = secret.data.get_or_insert_default();
+        data.insert(
+            DOCKER_CONFIG.to_owned(),
+            ByteString(config.to_string().into_bytes()),
+        );
+        // It holds the version that was read: who changed it meanwhile is not overwritten.
+        let replaced = api.replace(name, &PostParams::default(), &secret).await;
+        replaced.map(drop).map_err(failed)
+    }
+
     pub(crate) fn words(&self) -> String {
         match self {
             Self::SetImage {
@@ -311,6 +385,9 @@ impl Action {
             Self::PullSecret {
                 namespace, name, ..
             } => format!("create the secret {namespace}/{name}"),
+            Self::AddLogin {
+                namespace, name, ..
+            } => format!("add a login to the secret {namespace}/{name}"),
             Self::ReferenceSecret {
                 kind, name, secret, ..
             } => format!("name the secret {secret} in {kind} {name}"),
@@ -366,7 +443,7 @@ pub(crate) fn dynamic(
 fn pull_secret(name: &str, server: &str, login: &Login) -> Secret {
     let auths = json!({ "auths": { server: { "username": login.username, "password": login.password.expose() } } });
     let data = BTreeMap::from([(
-        ".dockerconfigjson".to_owned(),
+        DOCKER_CONFIG.to_owned(),
         ByteString(auths.to_string().into_bytes()),
     )]);
     Secret {

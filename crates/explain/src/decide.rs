@@ -240,6 +240,7 @@ mod tests {
         vec![SecretFact {
             name: "regcred".into(),
             others: vec![],
+            extensible: false,
             state,
         }]
     }

@@ -1,6 +1,6 @@
 //! What would decide what an answer leaves open.
 
-use towline_cause::{Cause, Confidence};
+use towline_cause::{Cause, Confidence, Group, Step};
 
 use crate::decide::Verdict;
 use crate::proof::Proof;
@@ -36,6 +36,16 @@ pub(crate) fn of(
         deciders.push(Decider {
             description: "A login that may see the repository: many registries refuse a stranger in the same words whether it is private or absent".to_owned(),
             command: Some(format!("towline why {} --creds USER:PASSWORD", target.image)),
+        });
+    }
+    let transfer = verdict
+        .cause
+        .is_some_and(|cause| cause.group() == Group::Transfer);
+    let downloaded = |proof: &Proof| proof.steps.iter().any(|step| step.step == Step::Verify);
+    if transfer && !proof.is_some_and(downloaded) {
+        deciders.push(Decider {
+            description: "The bytes themselves, downloaded here layer after layer and compared with their digests".to_owned(),
+            command: Some(format!("{} --deep", why(target))),
         });
     }
     if !unread.is_empty() {

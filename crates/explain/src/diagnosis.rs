@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use towline_cause::{Cause, Confidence, Fixer, Step};
 
-use crate::{Action, Target};
+use crate::{Action, Limit, Target};
 
 /// `apiVersion` of [`Diagnosis`].
 pub const API_VERSION: &str = "towline.dev/v1";
@@ -47,6 +47,9 @@ pub struct Diagnosis {
     /// What the kubelet does next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// The registry's rate limit, where that is the cause and the registry told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Limit>,
     /// What to change, best first.
     pub fixes: Vec<Fix>,
     /// What could not be read, and what that costs the answer.
@@ -75,6 +78,7 @@ impl Diagnosis {
             seen: Vec::new(),
             decided_by: Vec::new(),
             retry: None,
+            rate_limit: None,
             fixes: Vec::new(),
             unread: Vec::new(),
             affected: None,
@@ -94,6 +98,9 @@ pub struct Affected {
     pub nodes: Vec<String>,
     /// What made them, each `namespace/kind/name`, sorted; at most 200.
     pub workloads: Vec<String>,
+    /// Those of them that nothing made, each `namespace/name`, sorted; at most 200.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alone: Vec<String>,
     /// Their images, sorted; at most 200.
     pub images: Vec<String>,
 }

@@ -298,6 +298,7 @@ mod tests {
             name: "ghost".into(),
             state: SecretState::Missing,
             others: Vec::new(),
+            extensible: false,
         }];
         assert_eq!(
             commands(&target(None), Cause::PullSecretMissing, &lost, &proof),

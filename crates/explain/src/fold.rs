@@ -37,13 +37,14 @@ struct Folded {
     pods: BTreeSet<String>,
     nodes: BTreeSet<String>,
     workloads: BTreeSet<String>,
+    alone: BTreeSet<String>,
     images: BTreeSet<String>,
 }
 
 impl Fold {
     pub(crate) fn take(&mut self, diagnosis: Diagnosis) {
         let pod = pod_name(&diagnosis);
-        if !diagnosis.pulls {
+        if !diagnosis.pulls && is_pod(&diagnosis) {
             match diagnosis.cause {
                 Some(Cause::Unknown) | None => self.undecided.insert(pod),
                 Some(_) => self.broken.insert(pod),
@@ -91,6 +92,7 @@ impl Folded {
             pods: BTreeSet::new(),
             nodes: BTreeSet::new(),
             workloads: BTreeSet::new(),
+            alone: BTreeSet::new(),
             images: BTreeSet::new(),
             shown: diagnosis,
         };
@@ -102,6 +104,12 @@ impl Folded {
     fn add(&mut self, mut other: Diagnosis) {
         self.count(&other);
         self.unread.extend(std::mem::take(&mut other.unread));
+        // Once a registry has said that it is asked too often it is not asked for the others.
+        let limit = self
+            .shown
+            .rate_limit
+            .take()
+            .or_else(|| other.rate_limit.take());
         for fix in std::mem::take(&mut other.fixes) {
             self.merge(fix);
         }
@@ -113,11 +121,17 @@ impl Folded {
         {
             self.shown = other;
         }
+        self.shown.rate_limit = limit;
     }
 
     fn count(&mut self, one: &Diagnosis) {
         let target = &one.target;
-        self.pods.insert(pod_name(one));
+        if is_pod(one) {
+            self.pods.insert(pod_name(one));
+            if target.owner.is_none() {
+                self.alone.insert(pod_name(one));
+            }
+        }
         self.nodes.extend(target.node.clone());
         self.images.insert(target.image.clone());
         let namespace = target.namespace.as_deref().unwrap_or_default();
@@ -163,11 +177,17 @@ impl Folded {
                 pods: most(self.pods),
                 nodes: most(self.nodes),
                 workloads: most(self.workloads),
+                alone: most(self.alone),
                 images: most(self.images),
             }),
             ..self.shown
         }
     }
+}
+
+/// What is not the template of a workload without pods.
+fn is_pod(diagnosis: &Diagnosis) -> bool {
+    diagnosis.target.kind == "Pod"
 }
 
 fn pod_name(diagnosis: &Diagnosis) -> String {

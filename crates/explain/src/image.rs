@@ -7,7 +7,8 @@ use crate::decide::{self, Facts, Verdict};
 use crate::decider;
 use crate::eye::Eye;
 use crate::fixes::{self, Ground};
-use crate::prober::{Budget, Prober};
+use crate::limit;
+use crate::prober::{Budget, Deep, How, Prober, Pull};
 use crate::proof::{self, Proof};
 use crate::retired;
 use crate::scrub::scrub;
@@ -15,22 +16,26 @@ use crate::views;
 use crate::{Diagnosis, Evidence, Fix, Sight, Target};
 
 /// Replays the pull of an image with these credentials (none: anonymously) and says why it would not work. With an eye on a node the
-/// pull is replayed there too, without any login, and what that shows decides.
+/// pull is replayed there too, without any login, and what that shows decides. With `deep` its bytes are downloaded and verified here.
 pub async fn explain(
     registry: &towline_distribution::Client,
     image: &str,
     platform: Platform,
     candidates: Vec<Candidate>,
-    eye: Option<&Eye>,
+    (eye, deep): (Option<&Eye>, Option<Deep>),
 ) -> Diagnosis {
     let target = Target::image(image);
     let parsed = Reference::parse(image);
     let proof = match &parsed {
         Ok(reference) => {
-            let prober = Prober::new(registry.clone(), Budget::default());
-            let asked = prober
-                .replay(reference, &platform, candidates.clone())
-                .await;
+            let prober = Prober::new(registry.clone(), Budget::default(), deep);
+            let pull = Pull {
+                image: reference.clone(),
+                platform: platform.clone(),
+                candidates: candidates.clone(),
+                how: How::AsAsked,
+            };
+            let asked = prober.replay(pull).await;
             asked
                 .ok()
                 .map(|asked| proof::of_asked(&asked, &candidates, ("this machine", true)))
@@ -69,6 +74,7 @@ pub async fn explain(
         |proof| proof.seen.clone(),
     );
     let clock = proof.as_ref().and_then(Proof::clock_evidence);
+    let (rate_limit, counted) = limit::of(proof.as_ref(), verdict.cause, image);
     let evidence = [Evidence {
         fact: summary.clone(),
         seen_from,
@@ -83,10 +89,12 @@ pub async fn explain(
         evidence: evidence
             .into_iter()
             .chain(clock)
+            .chain(counted)
             .chain(differ)
             .chain(retired)
             .collect(),
         decided_by,
+        rate_limit,
         seen,
         unread,
         summary,

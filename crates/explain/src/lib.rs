@@ -31,6 +31,7 @@
 //!     boot_id: None,
 //!     budget: Budget::default(),
 //!     eye: None,
+//!     deep: None,
 //! };
 //! for diagnosis in pod::explain(&context, "shop", "web-1").await? {
 //!     println!("{:?} ({}): {}", diagnosis.cause, diagnosis.confidence, diagnosis.summary);
@@ -51,6 +52,7 @@ pub mod eye;
 pub mod fixes;
 mod fold;
 pub mod image;
+mod limit;
 mod memo;
 pub mod pod;
 pub mod preview;
@@ -60,6 +62,7 @@ mod retired;
 pub mod scan;
 mod scrub;
 pub mod secrets;
+mod speaker;
 mod target;
 pub mod text;
 mod views;
@@ -72,5 +75,6 @@ pub use diagnosis::{
 };
 pub use elsewhere::Elsewhere;
 pub use evidence::Unread;
-pub use prober::Budget;
+pub use limit::Limit;
+pub use prober::{Budget, Deep};
 pub use target::{Owner, Target};

@@ -14,7 +14,7 @@ use kube::{Api, Client};
 
 use crate::Diagnosis;
 use crate::eye::Eye;
-use crate::prober::Budget;
+use crate::prober::{Budget, Deep};
 pub(crate) use container::image_states;
 pub(crate) use desk::Desk;
 pub(crate) use view::View;
@@ -34,6 +34,8 @@ pub struct Context {
     pub budget: Budget,
     /// Pulls are replayed on this node too; what that shows decides for its pods.
     pub eye: Option<Arc<Eye>>,
+    /// The bytes of images are downloaded and verified too.
+    pub deep: Option<Deep>,
 }
 
 impl std::fmt::Debug for Context {

@@ -11,7 +11,7 @@ use towline_cause::{Cause, Step};
 use towline_distribution::Fact;
 use towline_keyring::{Candidate, Credential};
 use towline_oci::{Platform, Reference};
-use towline_probe::{Report, Request};
+use towline_probe::{Progress, Report, Request};
 
 /// How long what a registry said counts for who follows pods.
 const FRESH: Duration = Duration::from_secs(30);
@@ -39,6 +39,52 @@ impl Default for Budget {
     }
 }
 
+/// That the bytes of images are downloaded and verified too, one image and one layer after the other, and who is told how far that is.
+#[derive(Clone)]
+pub struct Deep {
+    /// How much of each image.
+    pub bounds: towline_probe::Deep,
+    /// Called often.
+    pub watch: Arc<dyn Fn(&Progress) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Deep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deep")
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a replay is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Where that was asked for, with the bytes.
+    AsAsked,
+    /// Without the bytes: it is only tried whether a guess holds.
+    Shallow,
+}
+
+/// A pull to replay.
+#[derive(Debug, Clone)]
+pub(crate) struct Pull {
+    pub(crate) image: Reference,
+    pub(crate) platform: Platform,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) how: How,
+}
+
+impl Pull {
+    fn key(&self) -> (String, String) {
+        (self.image.to_string(), self.platform.to_string())
+    }
+
+    fn credentials(&self) -> Vec<Credential> {
+        let candidates = self.candidates.iter();
+        candidates.map(|one| one.credential.clone()).collect()
+    }
+}
+
 /// A replay, and the candidates that it was made with.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -56,6 +102,7 @@ type Answer = Result<Arc<Asked>, NotAsked>;
 pub(crate) struct Prober {
     client: towline_distribution::Client,
     budget: Budget,
+    deep: Option<Deep>,
     all: Semaphore,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
     replays: Mutex<HashMap<(String, String), Vec<Replay>>>,
@@ -64,12 +111,21 @@ pub(crate) struct Prober {
 #[derive(Debug)]
 struct Replay {
     credentials: Vec<Credential>,
+    how: How,
+    /// It was asked once more already.
+    again: bool,
     /// When it was asked, and what came of it.
     answer: Arc<OnceCell<(Instant, Answer)>>,
     /// How long the answer counts.
     lives: Duration,
     /// What came of it the time before.
     before: Option<Outcome>,
+}
+
+impl Replay {
+    fn is_of(&self, credentials: &[Credential], how: How) -> bool {
+        self.credentials == credentials && self.how == how
+    }
 }
 
 /// What two replays have in common that say the same.
@@ -89,6 +145,8 @@ struct Host {
     lanes: Semaphore,
     /// The first replay: where that does not reach the registry, no other is tried.
     first: OnceCell<Option<Arc<Asked>>>,
+    /// Whether that was the second try.
+    again: bool,
     sent: AtomicUsize,
     /// When the registry last said that it is asked too often.
     limited: Mutex<Option<Instant>>,
@@ -102,38 +160,37 @@ impl Host {
 }
 
 impl Prober {
-    pub(crate) fn new(client: towline_distribution::Client, budget: Budget) -> Self {
+    pub(crate) fn new(
+        client: towline_distribution::Client,
+        budget: Budget,
+        deep: Option<Deep>,
+    ) -> Self {
+        let at_once = if deep.is_some() { 1 } else { budget.at_once };
         Self {
             client,
             budget,
-            all: Semaphore::new(budget.at_once),
+            deep,
+            all: Semaphore::new(at_once),
             hosts: Mutex::default(),
             replays: Mutex::default(),
         }
     }
 
-    /// The replay of this image with these candidates, made now or before.
-    pub(crate) async fn replay(
-        &self,
-        image: &Reference,
-        platform: &Platform,
-        candidates: Vec<Candidate>,
-    ) -> Answer {
-        let image = image.clone().with_default_tag();
-        let key = (image.to_string(), platform.to_string());
-        let credentials: Vec<Credential> = candidates
-            .iter()
-            .map(|one| one.credential.clone())
-            .collect();
+    /// The replay of a pull, made now or before.
+    pub(crate) async fn replay(&self, pull: Pull) -> Answer {
+        let pull = self.settled(pull);
+        let credentials = pull.credentials();
         let answer = {
             let mut replays = lock(&self.replays);
-            let known = replays.entry(key).or_default();
-            if let Some(known) = known.iter().find(|one| one.credentials == credentials) {
+            let known = replays.entry(pull.key()).or_default();
+            if let Some(known) = known.iter().find(|one| one.is_of(&credentials, pull.how)) {
                 Arc::clone(&known.answer)
             } else {
                 let answer = Arc::default();
                 known.push(Replay {
                     credentials,
+                    how: pull.how,
+                    again: false,
                     answer: Arc::clone(&answer),
                     lives: FRESH,
                     before: None,
@@ -142,10 +199,45 @@ impl Prober {
             }
         };
         let ask = async || {
-            let answer = self.ask(&image, platform, candidates).await;
+            let answer = self.ask(&pull).await;
             (Instant::now(), answer)
         };
         answer.get_or_init(ask).await.1.clone()
+    }
+
+    /// Replays anew what stopped on the way in a manner that may pass, for whoever knows that a node got further: each pull once, and each
+    /// registry is tried once for all of them.
+    pub(crate) async fn once_more(&self, pull: Pull) -> Answer {
+        let pull = self.settled(pull);
+        let credentials = pull.credentials();
+        if let Some(known) = lock(&self.replays).get_mut(&pull.key()) {
+            let mut known = known.iter_mut();
+            let known = known.find(|one| one.is_of(&credentials, pull.how) && !one.again);
+            if let Some(known) = known {
+                known.again = true;
+                known.answer = Arc::default();
+            }
+        }
+        if let Some(host) = lock(&self.hosts).get_mut(pull.image.registry())
+            && !host.again
+        {
+            let sent = host.sent.load(Ordering::Relaxed);
+            let limited = host.limited(Instant::now());
+            *host = Arc::new(Host {
+                again: true,
+                ..self.new_host(sent, limited)
+            });
+        }
+        self.replay(pull).await
+    }
+
+    /// A pull as it is asked about: with its tag, and without a difference that makes none.
+    fn settled(&self, mut pull: Pull) -> Pull {
+        pull.image = pull.image.with_default_tag();
+        if self.deep.is_none() {
+            pull.how = How::Shallow;
+        }
+        pull
     }
 
     /// Forgets what is too old to be true at `now`, so that it is asked again when somebody wants it. What stays the same is asked ever
@@ -183,6 +275,7 @@ impl Prober {
                     FRESH
                 };
                 replay.before = Some(outcome);
+                replay.again = false;
                 replay.answer = Arc::default();
                 again.insert(registry.clone());
             }
@@ -200,6 +293,7 @@ impl Prober {
         Host {
             lanes: Semaphore::new(self.budget.at_once_per_registry),
             first: OnceCell::new(),
+            again: false,
             sent: AtomicUsize::new(sent),
             limited: Mutex::new(limited),
         }
@@ -222,19 +316,15 @@ impl Prober {
         Arc::clone(hosts.entry(image.registry().to_owned()).or_insert_with(new))
     }
 
-    async fn ask(
-        &self,
-        image: &Reference,
-        platform: &Platform,
-        candidates: Vec<Candidate>,
-    ) -> Answer {
+    async fn ask(&self, pull: &Pull) -> Answer {
+        let image = &pull.image;
         let host = self.host(image);
         not_limited(&host, image)?;
         let mut own = None;
         let unreached = host
             .first
             .get_or_init(|| async {
-                let asked = Arc::new(self.send(&host, image, platform, candidates.clone()).await);
+                let asked = Arc::new(self.send(&host, pull).await);
                 own = Some(Arc::clone(&asked));
                 let stopped = asked.report.failure.as_ref().map(|failed| failed.step);
                 let before = [Step::Dns, Step::Connect, Step::Tls];
@@ -247,7 +337,7 @@ impl Prober {
             return Ok(own);
         }
         if let Some(first) = unreached {
-            return Ok(Arc::new(as_of(image, first, candidates)));
+            return Ok(Arc::new(as_of(image, first, pull.candidates.clone())));
         }
         let _lane = host.lanes.acquire().await;
         not_limited(&host, image)?;
@@ -258,24 +348,22 @@ impl Prober {
                 self.budget.requests_per_registry
             ));
         }
-        Ok(Arc::new(
-            self.send(&host, image, platform, candidates).await,
-        ))
+        Ok(Arc::new(self.send(&host, pull).await))
     }
 
-    async fn send(
-        &self,
-        host: &Host,
-        image: &Reference,
-        platform: &Platform,
-        candidates: Vec<Candidate>,
-    ) -> Asked {
+    async fn send(&self, host: &Host, pull: &Pull) -> Asked {
         // Closed never: the semaphore lives as long as the prober.
         let _turn = self.all.acquire().await;
-        let mut request = Request::new(image.to_string());
-        request.platform = platform.clone();
+        let candidates = pull.candidates.clone();
+        let mut request = Request::new(pull.image.to_string());
+        request.platform = pull.platform.clone();
         request.candidates.clone_from(&candidates);
-        let mut report = towline_probe::run(&self.client, request).await;
+        let deep = self.deep.as_ref().filter(|_| pull.how == How::AsAsked);
+        request.deep = deep.map(|deep| deep.bounds);
+        let mut report = match deep {
+            Some(deep) => towline_probe::run_watched(&self.client, request, &*deep.watch).await,
+            None => towline_probe::run(&self.client, request).await,
+        };
         let sent = report
             .facts
             .iter()

@@ -4,7 +4,7 @@ use towline_cause::{Cause, CauseName, Step};
 use towline_dialect::is_public_registry;
 use towline_keyring::Candidate;
 use towline_oci::Reference;
-use towline_probe::{Clock, Outcome, Report, StepReport};
+use towline_probe::{Clock, Outcome, RateLimit, Report, StepReport};
 
 use crate::prober::Asked;
 use crate::{Evidence, Sight, StepOutcome, StepSeen};
@@ -32,6 +32,8 @@ pub struct Proof {
     pub digest: Option<String>,
     /// Where the clocks there and at the registry are apart by more than means nothing: how, in words.
     pub clock: Option<String>,
+    /// What the registry said of its rate limit.
+    pub rate_limit: Option<RateLimit>,
     /// From where it was seen, and by which client.
     pub seen: (String, String),
 }
@@ -131,6 +133,7 @@ pub(crate) fn of_report(report: &Report, (from, by): (&str, &str), on_node: bool
         for_nodes_platform: false,
         digest: report.digest.as_ref().map(ToString::to_string),
         clock: clock.map(Clock::words),
+        rate_limit: report.rate_limit.clone(),
         seen: (from.to_owned(), by.to_owned()),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::fold::Fold;
@@ -15,6 +16,7 @@ use crate::world::World;
 use crate::{API_VERSION, Diagnosis};
 
 pub use find::Workload;
+pub(crate) use find::{NoPods, Template};
 
 /// `kind` of [`Scan`].
 pub const KIND: &str = "DiagnosisList";
@@ -41,6 +43,13 @@ pub enum Ask {
         /// Its name.
         name: String,
     },
+    /// The pods of every workload of a kind; the templates of those that have none.
+    Workloads {
+        /// What they are.
+        kind: Workload,
+        /// Their namespace; `None` for all.
+        namespace: Option<String>,
+    },
     /// The pods of a namespace.
     Namespace(String),
     /// Every pod.
@@ -56,6 +65,10 @@ impl std::fmt::Display for Ask {
                 namespace,
                 name,
             } => write!(f, "{} {namespace}/{name}", kind.word()),
+            Self::Workloads { kind, namespace } => match namespace {
+                Some(namespace) => write!(f, "{}s of namespace {namespace}", kind.word()),
+                None => write!(f, "{}s of all namespaces", kind.word()),
+            },
             Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
             Self::Cluster => f.write_str("all namespaces"),
         }
@@ -120,7 +133,11 @@ pub struct Memory(Arc<Prober>);
 impl Memory {
     /// Nothing is known yet.
     pub fn new(context: &Context) -> Self {
-        let prober = Prober::new(context.registry.clone(), context.budget);
+        let prober = Prober::new(
+            context.registry.clone(),
+            context.budget,
+            context.deep.clone(),
+        );
         Self(Arc::new(prober))
     }
 
@@ -145,7 +162,7 @@ pub async fn explain_again(
     memory.forget(Instant::now());
     let desk = Desk::with(context, many, Arc::clone(&memory.0));
     let mut fold = Fold::default();
-    let (mut pods, mut waiting) = (0, 0);
+    let (mut seen, mut waiting) = (0, 0);
     let mut scope = Vec::new();
     for ask in asks {
         let found = find::find(context, &desk.world, ask).await?;
@@ -153,15 +170,17 @@ pub async fn explain_again(
             Some(note) => format!("{ask} ({note})"),
             None => ask.to_string(),
         });
-        pods += found.seen;
+        seen += found.seen;
         waiting += found.waiting;
         // The healthy ones of many are only counted; a pod or workload that was asked for by name gets an answer in any case.
-        let named = !matches!(ask, Ask::Namespace(_) | Ask::Cluster);
-        let views = futures::stream::iter(found.pods).map(|pod| async {
-            let around = found.around.clone();
-            let view = match found.template_of.clone() {
-                Some(workload) => Box::pin(View::of_template(&desk.world, workload, pod)).await,
-                None => Box::pin(View::of_pod(&desk.world, pod, around)).await,
+        let named = matches!(ask, Ask::Pod { .. } | Ask::Workload { .. });
+        let pods = found.pods.into_iter().map(Piece::Pod);
+        let pieces = pods.chain(found.templates.into_iter().map(Piece::Template));
+        let views = futures::stream::iter(pieces).map(|piece| async {
+            let world = &desk.world;
+            let view = match piece {
+                Piece::Pod(pod) => Box::pin(View::of_pod(world, pod, found.around.clone())).await,
+                Piece::Template(template) => Box::pin(View::of_template(world, template)).await,
             };
             desk.explain(&view).await
         });
@@ -176,7 +195,7 @@ pub async fn explain_again(
     let asked = desk.prober.sent().into_iter();
     let (broken, undecided) = fold.pods();
     Ok(Scan {
-        pods,
+        pods: seen,
         waiting,
         broken,
         undecided,
@@ -185,6 +204,13 @@ pub async fn explain_again(
             .collect(),
         ..Scan::of(&scope.join(", "), fold.finish())
     })
+}
+
+/// What is explained.
+enum Piece {
+    Pod(Pod),
+    /// What a workload without pods would make.
+    Template(Template),
 }
 
 /// Pods seen, and those of them of which an image is not there, without asking any registry.
@@ -201,8 +227,6 @@ async fn one(context: &Context, namespace: &str, name: &str) -> Result<find::Fou
         seen: 1,
         waiting: usize::from(pod::wants_a_look(&pod)),
         pods: vec![pod],
-        template_of: None,
-        around: None,
-        note: None,
+        ..find::Found::default()
     })
 }

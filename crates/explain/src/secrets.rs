@@ -16,6 +16,8 @@ pub struct SecretFact {
     pub state: SecretState,
     /// What else it holds logins for: its entries for other hosts.
     pub others: Vec<String>,
+    /// Whether a login can be added to it by a command: it is of the type that holds a list of them.
+    pub extensible: bool,
 }
 
 /// The state of a pull secret, from the point of view of one image.
@@ -82,6 +84,12 @@ pub(crate) fn others(image: &Reference, object: &Secret) -> Vec<String> {
         .filter(|entry| explain_mismatch(entry, image) != Mismatch::None)
         .map(str::to_owned)
         .collect()
+}
+
+/// Whether a login can be added to a secret: it is of the newer type, and may be changed.
+pub(crate) fn is_extensible(object: &Secret) -> bool {
+    let newer = object.type_.as_deref() == Some("kubernetes.io/dockerconfigjson");
+    newer && object.immutable != Some(true)
 }
 
 /// Type and data of a secret, as the decoder wants them.

@@ -36,6 +36,20 @@ pub(crate) fn let_in(node: Option<&NodeView>, proof: Option<&Proof>) -> bool {
         && stopped > Some(Step::Authenticate)
 }
 
+/// Whether the replay stopped on the way to the registry, in a manner that may pass, where the node got further: then it was the moment
+/// that it stopped for.
+pub(crate) fn stopped_before(node: Option<&NodeView>, proof: &Proof) -> bool {
+    let (Some(node), Some(failed)) = (node, &proof.failure) else {
+        return false;
+    };
+    let reached = node.step.or_else(|| node.cause.steps().first().copied());
+    failed.step <= Step::Tls
+        && failed.cause.transient()
+        && node.cause != Cause::Unknown
+        && node.confidence >= Confidence::Likely
+        && reached > Some(failed.step)
+}
+
 /// The facts without a replay that says nothing about what stopped the node.
 pub(super) fn without_the_blind<'a>(facts: &Facts<'a>) -> Facts<'a> {
     let blind = let_in(facts.node, facts.proof);

@@ -22,13 +22,21 @@ fn same_from_everywhere(cause: Cause) -> bool {
     )
 }
 
+/// Whether a replay that stops for this shows that a pull would: that its own time ran out does not, since a pull has another.
+fn proves(cause: Cause) -> bool {
+    cause != Cause::DeadlineExceeded
+}
+
 /// A failure that the replay cannot see: it happens on the node, or at another time.
 fn only_the_node_sees(cause: Cause) -> bool {
     cause.group() == towline_cause::Group::Node
         || cause.group() == towline_cause::Group::Transfer
         || matches!(
             cause,
-            Cause::RateLimited | Cause::NeverPull | Cause::InvalidReference
+            Cause::RateLimited
+                | Cause::NeverPull
+                | Cause::InvalidReference
+                | Cause::AdmissionDenied
         )
 }
 
@@ -60,7 +68,8 @@ pub(super) fn both(node: &NodeView, proof: &Proof) -> Verdict {
     }
     let same = node.cause == failed.cause || node.alternatives.contains(&failed.cause);
     if same || tried_further(node.cause, failed.cause) {
-        let sure = proof.on_node || node.typed || same_from_everywhere(failed.cause);
+        let sure = (proof.on_node || node.typed || same_from_everywhere(failed.cause))
+            && proves(failed.cause);
         return Verdict {
             cause: Some(failed.cause),
             step: Some(failed.step),
@@ -123,6 +132,7 @@ pub(super) fn of_proof(proof: &Proof) -> Verdict {
             step: Some(failed.step),
             confidence: match failed.cause {
                 Cause::Unknown => Confidence::Unknown,
+                cause if !proves(cause) => Confidence::Likely,
                 cause if proof.on_node || same_from_everywhere(cause) => Confidence::Proven,
                 _ => Confidence::Likely,
             },

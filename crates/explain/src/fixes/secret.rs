@@ -229,6 +229,17 @@ fn replaced(ground: &Ground<'_>, secret: &SecretFact) -> Option<Fix> {
         );
         return named_anew(ground, &words, server);
     }
+    if !others.is_empty() && secret.extensible {
+        let words = format!(
+            "Add the right login for {server} to the secret {name:?}, which keeps that for {others}"
+        );
+        let action = Action::AddLogin {
+            namespace: ground.target.namespace.clone()?,
+            name: name.clone(),
+            server,
+        };
+        return Some(fix(words, vec![action], ground.target));
+    }
     // The only entry of a secret for another host is as a rule the slip itself.
     let slip = wrong_host && secret.others.len() == 1;
     if !others.is_empty() && !slip {

@@ -253,6 +253,9 @@ pub(super) fn sandbox_image(view: &View, container: &Container<'_>) -> Option<St
 
 /// What the node says: our kubelet's record, else the words of the waiting message, else those of the last event.
 pub(super) fn node_view(view: &View, container: &Container<'_>) -> Option<NodeView> {
+    if let Some(no_pods) = &view.no_pods {
+        return no_pods.refusal();
+    }
     if let Some(found) = without_sandbox(view, container) {
         return Some(found);
     }

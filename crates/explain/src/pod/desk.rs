@@ -16,7 +16,8 @@ use crate::elsewhere::{self, Elsewhere};
 use crate::expiry::Ends;
 use crate::eye::{Eye, Wanted};
 use crate::fixes::{self, Ground};
-use crate::prober::{NotAsked, Prober};
+use crate::limit;
+use crate::prober::{Asked, How, NotAsked, Prober, Pull};
 use crate::proof::{self, Proof};
 use crate::retired;
 use crate::scrub::scrub;
@@ -40,7 +41,8 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(context: &Context, many: bool) -> Self {
-        let prober = Prober::new(context.registry.clone(), context.budget);
+        let deep = context.deep.clone();
+        let prober = Prober::new(context.registry.clone(), context.budget, deep);
         Self::with(context, many, Arc::new(prober))
     }
 
@@ -117,7 +119,9 @@ impl Desk {
         } else {
             fixes::fixes(&ground, &verdict)
         };
-        let evidence = evidence(view, container, &found, (image, bad), verdict.cause);
+        let mut evidence = evidence(view, container, &found, (image, bad), verdict.cause);
+        let (rate_limit, counted) = limit::of(proof, verdict.cause, image);
+        evidence.extend(counted);
         let decided = words::secret_summary(&verdict, &found.facts, spare_name)
             .or_else(|| words::elsewhere_summary(&verdict, found.elsewhere.as_ref()));
         let node = found.node.as_ref();
@@ -136,12 +140,13 @@ impl Desk {
             cause: verdict.cause,
             step: verdict.step,
             confidence: verdict.confidence,
-            summary,
+            summary: view.with_no_pods(summary, verdict.cause),
             alternatives: verdict.alternatives,
             evidence,
             steps: found.proof.map(|proof| proof.steps).unwrap_or_default(),
             seen: found.sights,
             retry,
+            rate_limit,
             fixes,
             unread: found.unread,
             ..Diagnosis::about(target)
@@ -166,7 +171,7 @@ impl Desk {
         let (mut here, mut looked) = (None, None);
         if let Some(image) = image.filter(|_| container.may_pull()) {
             let (from_here, from_there) = futures::join!(
-                self.replay(view, image, &facts),
+                self.replay_beside(view, image, &facts, node.as_ref()),
                 self.look(view, container.image, image, &facts)
             );
             here = from_here.map_err(|why| unread.push(why)).ok();
@@ -201,21 +206,40 @@ impl Desk {
         }
     }
 
+    /// The pull replayed; once more where it stopped on the way in a manner that may pass, and the node got further than that.
+    async fn replay_beside(
+        &self,
+        view: &View,
+        image: &Reference,
+        facts: &[SecretFact],
+        node: Option<&NodeView>,
+    ) -> Result<Proof, NotAsked> {
+        let pull = pull(view, image, facts, How::AsAsked);
+        let asked = self.prober.replay(pull.clone()).await?;
+        let mut proof = self.proof(view, &pull, &asked);
+        if further::stopped_before(node, &proof) {
+            let again = self.prober.once_more(pull.clone()).await?;
+            proof = self.proof(view, &pull, &again);
+        }
+        Ok(proof)
+    }
+
+    /// A guess, replayed.
     async fn replay(
         &self,
         view: &View,
         image: &Reference,
         facts: &[SecretFact],
     ) -> Result<Proof, NotAsked> {
-        let candidates = candidates(&view.namespace, image, facts);
-        let platform = view.node.platform.clone().unwrap_or_else(Platform::host);
+        let pull = pull(view, image, facts, How::Shallow);
+        let asked = self.prober.replay(pull.clone()).await?;
+        Ok(self.proof(view, &pull, &asked))
+    }
+
+    fn proof(&self, view: &View, pull: &Pull, asked: &Asked) -> Proof {
         let on_node = self.boot_id.is_some() && self.boot_id == view.node.boot_id;
-        let asked = self
-            .prober
-            .replay(image, &platform, candidates.clone())
-            .await?;
         let from = (self.seen_from.as_str(), on_node);
-        Ok(proof::of_asked(&asked, &candidates, from))
+        proof::of_asked(asked, &pull.candidates, from)
     }
 
     /// The pull as it goes on the node that is looked from; `None` where nobody asked for that.
@@ -388,6 +412,7 @@ impl Desk {
                 name,
                 state,
                 others: Vec::new(),
+                extensible: false,
             })
         });
         for fact in matching.take(MAX_SPARE) {
@@ -491,6 +516,7 @@ fn clock_evidence(view: &View, clock: &NodeClock) -> Evidence {
 fn secret_facts(view: &View, image: &Reference) -> Vec<SecretFact> {
     let judged = view.secrets.iter().map(|(name, found)| SecretFact {
         name: name.clone(),
+        extensible: matches!(found, Ok(Some(secret)) if secrets::is_extensible(secret)),
         others: match found {
             Ok(Some(secret)) => secrets::others(image, secret),
             _ => Vec::new(),
@@ -512,6 +538,16 @@ fn ends(view: &View, image: &Reference, facts: &[SecretFact]) -> Ends {
         let secret = found.as_ref().ok()?.as_ref()?;
         secrets::written(secret)
     })
+}
+
+/// The pull as the kubelet would make it.
+fn pull(view: &View, image: &Reference, facts: &[SecretFact], how: How) -> Pull {
+    Pull {
+        image: image.clone(),
+        platform: view.node.platform.clone().unwrap_or_else(Platform::host),
+        candidates: candidates(&view.namespace, image, facts),
+        how,
+    }
 }
 
 /// The credentials that the kubelet would try, in its order.

@@ -1,6 +1,9 @@
 //! Pods explained: a cluster by script, and a registry on loopback that refuses, lacks or has.
 
+mod again;
 mod bench;
+mod limit;
+mod workloads;
 
 use serde_json::{Value, json};
 use towline_cause::{Cause, Confidence};

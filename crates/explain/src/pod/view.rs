@@ -9,6 +9,8 @@ use towline_cause::Cause;
 use super::container::{self, Container};
 use super::words::without_suffix;
 use crate::decide::NodeView;
+use crate::scan::{NoPods, Template};
+use crate::speaker;
 use crate::world::{Answer, Around, NodeFact, Own, Said, World};
 use crate::{Evidence, Owner, Unread};
 
@@ -26,6 +28,8 @@ pub(crate) struct View {
     pub(super) node: NodeFact,
     /// What other pods say.
     around: Arc<Around>,
+    /// Why there is no pod, where this is a workload's template.
+    pub(super) no_pods: Option<NoPods>,
     pub(super) unread: Vec<Unread>,
 }
 
@@ -44,7 +48,14 @@ impl View {
     }
 
     /// The pod that a workload without pods would make.
-    pub(crate) async fn of_template(world: &World, workload: Owner, mut pod: Pod) -> Self {
+    pub(crate) async fn of_template(
+        world: &World,
+        Template {
+            workload,
+            mut pod,
+            no_pods,
+        }: Template,
+    ) -> Self {
         let namespace = pod.namespace().unwrap_or_default();
         pod.metadata.name = Some(workload.name.clone());
         let mut unread = None;
@@ -74,6 +85,7 @@ impl View {
         let kind = workload.kind.clone();
         let mut view = Self::read(world, namespace, (&kind, pod), Some(workload), None).await;
         view.unread.extend(unread);
+        view.no_pods = Some(no_pods);
         view
     }
 
@@ -92,6 +104,7 @@ impl View {
             secrets: Vec::new(),
             node: NodeFact::default(),
             around: Arc::default(),
+            no_pods: None,
             unread: Vec::new(),
             namespace,
             pod,
@@ -254,6 +267,14 @@ impl View {
             .unwrap_or("default")
     }
 
+    /// That there is no pod, and why, behind the sentence that the image pulls.
+    pub(super) fn with_no_pods(&self, summary: String, cause: Option<Cause>) -> String {
+        match self.no_pods.as_ref().filter(|_| cause.is_none()) {
+            Some(no_pods) => format!("{summary}; {}", no_pods.words()),
+            None => summary,
+        }
+    }
+
     /// What node and kubelet said of this container.
     pub(super) fn evidence(
         &self,
@@ -264,28 +285,34 @@ impl View {
             || "the cluster's API".to_owned(),
             |name| format!("node {name}"),
         );
+        let line = |fact: String, seen_by: String| Evidence {
+            fact,
+            seen_from: from.clone(),
+            seen_by,
+        };
+        let kubelet = |fact: String| line(fact, "kubelet".to_owned());
         let mut lines = Vec::new();
-        lines.extend(container.part());
+        lines.extend(container.part().map(|fact| Evidence {
+            fact,
+            seen_from: "the pod's spec".to_owned(),
+            seen_by: "towline".to_owned(),
+        }));
+        lines.extend(self.no_pods.as_ref().map(NoPods::evidence));
         if let Some(reason) = container.waiting_reason() {
-            lines.push(format!("the container waits: {reason}"));
+            lines.push(kubelet(format!("the container waits: {reason}")));
         }
-        lines.extend(
-            node.filter(|node| !node.text.is_empty())
-                .map(|node| without_suffix(&node.text)),
-        );
-        lines.extend(self.node.troubles.iter().cloned());
+        // What a controller was told of pods that it could not make stands above.
+        let said = node.filter(|node| !node.text.is_empty() && self.no_pods.is_none());
+        lines.extend(said.map(|node| {
+            let speaker = speaker::of(&node.text, self.node.runtime.as_deref());
+            line(without_suffix(&node.text), speaker)
+        }));
+        lines.extend(self.node.troubles.iter().cloned().map(kubelet));
         // A report about a runtime is worth little without its version; ours says so itself.
         let foreign = |runtime: &&String| !runtime.starts_with("towline://");
         if let Some(runtime) = self.node.runtime.as_ref().filter(foreign) {
-            lines.push(format!("the node pulls with {runtime}"));
+            lines.push(kubelet(format!("the node pulls with {runtime}")));
         }
         lines
-            .into_iter()
-            .map(|fact| Evidence {
-                fact,
-                seen_from: from.clone(),
-                seen_by: "kubelet".into(),
-            })
-            .collect()
     }
 }

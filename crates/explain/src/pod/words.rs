@@ -45,6 +45,11 @@ pub(super) fn summary(
     let Some(cause) = verdict.cause else {
         return format!("{image} can be pulled from here with the pod's credentials");
     };
+    if cause == Cause::AdmissionDenied
+        && let Some(node) = node.filter(|node| node.cause == cause)
+    {
+        return node.text.clone();
+    }
     if let Some(error) = bad {
         return error.to_string();
     }

@@ -1,9 +1,11 @@
 //! From what is asked about to the pods that want a look.
 
 mod namespace;
+mod none;
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DynamicObject, ListParams};
@@ -15,11 +17,16 @@ use super::Ask;
 use crate::Owner;
 use crate::pod::{Context, ExplainError, wants_a_look};
 use crate::world::{Around, World};
+pub(crate) use none::NoPods;
 
 /// Pods in a page.
 const PAGE: u32 = 500;
 /// The most broken pods that are explained; a cluster where more fail has few causes that these do not show.
 const MAX_PODS: usize = 20_000;
+/// The most workloads of a kind that are looked at.
+const MAX_WORKLOADS: usize = 2000;
+/// Workloads whose pods are listed at the same time.
+const WORKLOADS_AT_ONCE: usize = 8;
 
 /// A kind of object that makes pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,16 +118,24 @@ impl Workload {
     }
 }
 
-/// Pods to explain.
+/// What a workload without pods would make.
 #[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) workload: Owner,
+    pub(crate) pod: Pod,
+    pub(crate) no_pods: NoPods,
+}
+
+/// Pods to explain.
+#[derive(Debug, Default)]
 pub(super) struct Found {
     /// Pods seen, those that are well included.
     pub(super) seen: usize,
     /// Those of them of which an image is not there.
     pub(super) waiting: usize,
     pub(super) pods: Vec<Pod>,
-    /// Set where the only pod is what this workload's template would make.
-    pub(super) template_of: Option<Owner>,
+    /// Workloads without pods.
+    pub(super) templates: Vec<Template>,
     /// What all pods that were seen say of each other, where they are all of a namespace or of the cluster.
     pub(super) around: Option<Arc<Around>>,
     /// What could not be found out of what was asked about.
@@ -138,7 +153,13 @@ pub(super) async fn find(
             kind,
             namespace,
             name,
-        } => workload(context, world, *kind, (namespace, name)).await,
+        } => {
+            let asked = get(context, *kind, namespace, name).await?;
+            workload(context, world, *kind, (namespace, asked)).await
+        }
+        Ask::Workloads { kind, namespace } => {
+            workloads(context, world, *kind, namespace.as_deref()).await
+        }
         Ask::Namespace(namespace) => {
             let pods = Api::namespaced(context.kube.clone(), namespace);
             let params = ListParams::default();
@@ -170,14 +191,7 @@ async fn list(
     wanted: impl Fn(&Pod) -> bool,
 ) -> Result<Found, ExplainError> {
     let mut params = params.limit(PAGE);
-    let mut found = Found {
-        seen: 0,
-        waiting: 0,
-        pods: Vec::new(),
-        template_of: None,
-        around: None,
-        note: None,
-    };
+    let mut found = Found::default();
     let mut around = Around::default();
     loop {
         let page = pods
@@ -205,13 +219,64 @@ async fn list(
     Ok(found)
 }
 
+/// Every workload of a kind.
+async fn workloads(
+    context: &Context,
+    world: &World,
+    kind: Workload,
+    namespace: Option<&str>,
+) -> Result<Found, ExplainError> {
+    let api = api(context, kind, namespace);
+    let mut params = ListParams::default().limit(PAGE);
+    let mut objects = Vec::new();
+    let cut = loop {
+        let page = api.list(&params).await;
+        let page = page.map_err(|source| ExplainError::Api {
+            what: format!("the {}s", kind.word()),
+            source: Box::new(source),
+        })?;
+        objects.extend(page.items);
+        let more = page.metadata.continue_.filter(|token| !token.is_empty());
+        match more {
+            Some(token) if objects.len() < MAX_WORKLOADS => {
+                params = params.continue_token(&token);
+            }
+            more => break more.is_some(),
+        }
+    };
+    let mut all = Found {
+        note: match objects.len() {
+            0 => Some("there are none".to_owned()),
+            most if cut => Some(format!("the first {most} of them")),
+            _ => None,
+        },
+        ..Found::default()
+    };
+    if let (0, Some(namespace)) = (objects.len(), namespace) {
+        let unread = namespace::is_there(&context.kube, namespace).await?;
+        all.note = unread.or(all.note);
+    }
+    let each = objects.into_iter().map(|object| async move {
+        let namespace = object.namespace().unwrap_or_default();
+        workload(context, world, kind, (&namespace, object)).await
+    });
+    let mut each = futures::stream::iter(each).buffered(WORKLOADS_AT_ONCE);
+    while let Some(found) = each.next().await {
+        let found = found?;
+        all.seen += found.seen;
+        all.waiting += found.waiting;
+        all.pods.extend(found.pods);
+        all.templates.extend(found.templates);
+    }
+    Ok(all)
+}
+
 async fn workload(
     context: &Context,
     world: &World,
     kind: Workload,
-    (namespace, name): (&str, &str),
+    (namespace, asked): (&str, DynamicObject),
 ) -> Result<Found, ExplainError> {
-    let asked = get(context, kind, namespace, name).await?;
     let (kind, object) = match kind {
         Workload::CronJob => match newest_job(context, namespace, &asked).await? {
             Some(job) => (Workload::Job, job),
@@ -247,16 +312,20 @@ async fn workload(
         seen,
         waiting,
         pods: own,
-        template_of: None,
-        around: None,
-        note: None,
+        ..Found::default()
     };
     if found.seen == 0 {
-        found.pods = template(kind, &object, namespace).into_iter().collect();
-        found.template_of = Some(Owner {
+        let no_pods = none::why(&context.kube, kind, &object, namespace).await;
+        let workload = Owner {
             kind: kind.kind().to_owned(),
             name,
-        });
+        };
+        let pod = template(kind, &object, namespace);
+        found.templates.extend(pod.map(|pod| Template {
+            workload,
+            pod,
+            no_pods,
+        }));
     }
     Ok(found)
 }
@@ -282,7 +351,7 @@ async fn get(
     namespace: &str,
     name: &str,
 ) -> Result<DynamicObject, ExplainError> {
-    let found = api(context, kind, namespace).get_opt(name).await;
+    let found = api(context, kind, Some(namespace)).get_opt(name).await;
     let found = found.map_err(|source| ExplainError::Api {
         what: format!("{} {namespace}/{name}", kind.word()),
         source: Box::new(source),
@@ -294,9 +363,12 @@ async fn get(
     })
 }
 
-fn api(context: &Context, kind: Workload, namespace: &str) -> Api<DynamicObject> {
+fn api(context: &Context, kind: Workload, namespace: Option<&str>) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), "v1", kind.kind()));
-    Api::namespaced_with(context.kube.clone(), namespace, &resource)
+    match namespace {
+        Some(namespace) => Api::namespaced_with(context.kube.clone(), namespace, &resource),
+        None => Api::all_with(context.kube.clone(), &resource),
+    }
 }
 
 async fn newest_job(
@@ -304,7 +376,7 @@ async fn newest_job(
     namespace: &str,
     cron: &DynamicObject,
 ) -> Result<Option<DynamicObject>, ExplainError> {
-    let jobs = api(context, Workload::Job, namespace);
+    let jobs = api(context, Workload::Job, Some(namespace));
     let jobs = jobs
         .list(&ListParams::default())
         .await

@@ -11,10 +11,11 @@ use crate::fixes::{self, Ground};
 use crate::retired;
 use crate::scrub::scrub;
 use crate::secrets::{SecretFact, SecretState};
+use crate::speaker;
 use crate::{Decider, Diagnosis, Evidence, Fix, Retry, Target};
 
 /// Most diagnoses of one paste.
-const MAX_DIAGNOSES: usize = 500;
+const MAX_DIAGNOSES: usize = MAX_PODS;
 /// Most sentences that a diagnosis quotes.
 const MAX_EVIDENCE: usize = 3;
 /// Most bytes of a sentence that are quoted.
@@ -43,9 +44,7 @@ pub(super) fn all(seen: &Seen, cut: bool) -> Vec<Diagnosis> {
         if diagnoses.len() >= MAX_DIAGNOSES {
             break;
         }
-        for case in cases(pod) {
-            fold(&mut diagnoses, one(case));
-        }
+        diagnoses.extend(cases(pod).into_iter().map(one));
     }
     let spoken = |diagnosis: &Diagnosis| diagnosis.pulls || diagnosis.cause != Some(Cause::Unknown);
     // A bare "it waits" is worth nothing beside the error of the same image.
@@ -77,7 +76,15 @@ pub(super) fn all(seen: &Seen, cut: bool) -> Vec<Diagnosis> {
     diagnoses
 }
 
-/// Pods of one workload with the same image and the same cause are one answer.
+/// Pods of one workload with the same image and the same cause made one answer.
+pub(super) fn joined(each: Vec<Diagnosis>) -> Vec<Diagnosis> {
+    let mut diagnoses = Vec::new();
+    for one in each {
+        fold(&mut diagnoses, one);
+    }
+    diagnoses
+}
+
 fn fold(diagnoses: &mut Vec<Diagnosis>, new: Diagnosis) {
     let same = |old: &Diagnosis| {
         let (a, b) = (&old.target, &new.target);
@@ -487,9 +494,9 @@ fn evidence(pod: &Pod, statements: &[Statement], verdict: &Verdict) -> Vec<Evide
     facts
         .into_iter()
         .map(|fact| Evidence {
+            seen_by: speaker::of_pasted(&fact),
             fact,
             seen_from: from.clone(),
-            seen_by: "kubelet".to_owned(),
         })
         .collect()
 }
@@ -525,6 +532,7 @@ fn fixes(
             name: name.clone(),
             state: SecretState::Missing,
             others: Vec::new(),
+            extensible: false,
         })
         .collect();
     let mut shown = target.clone();

@@ -8,15 +8,20 @@ mod clean;
 mod conceal;
 mod describe;
 mod diagnose;
+mod log;
 mod objects;
 mod seen;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::Diagnosis;
+use crate::fold::Fold;
+use crate::scan::Scan;
 use describe::Describe;
 pub(crate) use seen::is_pull_reason;
 use seen::{Said, Seen};
@@ -24,10 +29,44 @@ use seen::{Said, Seen};
 /// Longest paste that is read, in bytes; what follows is ignored, and the answer says so.
 pub const MAX_INPUT: usize = 8 << 20;
 
-/// Explains a paste: one diagnosis for each pod and image, the clearest cause first.
+/// Explains a paste: one diagnosis for each pod and image, the clearest cause first; pods of one workload that fail for one reason are one.
 ///
 /// Never empty: a text that says nothing gives one diagnosis with the cause `Unknown`.
 pub fn explain(input: &str) -> Vec<Diagnosis> {
+    diagnose::joined(each(input))
+}
+
+/// Explains a paste of many pods as a scan of a cluster does: pods that fail for one reason are one answer, most harmful first. A paste that
+/// shows less than two pods gives the same as [`explain`].
+pub fn scan(input: &str) -> Scan {
+    let all = each(input);
+    let is_pod = |one: &&Diagnosis| one.target.kind == "Pod";
+    let names = all.iter().filter(is_pod).map(|one| {
+        let target = &one.target;
+        (target.namespace.clone(), target.name.clone())
+    });
+    let pods = names.collect::<BTreeSet<_>>().len();
+    if pods < 2 {
+        return Scan::of(PASTED, diagnose::joined(all));
+    }
+    let mut fold = Fold::default();
+    for one in all {
+        fold.take(one);
+    }
+    let (broken, undecided) = fold.pods();
+    Scan {
+        pods,
+        waiting: broken + undecided,
+        broken,
+        undecided,
+        ..Scan::of(PASTED, fold.finish())
+    }
+}
+
+/// What was asked about, in the words of a scan.
+const PASTED: &str = "the pasted text";
+
+fn each(input: &str) -> Vec<Diagnosis> {
     let mut end = input.len().min(MAX_INPUT);
     while !input.is_char_boundary(end) {
         end -= 1;
@@ -46,6 +85,7 @@ fn starts(line: &str) -> bool {
     table::event(line).is_some()
         || table::pod(line).is_some()
         || describe::begins(line)
+        || log::entry(line).is_some()
         || is_header(line)
         || begins_message(line)
         || line.split_once(':').is_some_and(|(key, value)| {
@@ -175,7 +215,7 @@ impl Reader<'_> {
             self.section = Section::Events(None);
             return;
         }
-        if self.described(line) || self.row(line) {
+        if self.described(line) || self.row(line) || self.logged(line) {
             return;
         }
         // A line of its own inside a table continues the sentence before it.
@@ -257,6 +297,22 @@ impl Reader<'_> {
                     ..Said::default()
                 });
             }
+        }
+        true
+    }
+
+    /// A line of a kubelet's log, which names its pod.
+    fn logged(&mut self, line: &str) -> bool {
+        let Some(entry) = log::entry(line) else {
+            return false;
+        };
+        self.end_event();
+        if let Some(pod) = self.seen.pod(entry.namespace.as_deref(), &entry.pod) {
+            pod.node = pod.node.take().or(entry.node);
+            pod.say(Said {
+                text: entry.text,
+                ..Said::default()
+            });
         }
         true
     }

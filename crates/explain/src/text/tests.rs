@@ -279,3 +279,64 @@ fn text_that_a_page_or_a_dump_changed_is_read() {
         assert_eq!(read, [Some(TagNotFound)], "{text}");
     }
 }
+
+fn journal(pod: &str, said: &str) -> String {
+    let error = format!("failed to \"StartContainer\" for \"app\" with ErrImagePull: {said:?}");
+    format!(
+        "Nov 30 12:00:01 node-1 kubelet[812]: E1130 12:00:01.000000     812 pod_workers.go:1301] \"Error syncing pod, skipping\" err={error:?} pod=\"shop/{pod}\" podUID=\"1\""
+    )
+}
+
+#[test]
+fn each_pod_of_a_log_has_its_answer() {
+    let absent = r#"rpc error: code = NotFound desc = failed to pull and unpack image "r.test/a:v1": failed to resolve reference "r.test/a:v1": r.test/a:v1: not found"#;
+    let full = r#"rpc error: code = Unknown desc = failed to pull and unpack image "r.test/b:v1": failed to extract layer sha256:0000: write /x: no space left on device"#;
+    let json = |pod: &str, said: &str| {
+        let error = format!("failed to \"StartContainer\" for \"app\" with ErrImagePull: {said:?}");
+        serde_json::json!({"ts": 1.0, "caller": "kubelet/pod_workers.go:1301", "msg": "Error syncing pod, skipping",
+            "pod": {"name": pod, "namespace": "shop"}, "err": error})
+        .to_string()
+    };
+    for paste in [
+        format!("{}\n{}\n", journal("web", absent), journal("db", full)),
+        format!("{}\n{}\n", json("web", absent), json("db", full)),
+    ] {
+        let told = explain(&paste);
+        let mut causes: Vec<(&str, Option<Cause>)> = told
+            .iter()
+            .map(|one| (one.target.name.as_str(), one.cause))
+            .collect();
+        causes.sort_unstable();
+        let want = [
+            ("db", Some(Cause::NoSpaceLeft)),
+            ("web", Some(Cause::TagNotFound)),
+        ];
+        assert_eq!(causes, want, "{paste}");
+        assert_eq!(told[0].target.namespace.as_deref(), Some("shop"));
+    }
+}
+
+#[test]
+fn pasted_events_are_folded_by_cause() {
+    let mut paste = "LAST SEEN   TYPE      REASON   OBJECT      MESSAGE\n".to_owned();
+    for pod in 0..30 {
+        paste.push_str(&format!(
+            "5m          Warning   Failed   pod/web-{pod}   Failed to pull image \"r.test/a:v1\": rpc error: code = NotFound desc = failed to pull and unpack image \"r.test/a:v1\": failed to resolve reference \"r.test/a:v1\": r.test/a:v1: not found\n"
+        ));
+    }
+    paste.push_str(
+        "5m          Warning   Failed   pod/db-0   Failed to pull image \"r.test/b:v1\": rpc error: code = Unknown desc = write /x: no space left on device\n",
+    );
+    let told = super::scan(&paste);
+    assert_eq!(
+        (told.pods, told.broken, told.items.len()),
+        (31, 31, 2),
+        "{told:?}"
+    );
+    let affected = told.items[0].affected.as_ref().unwrap();
+    assert_eq!((affected.count, affected.alone.len()), (30, 30));
+    assert_eq!(told.items[0].cause, Some(Cause::TagNotFound));
+    // One pod alone is one answer, as ever.
+    let one = super::scan("Failed to pull image \"r.test/a:v1\": r.test/a:v1: not found");
+    assert_eq!((one.pods, one.items.len()), (0, 1));
+}

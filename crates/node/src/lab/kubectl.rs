@@ -19,6 +19,13 @@ pub fn kubectl() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
+/// Whether this machine has the other programs that a printed command uses.
+pub(super) fn can_run(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |name| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    !command.contains(" | jq ") || has("jq")
+}
+
 /// What a person puts in place of the words that are theirs.
 #[derive(Debug, Clone)]
 pub(super) struct Words<'a> {
@@ -32,12 +39,22 @@ impl Words<'_> {
         command
             .replace("=USER", &format!("={}", self.account.username))
             .replace("=PASSWORD", &format!("={}", self.account.password))
+            .replace(
+                "--arg user USER",
+                &format!("--arg user {}", self.account.username),
+            )
+            .replace(
+                "--arg password PASSWORD",
+                &format!("--arg password {}", self.account.password),
+            )
             .replace("=IMAGE", &format!("={}", self.image))
     }
 
     /// The same as it may be shown.
     pub(super) fn shown(&self, command: &str) -> String {
-        let hidden = command.replace("=PASSWORD", "=***");
+        let hidden = command
+            .replace("=PASSWORD", "=***")
+            .replace("--arg password PASSWORD", "--arg password ***");
         format!("$ {}", self.filled(&hidden))
     }
 }

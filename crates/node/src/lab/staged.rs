@@ -288,8 +288,10 @@ impl<'a> Staged<'a> {
             boot_id: crate::boot_id(),
             budget: towline_explain::Budget::default(),
             eye: None,
+            deep: None,
         };
-        let answers = pod::explain(&context, &self.scene.namespace, &found.name_any()).await?;
+        let (namespace, name) = (&self.scene.namespace, found.name_any());
+        let answers = Box::pin(pod::explain(&context, namespace, &name)).await?;
         answers.into_iter().next().ok_or(LabError::NoFix)
     }
 
@@ -379,7 +381,7 @@ impl<'a> Staged<'a> {
         let fix = diagnosis.fixes.first().ok_or(LabError::NoFix)?;
         let words = self.words();
         let mut done: Vec<String> = fix.commands.iter().map(|one| words.shown(one)).collect();
-        if kubectl().is_some() {
+        if kubectl().is_some() && fix.commands.iter().all(|one| kubectl::can_run(one)) {
             if fix.commands.is_empty() {
                 return Err(LabError::NoFix);
             }

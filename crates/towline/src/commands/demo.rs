@@ -266,6 +266,7 @@ async fn explain<'a>(
         boot_id: why::boot_id(),
         budget: towline_explain::Budget::default(),
         eye: None,
+        deep: None,
     };
     let pods = pods(handle).await?;
     let mut diagnoses = Vec::new();
@@ -314,7 +315,9 @@ async fn mend(
         for (action, command) in fix.actions.iter().zip(&fix.commands) {
             let typed = command
                 .replace("=USER", &format!("={USER}"))
-                .replace("=PASSWORD", "=***");
+                .replace("=PASSWORD", "=***")
+                .replace("--arg user USER", &format!("--arg user {USER}"))
+                .replace("--arg password PASSWORD", "--arg password ***");
             output::line(format!("  $ {typed}"))?;
             action.apply(&handle.kube(), Some(&login)).await?;
         }

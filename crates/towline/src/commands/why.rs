@@ -15,6 +15,7 @@ use crate::exit::{self, UNDECIDED, Usage, hinted};
 use crate::registry_client::RegistryArgs;
 
 mod answer;
+mod deep;
 mod fix;
 mod from_node;
 mod markdown;
@@ -31,7 +32,7 @@ pub(crate) use text::print as print_text;
 /// Say why images do not pull, prove it against the registry, and name the change that helps
 ///
 /// TARGET is pod/NAME, a workload (deployment/NAME, statefulset/NAME, daemonset/NAME, replicaset/NAME, job/NAME, cronjob/NAME),
-/// namespace/NAME, or an image reference; kubectl's other forms do too (pod NAME NAME, pods; with -n a bare NAME is a pod). Without TARGET, -n NAMESPACE asks about a whole namespace and -A about the cluster: pods
+/// namespace/NAME, or an image reference; kubectl's other forms do too (pod NAME NAME, pods, deployments for all of them; with -n a bare NAME is a pod). Without TARGET, -n NAMESPACE asks about a whole namespace and -A about the cluster: pods
 /// that fail for one reason are one answer. Read-only, but for --fix. Exit codes: 0 all pull, 1 some do not, 2 could not tell, 64 wrong command line.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -44,6 +45,10 @@ pub(crate) struct Args {
     /// Every pod of every namespace
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+    /// Download each image's bytes too, a layer at a time, and compare their digests; nothing is kept. For layers that come wrong, slowly or
+    /// not at all. At most 16 GB and 15 min an image
+    #[arg(long, conflicts_with_all = ["message", "watch", "from_node"])]
+    deep: bool,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Style,
@@ -140,6 +145,7 @@ async fn of_images(args: &Args, images: &[String]) -> anyhow::Result<ExitCode> {
     };
     let made = eye.clone().filter(|_| args.with_pod.is_some());
     let answer = from_node::cleaned_up(made, Box::pin(work)).await?;
+    deep::end();
     answer.print(args.output)?;
     Ok(ExitCode::from(answer.code()))
 }
@@ -179,6 +185,7 @@ fn context(args: &Args, cluster: Cluster, eye: Option<Arc<Eye>>) -> anyhow::Resu
             ..Budget::default()
         },
         eye,
+        deep: args.deep.then(deep::watched),
     })
 }
 
@@ -188,6 +195,7 @@ async fn of_cluster(
     memory: &scan::Memory,
 ) -> anyhow::Result<Answer> {
     let explained = Box::pin(scan::explain_again(context, asks, memory)).await;
+    deep::end();
     let scan = explained.map_err(not_explained)?;
     Ok(Answer::of_scan(scan, asks))
 }
@@ -228,6 +236,7 @@ fn is_forbidden(error: &kube::Error) -> bool {
 }
 
 async fn of_image(args: &Args, reference: &str, eye: Option<&Eye>) -> anyhow::Result<Diagnosis> {
+    let deep = args.deep.then(deep::watched);
     let platform = match &args.platform {
         Some(text) => Platform::parse(text)
             .ok_or_else(|| anyhow::Error::new(Usage(format!("{text:?} is not os/architecture"))))?,
@@ -238,7 +247,8 @@ async fn of_image(args: &Args, reference: &str, eye: Option<&Eye>) -> anyhow::Re
     let client = args.client()?;
     let candidates = args.candidates(reference, &client).await;
     let candidates = candidates.context("read the logins")?;
-    Ok(image::explain(&client, reference, platform, candidates, eye).await)
+    let seen = (eye, deep);
+    Ok(image::explain(&client, reference, platform, candidates, seen).await)
 }
 
 /// The boot id of this machine: a node that reports the same one is this machine.

@@ -34,4 +34,5 @@ mod registry;
 mod signals;
 mod store;
 mod why;
+mod why_deep;
 mod witnesses;

@@ -133,6 +133,7 @@ fn fact(name: &str, state: SecretState, others: &[&str]) -> SecretFact {
         name: name.to_owned(),
         state,
         others: names(others),
+        extensible: false,
     }
 }
 
@@ -226,6 +227,36 @@ fn logins_for_other_hosts_are_not_lost() {
     assert!(told.contains("replace --force") && words.contains("loses its login for ghcr.io"));
     let (told, words) = commands(None, fact("mine", keys(), &[]), Cause::WrongCredentials);
     assert!(told.contains("replace --force") && !words.contains("loses"));
+}
+
+#[test]
+fn a_login_is_added_where_the_secret_can_hold_another() {
+    let keys = || SecretState::Matches(towline_keyring::Keys::new(Vec::new()));
+    for (secret, cause) in [
+        (wrong(&["ghcr.io"]), Cause::PullSecretWrongHost),
+        (fact("mine", keys(), &["ghcr.io"]), Cause::WrongCredentials),
+    ] {
+        let case = Case {
+            secrets: vec![SecretFact {
+                extensible: true,
+                ..secret
+            }],
+            ..Case::of(None)
+        };
+        let fix = case.fixes(cause).remove(0);
+        assert!(
+            matches!(&fix.actions[..], [Action::AddLogin { name, server, .. }] if name == "mine" && server == "r.test"),
+            "{fix:?}"
+        );
+        assert!(fix.description.contains("keeps that for ghcr.io"));
+        assert_eq!(
+            fix.commands,
+            [
+                r#"kubectl -n shop patch secret mine -p "$(kubectl -n shop get secret mine -o json | jq --arg user USER --arg password PASSWORD '{data:{".dockerconfigjson":(.data[".dockerconfigjson"]|@base64d|fromjson|.auths["r.test"]={username:$user,password:$password}|tojson|@base64)}}')""#
+            ]
+        );
+        assert!(!fix.certain);
+    }
 }
 
 #[test]

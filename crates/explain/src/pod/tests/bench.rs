@@ -65,6 +65,7 @@ impl Cluster {
             boot_id: None,
             budget: Budget::default(),
             eye: None,
+            deep: None,
         }
     }
 
@@ -167,7 +168,7 @@ async fn serve(mut stream: TcpStream, door: Door, asked: Arc<AtomicUsize>) {
             String::new(),
         ),
         (Door::Busy, path) if path.contains("/manifests/") => (
-            "429 Too Many Requests",
+            "429 Too Many Requests\r\nRetry-After: 3900\r\nRateLimit-Limit: 100;w=21600\r\nRateLimit-Remaining: 0;w=21600\r\nDocker-RateLimit-Source: 203.0.113.7",
             "application/json",
             r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned(),
         ),

@@ -39,6 +39,14 @@ impl Answer {
         }
     }
 
+    /// What a text says; of less than two pods it is one answer, or one for each image.
+    pub(super) fn of_text(scan: Scan) -> Self {
+        Self {
+            single: scan.pods < 2,
+            scan,
+        }
+    }
+
     pub(super) fn of_scan(mut scan: Scan, asks: &[Ask]) -> Self {
         let single = matches!(asks, [Ask::Pod { .. } | Ask::Workload { .. }]);
         if matches!(asks, [Ask::Pod { .. }]) {

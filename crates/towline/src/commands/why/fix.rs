@@ -92,16 +92,17 @@ fn asks(diagnosis: &Diagnosis) -> Vec<Ask> {
             name: name.to_owned(),
         })
     };
-    if affected.workloads.is_empty() {
-        let pods = affected.pods.iter().filter_map(|name| name.split_once('/'));
-        return pods
-            .map(|(namespace, name)| Ask::Pod {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })
-            .collect();
-    }
-    affected.workloads.iter().filter_map(workload).collect()
+    let pod = |name: &String| {
+        let (namespace, name) = name.split_once('/')?;
+        Some(Ask::Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    };
+    let workloads = affected.workloads.iter().filter_map(workload);
+    workloads
+        .chain(affected.alone.iter().filter_map(pod))
+        .collect()
 }
 
 fn show(preview: &Preview) -> std::io::Result<()> {

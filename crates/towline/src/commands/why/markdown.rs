@@ -10,6 +10,13 @@ use crate::output::line;
 pub(super) fn print(scan: &Scan, single: bool) -> std::io::Result<()> {
     if !single || scan.items.is_empty() {
         line(format!("# {}\n", plain(&headline(scan))))?;
+        if scan.items.len() > 1 {
+            scan.items.iter().try_for_each(|one| {
+                let cause = one.cause.map_or("pulls", towline_cause::Cause::name);
+                line(format!("- {cause}: {}", plain(&title(one))))
+            })?;
+            line("")?;
+        }
     }
     scan.items.iter().try_for_each(one)
 }
@@ -43,6 +50,9 @@ fn one(diagnosis: &Diagnosis) -> std::io::Result<()> {
         row("pods", &affected.count.to_string())?;
         row("nodes", &codes(&affected.nodes))?;
         row("workloads", &codes(&affected.workloads))?;
+        if !affected.alone.is_empty() {
+            row("pods that nothing made", &codes(&affected.alone))?;
+        }
     }
     for sight in &diagnosis.seen {
         row(
@@ -51,7 +61,7 @@ fn one(diagnosis: &Diagnosis) -> std::io::Result<()> {
         )?;
     }
     if let Some(retry) = &diagnosis.retry {
-        row("attempts", &attempts(retry))?;
+        row("attempts", &plain(&attempts(diagnosis, retry)))?;
     }
     line("")?;
     steps(diagnosis)?;

@@ -24,7 +24,7 @@ pub(super) fn read(message: &str) -> anyhow::Result<Answer> {
         )
         .into());
     }
-    Ok(Answer::of("the pasted text", text::explain(message)))
+    Ok(Answer::of_text(text::scan(message)))
 }
 
 /// At most one byte more than what is looked at, so that the answer can say that there was more. What is no text becomes some.

@@ -26,14 +26,17 @@ pub(super) struct Place<'a> {
     pub(super) from_node: bool,
 }
 
-/// Reads the targets as kubectl does: `KIND/NAME ...`, `KIND NAME ...`, `pods`; or images; nothing but a namespace or `-A` for all that
+/// Reads the targets as kubectl does: `KIND/NAME ...`, `KIND NAME ...`, `KIND` for all of that kind, `pods`; or images; nothing but a namespace or `-A` for all that
 /// is in it. With a namespace a bare word is a pod's name.
 pub(super) fn read(words: &[String], place: Place<'_>) -> Result<Asked, Usage> {
     if place.all {
         return match words {
             [] => Ok(Asked::Cluster(vec![Ask::Cluster])),
             [kind] if is_pod(kind) => Ok(Asked::Cluster(vec![Ask::Cluster])),
-            _ => Err(Usage("-A asks about every pod: name no target".to_owned())),
+            [kind] if Workload::parse(kind).is_some() => Ok(all_of(kind, None)),
+            _ => Err(Usage(
+                "-A asks about every pod, or every workload of a kind: name no target".to_owned(),
+            )),
         };
     }
     let whole = || Asked::Cluster(vec![Ask::Namespace(place.namespace.to_owned())]);
@@ -43,6 +46,7 @@ pub(super) fn read(words: &[String], place: Place<'_>) -> Result<Asked, Usage> {
             "name what does not pull: pod/NAME, deployment/NAME, ..., an image, -n NAMESPACE or -A for all".to_owned(),
         )),
         [kind] if is_pod(kind) && !kind.eq_ignore_ascii_case("pod") => Ok(whole()),
+        [kind] if Workload::parse(kind).is_some() => Ok(all_of(kind, Some(place.namespace))),
         [kind] if is_kind(kind) => Err(alone(kind)),
         [kind, names @ ..] if is_kind(kind) && !names.iter().any(|name| name.contains('/')) => {
             let ask = |name: &String| object(kind, name, place.namespace);
@@ -82,6 +86,16 @@ fn several(words: &[String], place: Place<'_>) -> Result<Asked, Usage> {
             "ask about objects of the cluster or about images, not about both at once".to_owned(),
         )),
     }
+}
+
+/// Every workload of a kind.
+fn all_of(kind: &str, namespace: Option<&str>) -> Asked {
+    let kind = Workload::parse(kind);
+    let asks = kind.map(|kind| Ask::Workloads {
+        kind,
+        namespace: namespace.map(str::to_owned),
+    });
+    Asked::Cluster(asks.into_iter().collect())
 }
 
 /// Whether a word may be an object's name: an image's tag or digest is not.
@@ -202,6 +216,18 @@ mod tests {
             namespace: "shop".into(),
             name: name.into(),
         };
+        let all_of = |namespace: Option<&str>| Ask::Workloads {
+            kind: Workload::Deployment,
+            namespace: namespace.map(str::to_owned),
+        };
+        let everywhere = Place {
+            all: true,
+            ..Place::default()
+        };
+        assert_eq!(
+            read(&words_of(&["deploy"]), everywhere).map_err(|usage| usage.0),
+            Ok(Asked::Cluster(vec![all_of(None)]))
+        );
         for (words, want) in [
             (&["pod/a"][..], vec![pod("a")]),
             (&["po", "a"], vec![pod("a")]),
@@ -219,6 +245,8 @@ mod tests {
             (&["NS", "other"], vec![Ask::Namespace("other".into())]),
             (&["pods"], vec![Ask::Namespace("shop".into())]),
             (&["po"], vec![Ask::Namespace("shop".into())]),
+            (&["deployments"], vec![all_of(Some("shop"))]),
+            (&["deploy"], vec![all_of(Some("shop"))]),
         ] {
             assert_eq!(
                 read_words(words),
@@ -253,7 +281,7 @@ mod tests {
                 assert!(told.contains(&format!("a {kind} names no image")), "{told}");
             }
         }
-        for word in ["pod", "deployments", "ns", "deploy"] {
+        for word in ["pod", "ns"] {
             for read in [read_words, read_given] {
                 let told = read(&[word]).unwrap_err();
                 assert!(told.contains("/NAME"), "{told}");

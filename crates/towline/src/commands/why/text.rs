@@ -14,6 +14,7 @@ const MOST_NAMED: usize = 3;
 pub(super) fn print_scan(scan: &Scan, single: bool) -> std::io::Result<()> {
     if !single || scan.items.is_empty() {
         line(wrapped(&headline(scan), WIDTH, 0))?;
+        overview(scan)?;
     }
     for (number, diagnosis) in scan.items.iter().enumerate() {
         if number > 0 || !single {
@@ -22,6 +23,74 @@ pub(super) fn print_scan(scan: &Scan, single: bool) -> std::io::Result<()> {
         print(diagnosis)?;
     }
     Ok(())
+}
+
+/// A line for each of several answers, so that the whole is seen before its parts.
+fn overview(scan: &Scan) -> std::io::Result<()> {
+    if scan.items.len() < 2 {
+        return Ok(());
+    }
+    line("")?;
+    let width = scan
+        .items
+        .iter()
+        .map(|one| pods(one).len())
+        .max()
+        .unwrap_or(0);
+    for one in &scan.items {
+        let cause = match one.cause {
+            _ if one.pulls => "pulls",
+            Some(cause) => cause.name(),
+            None => towline_cause::Cause::Unknown.name(),
+        };
+        let named = one.affected.as_ref().map_or_else(
+            || one.target.to_string(),
+            |affected| match limited(one) {
+                Some(limit) => limit,
+                None => names(affected),
+            },
+        );
+        line(format!(
+            "  {:>width$}  {} {}",
+            pods(one),
+            styled(if one.pulls { GOOD } else { BAD }, format!("{cause:<24}")),
+            wrapped(&named, WIDTH, width + 29)
+        ))?;
+    }
+    Ok(())
+}
+
+/// How many pods an answer is for; of workloads without pods there are none.
+fn pods(diagnosis: &Diagnosis) -> String {
+    let affected = diagnosis.affected.as_ref();
+    many(affected.map_or(1, |affected| affected.count), "pod")
+}
+
+/// `docker.io rate limit for 203.0.113.7, resets 14:05Z`, where that is the cause and the registry told it.
+fn limited(diagnosis: &Diagnosis) -> Option<String> {
+    let limit = diagnosis.rate_limit.as_ref()?;
+    let mut words = format!("{} rate limit", limit.registry);
+    if let Some(charged) = &limit.charged {
+        let whom = charged.strip_prefix("address ").unwrap_or(charged);
+        words = format!("{words} for {whom}");
+    }
+    if let Some(resets) = &limit.resets {
+        words = format!("{words}, resets {}", clock(resets, jiff::Timestamp::now()));
+    }
+    Some(words)
+}
+
+/// The hour of a time that comes within a day; else all of it.
+fn clock(time: &str, now: jiff::Timestamp) -> String {
+    let Ok(then) = time.parse::<jiff::Timestamp>() else {
+        return time.to_owned();
+    };
+    let ahead = then.as_second() - now.as_second();
+    if (0..86_400).contains(&ahead) {
+        then.strftime("%H:%MZ").to_string()
+    } else {
+        time.to_owned()
+    }
 }
 
 /// `namespace shop: 12 pods; 5 do not pull, 1 is undecided`.
@@ -53,27 +122,43 @@ fn many(count: usize, what: &str) -> String {
 /// What an answer is about: one object, or how many pods of what.
 pub(super) fn title(diagnosis: &Diagnosis) -> String {
     match &diagnosis.affected {
-        Some(affected) if affected.count > 1 => of_many(affected),
+        Some(affected) if affected.count > 1 || affected.workloads.len() > 1 => {
+            let named = limited(diagnosis).unwrap_or_else(|| names(affected));
+            format!("{}: {named}", of_many(affected))
+        }
         _ => diagnosis.target.to_string(),
     }
 }
 
 fn of_many(affected: &Affected) -> String {
-    let mut title = many(affected.count, "pod");
-    if !affected.nodes.is_empty() {
-        title = format!("{title} on {}", many(affected.nodes.len(), "node"));
+    if affected.count == 0 {
+        return format!(
+            "{} without pods",
+            many(affected.workloads.len(), "workload")
+        );
     }
-    let names = if affected.workloads.is_empty() {
-        &affected.pods
+    let pods = many(affected.count, "pod");
+    if affected.nodes.is_empty() {
+        pods
     } else {
-        &affected.workloads
-    };
+        format!("{pods} on {}", many(affected.nodes.len(), "node"))
+    }
+}
+
+/// What made the pods, and the pods that nothing made.
+fn names(affected: &Affected) -> String {
+    let alone = affected.alone.iter().map(|pod| match pod.split_once('/') {
+        Some(("", name)) => format!("pod/{name}"),
+        Some((namespace, name)) => format!("{namespace}/pod/{name}"),
+        None => pod.clone(),
+    });
+    let names: Vec<String> = affected.workloads.iter().cloned().chain(alone).collect();
     let named: Vec<&str> = names.iter().take(MOST_NAMED).map(String::as_str).collect();
     let more = match names.len().saturating_sub(MOST_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!("{title}: {}{more}", named.join(", "))
+    format!("{}{more}", named.join(", "))
 }
 
 /// Prints a diagnosis.
@@ -121,7 +206,7 @@ pub(crate) fn print(diagnosis: &Diagnosis) -> std::io::Result<()> {
     if let Some(retry) = &diagnosis.retry {
         line(format!(
             "  attempts   {}",
-            wrapped(&attempts(retry), WIDTH, 13)
+            wrapped(&attempts(diagnosis, retry), WIDTH, 13)
         ))?;
     }
     for (number, fix) in diagnosis.fixes.iter().enumerate() {
@@ -223,7 +308,7 @@ fn evidence(diagnosis: &Diagnosis) -> std::io::Result<()> {
 }
 
 /// Attempts so far, and whether waiting helps.
-pub(super) fn attempts(retry: &Retry) -> String {
+pub(super) fn attempts(diagnosis: &Diagnosis, retry: &Retry) -> String {
     let mut words = Vec::new();
     words.extend(retry.attempts.map(|attempts| format!("{attempts} so far")));
     words.extend(
@@ -238,14 +323,13 @@ pub(super) fn attempts(retry: &Retry) -> String {
             .as_ref()
             .map(|next| format!("next from {}", short(next))),
     );
-    words.push(
-        if retry.waiting_helps {
-            "waiting may help"
-        } else {
-            "waiting does not help"
-        }
-        .to_owned(),
-    );
+    let resets = diagnosis.rate_limit.as_ref();
+    let resets = resets.and_then(|limit| limit.resets.as_deref());
+    words.push(match resets {
+        Some(resets) => format!("waiting helps from {}", short(resets)),
+        None if retry.waiting_helps => "waiting may help".to_owned(),
+        None => "waiting does not help".to_owned(),
+    });
     words.join(", ")
 }
 
@@ -282,6 +366,48 @@ fn print_fix(number: usize, fix: &Fix) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_says_for_whom_and_until_when() {
+        let now = "2026-11-30T13:00:00Z".parse().unwrap();
+        assert_eq!(clock("2026-11-30T14:05:00Z", now), "14:05Z");
+        assert_eq!(clock("2026-12-02T14:05:00Z", now), "2026-12-02T14:05:00Z");
+        assert_eq!(clock("soon", now), "soon");
+        let mut one = Diagnosis::about(towline_explain::Target::image("nginx"));
+        one.rate_limit = Some(towline_explain::Limit {
+            registry: "docker.io".to_owned(),
+            charged: Some("address 203.0.113.7".to_owned()),
+            remaining: Some(0),
+            resets: Some("2001-01-01T00:00:00Z".to_owned()),
+        });
+        one.affected = Some(Affected {
+            count: 42,
+            nodes: ["a", "b", "c"].map(str::to_owned).into(),
+            ..Affected::default()
+        });
+        assert_eq!(
+            title(&one),
+            "42 pods on 3 nodes: docker.io rate limit for 203.0.113.7, resets 2001-01-01T00:00:00Z"
+        );
+    }
+
+    #[test]
+    fn a_title_hides_no_pod_that_nothing_made() {
+        let affected = Affected {
+            count: 4,
+            workloads: vec!["shop/deployment/web".to_owned()],
+            alone: vec!["shop/one".to_owned(), "/two".to_owned()],
+            ..Affected::default()
+        };
+        let one = Diagnosis {
+            affected: Some(affected),
+            ..Diagnosis::about(towline_explain::Target::image("x"))
+        };
+        assert_eq!(
+            title(&one),
+            "4 pods: shop/deployment/web, shop/pod/one, pod/two"
+        );
+    }
 
     #[test]
     fn digests_are_shortened_and_nothing_else() {

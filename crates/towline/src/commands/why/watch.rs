@@ -1,6 +1,6 @@
 //! `towline why --watch`: a new answer whenever it is another one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::pin;
 use std::time::Duration;
@@ -60,20 +60,42 @@ pub(super) async fn run(
 
 /// What bears on the pulls of the pods that are followed, as far as it was seen.
 #[derive(Debug, Default)]
-struct Known(HashMap<String, u64>);
+struct Known {
+    pods: HashMap<String, u64>,
+    /// The pods that a list shows which is being read anew: what is not among them at its end is gone.
+    listed: Option<HashSet<String>>,
+}
 
 impl Known {
     /// Whether an event changes something that bears on a pull: labels, annotations of others and probes do not.
     fn changes(&mut self, event: &watcher::Event<Pod>) -> bool {
         let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
         match event {
-            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
-                let now = essence(pod);
-                self.0.insert(uid(pod), now) != Some(now)
+            watcher::Event::Init => {
+                self.listed = Some(HashSet::new());
+                false
             }
-            watcher::Event::Delete(pod) => self.0.remove(&uid(pod)).is_some(),
-            watcher::Event::Init | watcher::Event::InitDone => false,
+            watcher::Event::InitApply(pod) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(uid(pod));
+                }
+                self.note(uid(pod), pod)
+            }
+            watcher::Event::InitDone => {
+                let before = self.pods.len();
+                if let Some(listed) = self.listed.take() {
+                    self.pods.retain(|uid, _| listed.contains(uid));
+                }
+                self.pods.len() < before
+            }
+            watcher::Event::Apply(pod) => self.note(uid(pod), pod),
+            watcher::Event::Delete(pod) => self.pods.remove(&uid(pod)).is_some(),
         }
+    }
+
+    fn note(&mut self, uid: String, pod: &Pod) -> bool {
+        let now = essence(pod);
+        self.pods.insert(uid, now) != Some(now)
     }
 }
 
@@ -127,6 +149,7 @@ fn pods(context: &Context, asks: &[Ask]) -> Api<Pod> {
         Ask::Pod { namespace, .. }
         | Ask::Workload { namespace, .. }
         | Ask::Namespace(namespace) => Some(namespace.clone()),
+        Ask::Workloads { namespace, .. } => namespace.clone(),
         Ask::Cluster => None,
     };
     let mut namespaces: Vec<Option<String>> = asks.iter().map(namespace).collect();
@@ -176,5 +199,31 @@ mod tests {
             unreachable!("made above");
         };
         assert!(known.changes(&watcher::Event::Delete(last)));
+    }
+
+    #[test]
+    fn what_a_list_that_is_read_anew_lacks_is_gone() {
+        let pod = |uid: &str| {
+            let pod = json!({
+                "metadata": {"name": uid, "uid": uid},
+                "spec": {"containers": [{"name": "app", "image": "a:1"}]},
+            });
+            watcher::Event::InitApply(serde_json::from_value::<Pod>(pod).unwrap())
+        };
+        let mut known = Known::default();
+        for (event, changes) in [
+            (watcher::Event::Init, false),
+            (pod("u1"), true),
+            (pod("u2"), true),
+            (watcher::Event::InitDone, false),
+            (watcher::Event::Init, false),
+            (pod("u2"), false),
+            (watcher::Event::InitDone, true),
+            (watcher::Event::Init, false),
+            (pod("u2"), false),
+            (watcher::Event::InitDone, false),
+        ] {
+            assert_eq!(known.changes(&event), changes, "{event:?}");
+        }
     }
 }
