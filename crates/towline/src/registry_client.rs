@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::builder::{StringValueParser, TypedValueParser as _};
 use towline_distribution::{Client, Options, PlainHttp, Proxies, ProxyOptions, Resolver, Sources};
 use towline_keyring::{Candidate, Credential, Origin, Secret};
 
@@ -71,13 +72,12 @@ pub(crate) struct WayArgs {
     /// (`direct`); repeatable. Where it is not given, the environment variable `TOWLINE_REGISTRY_PROXIES` counts, with commas between several,
     /// which keeps a proxy's password out of the process list
     // Read here and not by the parser of the command line, which would print what is wrong, and with it a password.
-    #[arg(long, value_name = "HOST=URL", value_parser = unread)]
+    #[arg(
+        long,
+        value_name = "HOST=URL",
+        value_parser = StringValueParser::new().map(Secret::from)
+    )]
     registry_proxy: Vec<Secret>,
-}
-
-/// Takes any text.
-fn unread(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret::new(text))
 }
 
 /// The environment variable for [`WayArgs::proxies`].

@@ -227,7 +227,8 @@ mod tests {
         let cost = measured(command.args(["-c", &script]), &log);
         std::fs::remove_file(&log).unwrap();
         let cost = cost.unwrap();
-        let times = cost.peak as f64 / MUCH as f64;
-        assert!((2.0..2.6).contains(&times), "{times}");
+        // In tenths.
+        let times = cost.peak * 10 / MUCH as u64;
+        assert!((20..26).contains(&times), "{times}");
     }
 }
