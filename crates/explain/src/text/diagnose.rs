@@ -5,6 +5,7 @@ use towline_dialect::Reading;
 use towline_oci::Reference;
 
 use super::seen::{Container, MAX_PODS, Pod, Said, Seen, is_pull_reason};
+use super::silent::{A_SECRET, silent};
 use crate::decide::Verdict;
 use crate::decider;
 use crate::fixes::{self, Ground};
@@ -594,20 +595,4 @@ fn deciding(target: &Target, verdict: &Verdict) -> Option<Decider> {
         description,
         command: Some(decider::why(target)),
     })
-}
-
-/// What is said of an object whose values are nobody's business.
-const A_SECRET: &str = "a Secret: nothing of it is read, and it is better not pasted anywhere";
-
-/// A text that speaks of no pull.
-fn silent(secret: bool) -> Diagnosis {
-    Diagnosis {
-        cause: Some(Cause::Unknown),
-        summary: if secret {
-            format!("this is {A_SECRET}")
-        } else {
-            "the text says nothing of an image pull".to_owned()
-        },
-        ..Diagnosis::about(Target::image("-"))
-    }
 }

@@ -11,6 +11,7 @@ mod diagnose;
 mod log;
 mod objects;
 mod seen;
+mod silent;
 mod table;
 #[cfg(test)]
 mod tests;
