@@ -948,7 +948,7 @@ const ROWS: [Row; 79] = [
         cause: Cause::NotARegistry,
         name: "NotARegistry",
         group: Group::Registry,
-        steps: &[Step::Resolve],
+        steps: &[Step::Resolve, Step::Fetch],
         transient: false,
         summary: "Something that is not a registry answered: an HTML page, a captive portal, a login page, a web UI.",
         fix: "Correct host, path or proxy; sign in to the portal.",

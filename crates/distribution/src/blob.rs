@@ -8,10 +8,12 @@ use towline_oci::{Descriptor, Digest};
 
 use crate::client::BlobHead;
 use crate::endpoint::route::Route;
+use crate::page::{is_web_page, says_page};
 use crate::refused;
 use crate::session::{Asking, Session};
 use crate::target::Subject;
 use crate::transfer::{content_range, open};
+use crate::url::Origin;
 
 pub(crate) fn asking(session: &Session, method: Method, digest: &Digest) -> Asking {
     let repository = session.target.repository();
@@ -23,6 +25,17 @@ pub(crate) fn asking(session: &Session, method: Method, digest: &Digest) -> Aski
         Step::Fetch,
     )
     .about(Subject::Blob(digest.clone()))
+}
+
+/// A web page came where a blob was asked for: of the registry, or of the place to which it sends for its blobs.
+pub(crate) fn page_instead(origin: &Origin, what: &str, elsewhere: bool) -> Failure {
+    let words = format!("{what}: {origin} answers with a web page instead of the blob");
+    let failure = if elsewhere {
+        Failure::new(Cause::BlobHostUnreachable, Step::Fetch, words).or_else([Cause::NotARegistry])
+    } else {
+        Failure::new(Cause::NotARegistry, Step::Fetch, words)
+    };
+    failure.at(origin.to_string())
 }
 
 /// What does not fit what the manifest says of a blob.
@@ -51,10 +64,10 @@ pub(crate) async fn bytes(
     most: u64,
 ) -> Result<Bytes, Failure> {
     let digest = &descriptor.digest;
-    let refuse = |cause, words: String| {
+    let refuse = |cause, step, words: String| {
         Failure::new(
             cause,
-            Step::Verify,
+            step,
             format!(
                 "blob {digest} of {} {words}",
                 route.reference().repository()
@@ -64,6 +77,7 @@ pub(crate) async fn bytes(
     if descriptor.size > most {
         return Err(refuse(
             Cause::ImageTooLarge,
+            Step::Verify,
             format!(
                 "has {} bytes by its manifest, more than the {most} that are read",
                 descriptor.size
@@ -84,10 +98,13 @@ pub(crate) async fn bytes(
         if got == *digest {
             return Ok(whole.freeze());
         }
-        let failure = refuse(
-            Cause::DigestMismatch,
-            format!("came as {} bytes whose digest is {got}", whole.len()),
-        )
+        let failure = if is_web_page(&whole) {
+            let words = "came as a web page".to_owned();
+            refuse(Cause::NotARegistry, Step::Fetch, words)
+        } else {
+            let words = format!("came as {} bytes whose digest is {got}", whole.len());
+            refuse(Cause::DigestMismatch, Step::Verify, words)
+        }
         .at(stream.endpoint().to_owned());
         // Another endpoint may have the right ones; the wrong ones are dropped with this round.
         if !route.distrust(digest) {
@@ -122,6 +139,10 @@ pub(crate) async fn head(session: &Session, digest: &Digest) -> Result<BlobHead,
     }
     if !got.answer.status.is_success() {
         return Err(refused::of_answer(session, &asking, got).await);
+    }
+    if says_page(&got.answer.headers, digest) {
+        let origin = &got.answer.url.origin;
+        return Err(page_instead(origin, &asking.what, got.elsewhere));
     }
     Ok(BlobHead {
         size: length(&got.answer.headers),

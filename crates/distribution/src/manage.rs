@@ -34,7 +34,7 @@ pub(crate) async fn catalog(session: &Session, limit: usize) -> Result<Vec<Strin
     let what = "GET list of repositories".to_owned();
     let mut asking = Asking::new(Method::GET, "/v2/_catalog".to_owned(), what, Step::Resolve);
     asking.query = Some(format!("n={}", limit.clamp(1, 1000)));
-    session.log_in_first().await;
+    session.log_in_first("registry:catalog:*").await?;
     let (mut names, mut seen) = (Vec::new(), Vec::new());
     while names.len() < limit {
         let (url, next, bytes) = page(session, &asking).await?;

@@ -9,6 +9,7 @@ use towline_oci::{Digest, Document, DocumentError, media_type};
 use crate::body::BodyFault;
 use crate::client::{ManifestHead, Resolved};
 use crate::fault;
+use crate::page::is_web_page;
 use crate::refused;
 use crate::retry::{self, Seen};
 use crate::said::Said;
@@ -16,6 +17,9 @@ use crate::session::{Asking, Got, Session};
 use crate::target::Subject;
 use crate::transport::of_interest;
 use crate::url::Origin;
+
+/// Bytes of a web page that are read for its title.
+const PAGE: usize = 64 << 10;
 
 /// A tag or a digest.
 #[derive(Debug, Clone)]
@@ -119,8 +123,8 @@ fn read(
         )
         .at(origin.to_string())
     };
-    if said_type == "text/html" {
-        let said = Said::read(&said_type, &bytes);
+    if said_type == "text/html" || is_web_page(&bytes) {
+        let said = Said::read("text/html", &bytes[..bytes.len().min(PAGE)]);
         return Err(fail(
             Cause::NotARegistry,
             Step::Resolve,
@@ -136,11 +140,14 @@ fn read(
             verifier.update(&bytes);
             let got = verifier.finish();
             if got != *wanted {
-                return Err(fail(
-                    Cause::DigestMismatch,
-                    Step::Verify,
-                    format!("{} bytes came, and their digest is {got}", bytes.len()),
-                ));
+                let words = format!("{} bytes came, and their digest is {got}", bytes.len());
+                // Text of some other kind was never a manifest.
+                if said_type.starts_with("text/") && said_type != "text/plain" {
+                    let words = format!("{words}; they call themselves {said_type:?}");
+                    let failure = fail(Cause::NotARegistry, Step::Resolve, words);
+                    return Err(failure.or_else([Cause::DigestMismatch]));
+                }
+                return Err(fail(Cause::DigestMismatch, Step::Verify, words));
             }
             got
         }

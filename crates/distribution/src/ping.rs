@@ -108,7 +108,11 @@ impl Session {
         .at(origin.to_string()))
     }
 
-    pub(crate) async fn ping_challenges(&self, origin: &Origin) -> Result<Vec<Challenge>, Failure> {
+    /// What `/v2/` says of how to log in, and whether it is this machine that says so.
+    pub(crate) async fn ping_challenges(
+        &self,
+        origin: &Origin,
+    ) -> Result<(Vec<Challenge>, bool), Failure> {
         let asking = Asking::new(
             Method::GET,
             "/v2/".to_owned(),
@@ -127,7 +131,7 @@ impl Session {
             .map_err(|fault| unanswered(&fault, origin, &asking))?;
         let challenges = challenge::read(&answer.headers);
         self.tell_challenges(origin, &challenges);
-        Ok(challenges)
+        Ok((challenges, answer.local))
     }
 
     pub(crate) fn tell_challenges(&self, origin: &Origin, challenges: &[Challenge]) {

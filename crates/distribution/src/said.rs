@@ -5,6 +5,8 @@ use serde::Deserialize;
 use towline_cause::{CauseName, Step};
 use towline_keyring::{Credential, redact};
 
+use crate::page::is_web_page;
+
 /// An error answer as a person needs it. All texts are printable, bounded and without secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -78,15 +80,7 @@ impl Said {
         if start.starts_with(['{', '[']) {
             return of_json(start).unwrap_or_else(|| Self::plain(start));
         }
-        let lower = start
-            .chars()
-            .take(256)
-            .collect::<String>()
-            .to_ascii_lowercase();
-        if content_type.starts_with("text/html")
-            || lower.starts_with("<!doctype html")
-            || lower.contains("<html")
-        {
+        if content_type.starts_with("text/html") || is_web_page(start.as_bytes()) {
             return Self {
                 html: true,
                 message: between(start, "<title>", "</title>")

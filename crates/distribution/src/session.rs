@@ -319,12 +319,15 @@ impl Session {
             let mut next = auth::decide(carried, &challenges, credential, scope, pinged);
             if next == Next::Ping {
                 pinged = true;
-                challenges = self.ping_challenges(&url.origin).await?;
+                (challenges, _) = self.ping_challenges(&url.origin).await?;
                 next = auth::decide(carried, &challenges, credential, scope, true);
             }
             match next {
                 Next::Token(challenge) => {
-                    let ask = self.token_ask(&answer, &challenge, asking.push)?;
+                    let actions = if asking.push { "pull,push" } else { "pull" };
+                    let scope = auth::scope(&challenge, self.target.repository(), actions);
+                    let ask =
+                        self.token_ask(&answer.url.origin, answer.local, &challenge, scope)?;
                     self.set_mode(asking.push, Mode::Token(ask)).await;
                     fresh = true;
                     stale = None;
@@ -406,19 +409,37 @@ impl Session {
         said
     }
 
-    /// Gives user name and password from the first request on, where the registry takes them so: who lets anybody in asks nobody for a
-    /// login, and shows him less. What goes wrong here the request itself will tell.
-    pub(crate) async fn log_in_first(&self) {
+    /// Logs in before the first request, for `scope` where the registry takes tokens: who lets anybody in asks nobody for a login, and
+    /// shows him less. What goes wrong here the request itself will tell, but for a token service that may not have the login.
+    pub(crate) async fn log_in_first(&self, scope: &str) -> Result<(), Failure> {
         let credential = &self.target.credential;
-        let Credential::Basic { .. } = credential else {
-            return;
-        };
-        let Ok(origin) = self.origin() else { return };
-        if let Ok(challenges) = self.ping_challenges(&origin).await
-            && auth::decide(Carried::Nothing, &challenges, credential, None, true) == Next::Basic
-        {
-            self.set_mode(false, Mode::Basic).await;
+        let has_login = matches!(
+            credential,
+            Credential::Basic { .. } | Credential::IdentityToken(_)
+        );
+        if !has_login {
+            return Ok(());
         }
+        let mut origin = self.origin()?;
+        let mut pinged = self.ping_challenges(&origin).await;
+        // Whether a registry of this machine speaks TLS is known after that.
+        if pinged.is_err() && self.ping().await.is_ok() {
+            origin = self.origin()?;
+            pinged = self.ping_challenges(&origin).await;
+        }
+        let Ok((challenges, local)) = pinged else {
+            return Ok(());
+        };
+        match auth::decide(Carried::Nothing, &challenges, credential, None, true) {
+            Next::Basic => self.set_mode(false, Mode::Basic).await,
+            Next::Token(challenge) => {
+                let scope = scope.to_owned();
+                let ask = self.token_ask(&origin, local, &challenge, scope)?;
+                self.set_mode(false, Mode::Token(ask)).await;
+            }
+            Next::Refresh | Next::Ping | Next::Denied => {}
+        }
+        Ok(())
     }
 
     fn mode(&self, push: bool) -> &tokio::sync::RwLock<Mode> {
@@ -481,25 +502,24 @@ impl Session {
         }
     }
 
-    /// What to ask a token service for, if it may be asked at all.
+    /// What to ask a token service for, if it may be asked at all. `local` tells whether the registry is this machine.
     fn token_ask(
         &self,
-        answer: &Answer,
+        registry: &Origin,
+        local: bool,
         challenge: &Challenge,
-        push: bool,
+        scope: String,
     ) -> Result<Ask, Failure> {
-        let registry = &answer.url.origin;
         let trusted = &self.shared.options.trusted_realms;
         let realm = Url::parse(challenge.get("realm").unwrap_or_default())
             .map_err(|why| denied::of_realm(registry, &format!("the realm is no URL: {why}")))?;
         // A realm that was trusted by name is trusted wherever it is.
-        let anywhere = answer.local || guard::is_trusted(&realm.origin, trusted);
+        let anywhere = local || guard::is_trusted(&realm.origin, trusted);
         if let Some(why) = guard::refuse(registry, anywhere, &realm) {
             return Err(denied::of_realm(registry, &why));
         }
-        let actions = if push { "pull,push" } else { "pull" };
         let ask = Ask {
-            scope: auth::scope(challenge, self.target.repository(), actions),
+            scope,
             service: challenge.get("service").map(str::to_owned),
             guarded: guard::is_guarded(registry, anywhere, &realm.origin),
             via: self.way(&realm.origin),

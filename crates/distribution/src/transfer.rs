@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use towline_cause::{Cause, Failure, Step};
 use towline_oci::Descriptor;
 
-use crate::blob::{asking, length, mismatch};
+use crate::blob::{asking, length, mismatch, page_instead};
 use crate::body::Body;
 use crate::client::BlobStream;
 use crate::endpoint::route::{Need, Route};
 use crate::facts::Fact;
 use crate::fault;
 use crate::pace::{Pacer, Slow};
+use crate::page::{self, is_web_page, says_page};
 use crate::refused;
 use crate::retry::{self, Seen};
 use crate::session::Session;
@@ -354,26 +355,22 @@ async fn connect(
         return Err(refused::of_answer(session, &asking, got).await);
     }
     let origin = got.answer.url.origin.clone();
-    let is_page = got
-        .answer
-        .header("content-type")
-        .is_some_and(|kind| kind.starts_with("text/html"));
-    if is_page && got.elsewhere {
-        return Err(Failure::new(
-            Cause::BlobHostUnreachable,
-            Step::Fetch,
-            format!(
-                "{}: {origin} answers with a web page instead of the blob",
-                asking.what
-            ),
-        )
-        .at(origin.to_string())
-        .or_else([Cause::NotARegistry]));
-    }
     let headers = &got.answer.headers;
-    let starts = starts_at(status, headers, range.start, descriptor.size).map_err(|words| {
-        mismatch(session.target.repository(), descriptor, &words).at(origin.to_string())
-    })?;
+    if says_page(headers, &descriptor.digest) {
+        return Err(page_instead(&origin, &asking.what, got.elsewhere));
+    }
+    let starts = match starts_at(status, headers, range.start, descriptor.size) {
+        Ok(starts) => starts,
+        Err(words) => {
+            let (limit, time) = (page::ENOUGH, session.shared.transport.timeouts.idle);
+            let start = got.answer.body.read_some(limit, time).await;
+            if is_web_page(&start) {
+                return Err(page_instead(&origin, &asking.what, got.elsewhere));
+            }
+            let failure = mismatch(session.target.repository(), descriptor, &words);
+            return Err(failure.at(origin.to_string()));
+        }
+    };
     Ok(Opened {
         body: got.answer.body,
         origin,

@@ -8,6 +8,7 @@ mod descriptor;
 mod digest;
 mod document;
 pub mod media_type;
+pub mod nobodys;
 mod platform;
 mod reference;
 

@@ -2,7 +2,7 @@
 
 use towline_cause::{Cause, Failure, Step};
 use towline_keyring::Candidate;
-use towline_oci::Reference;
+use towline_oci::{Reference, nobodys};
 
 use crate::run::Probe;
 
@@ -74,12 +74,7 @@ pub(crate) async fn with_nobodys(probe: &mut Probe<'_>, reference: &Reference, f
 
 /// A name beside the repository's that nobody has.
 fn beside(reference: &Reference) -> Option<Reference> {
-    let random = fastrand::u64(..);
-    let name = format!("towline-asks-{random:016x}");
-    let path = match reference.repository().rsplit_once('/') {
-        Some((parent, _)) => format!("{parent}/{name}"),
-        None => name,
-    };
+    let path = nobodys::beside(reference.repository(), fastrand::u64(..));
     Reference::parse(&format!("{}/{path}:latest", reference.registry())).ok()
 }
 
@@ -92,7 +87,8 @@ mod tests {
         let of = |image: &str| beside(&Reference::parse(image).unwrap()).unwrap();
         let found = of("r.test:5000/team/app/web:v1");
         assert_eq!(found.registry(), "r.test:5000");
-        assert!(found.repository().starts_with("team/app/towline-asks-"));
-        assert!(of("r.test/web").repository().starts_with("towline-asks-"));
+        assert!(found.repository().starts_with("team/app/"));
+        assert!(nobodys::is_one(found.repository()));
+        assert!(nobodys::is_one(of("r.test/web").repository()));
     }
 }

@@ -438,3 +438,48 @@ async fn a_signed_url_for_get_alone() {
         .unwrap();
     assert_eq!(head.size, Some(content.len() as u64));
 }
+
+/// A network's own page in the place of a blob is no blob that went bad: whoever answers is no registry.
+#[tokio::test]
+async fn a_web_page_instead_of_a_blob_is_told_as_one() {
+    let content = content();
+    let descriptor = descriptor(&content);
+    let page = "<!doctype html><title>Log in</title>";
+    // As long as the blob, and without a type: only the digest tells, and then how it begins.
+    let mut long = page.as_bytes().to_vec();
+    long.resize(content.len(), b' ');
+    for (what, reply) in [
+        (
+            "typed",
+            Reply::new(200)
+                .header("Content-Type", "text/html; charset=utf-8")
+                .body(page.as_bytes()),
+        ),
+        ("not typed", Reply::new(200).body(page.as_bytes())),
+        ("as long", Reply::new(200).body(&long)),
+    ] {
+        let stub = Stub::plain(move |_| reply.clone()).await;
+        let repository = stub.repository(Credential::Anonymous);
+        let failure = repository.blob_bytes(&descriptor, 1 << 20).await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.cause(), Cause::NotARegistry, "{what}: {failure}");
+        assert!(failure.detail().contains("web page"), "{what}: {failure}");
+        if what == "typed" {
+            let failure = repository.head_blob(&descriptor.digest).await;
+            assert_eq!(failure.unwrap_err().cause(), Cause::NotARegistry);
+        }
+    }
+    // A blob may be a page, and its registry may say so.
+    let page = Descriptor::of("text/html", page.as_bytes());
+    let digest = page.digest.to_string();
+    let stub = Stub::plain(move |_| {
+        Reply::new(200)
+            .header("Content-Type", "text/html")
+            .header("Docker-Content-Digest", &digest)
+            .body(b"<!doctype html><title>Log in</title>")
+    })
+    .await;
+    let repository = stub.repository(Credential::Anonymous);
+    let got = repository.blob_bytes(&page, 1 << 20).await.unwrap();
+    assert_eq!(Digest::of(&got), page.digest);
+}
