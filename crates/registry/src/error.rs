@@ -63,14 +63,16 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
-    /// Anyone in the network could push, and nobody said that this is meant.
+    /// Anyone in the network could come in without a login, and nobody said that this is meant.
     #[error(
-        "refusing to listen on {address}, which is not loopback, while anyone may push: \
-         ask for a login to push, or allow it by name (`open_beyond_loopback`)"
+        "refusing to listen on {address}, which is not loopback, while anyone may {may} without a login: ask for one (`--htpasswd FILE`, or \
+         `users` in the configuration file), or say that it is meant (`--open-beyond-loopback`, or `openBeyondLoopback: true` in the file)"
     )]
     OpenToTheNetwork {
         /// The address.
         address: SocketAddr,
+        /// What anyone might do.
+        may: &'static str,
     },
     /// The certificate or its key cannot be used.
     #[error("use the certificate and key")]

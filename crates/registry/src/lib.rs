@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod activity;
 mod body;
 mod cache;
 mod check;

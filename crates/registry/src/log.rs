@@ -14,11 +14,14 @@ use http::{Request, Response};
 use hyper::body::{Body as _, Frame, SizeHint};
 use serde::Serialize;
 use towline_cause::Cause;
+use towline_oci::nobodys;
 
+use crate::activity::Turn;
 use crate::body::Body;
 use crate::metrics::Metrics;
 use crate::names::Repository;
 use crate::ready::Flight;
+use crate::refusal::Refusal;
 use crate::refusals::{Refusals, Refused};
 
 /// Where entries go.
@@ -62,6 +65,12 @@ pub(crate) struct Entry {
     /// Why the request was refused: the cause that a pull which meets this fails for.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
+    /// The upstream's own cause, where it is the cache's upstream that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_cause: Option<&'static str>,
+    /// Whether somebody asked for what nobody has, to see the refusal: `towline why` does that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    contrast: bool,
     #[serde(skip)]
     client: IpAddr,
     /// The repository that was meant.
@@ -98,6 +107,8 @@ impl Entry {
             user_agent: header("user-agent"),
             code: None,
             cause: None,
+            upstream_cause: None,
+            contrast: false,
             client: remote.ip(),
             repository: None,
             internal: None,
@@ -116,19 +127,16 @@ impl Entry {
 
     /// Which repository was meant.
     pub(crate) fn repository(&mut self, name: &Repository) {
+        self.contrast = nobodys::is_one(name.as_str());
         self.repository = Some(name.clone());
     }
 
     /// Why it was refused.
-    pub(crate) fn refused(
-        &mut self,
-        cause: Option<Cause>,
-        code: &'static str,
-        internal: Option<String>,
-    ) {
-        self.code = Some(code);
-        self.cause = cause.map(Cause::name);
-        self.internal = internal;
+    pub(crate) fn refused(&mut self, refusal: &Refusal) {
+        self.code = Some(refusal.code);
+        self.cause = refusal.cause.map(Cause::name);
+        self.upstream_cause = refusal.beneath.map(Cause::name);
+        self.internal.clone_from(&refusal.internal);
     }
 }
 
@@ -155,15 +163,17 @@ impl Log {
         mut entry: Entry,
         began: Instant,
         answer: Response<Body>,
-        flight: Flight,
+        (flight, mut turn): (Flight, Turn),
     ) -> Response<Followed> {
         entry.status = answer.status().as_u16();
         let complete = answer.body().is_end_stream() || entry.method == "HEAD";
         entry.complete = complete;
+        turn.give(false);
         answer.map(|body| Followed {
             body,
             record: Some((entry, began, Arc::clone(self))),
             _flight: flight,
+            turn,
         })
     }
 
@@ -172,6 +182,10 @@ impl Log {
         let Some(cause) = entry.cause.filter(|_| entry.path.starts_with("/v2")) else {
             return;
         };
+        // Nobody wanted to pull it.
+        if entry.contrast {
+            return;
+        }
         // Every push asks in this way what it need not send.
         if entry.method == "HEAD" && entry.status == 404 && entry.path.contains("/blobs/") {
             return;
@@ -182,6 +196,7 @@ impl Log {
             path: entry.path.split('?').next().unwrap_or_default().to_owned(),
             status: entry.status,
             cause,
+            beneath: entry.upstream_cause,
             user: entry.user.clone(),
             repository: entry.repository.clone(),
             times: 1,
@@ -189,8 +204,9 @@ impl Log {
     }
 
     fn write(&self, entry: &Entry) {
+        let cause = entry.cause.filter(|_| !entry.contrast);
         self.metrics
-            .request(&entry.method, entry.status, entry.bytes, entry.cause);
+            .request(&entry.method, entry.status, entry.bytes, cause);
         tracing::info!(
             method = entry.method,
             path = entry.path,
@@ -202,6 +218,7 @@ impl Log {
             attempt = entry.attempt,
             code = entry.code,
             cause = entry.cause,
+            upstream_cause = entry.upstream_cause,
             "request"
         );
         self.remember(entry);
@@ -232,6 +249,7 @@ pub(crate) struct Followed {
     body: Body,
     record: Option<(Entry, Instant, Arc<Log>)>,
     _flight: Flight,
+    turn: Turn,
 }
 
 impl hyper::body::Body for Followed {
@@ -244,6 +262,7 @@ impl hyper::body::Body for Followed {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let this = &mut *self;
+        this.turn.give(polled.is_pending());
         if let Some((entry, _, _)) = &mut this.record {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => {

@@ -142,6 +142,16 @@ impl Registry {
 
     /// Fails if content of this size finds no room. Content that is there already needs none, which a client learns by asking for it first.
     pub(crate) fn room(&self, repository: &Repository, size: u64) -> Result<(), StorageError> {
+        self.room_for(repository, size, size)
+    }
+
+    /// The same where what comes to the repository is not what comes in all.
+    pub(crate) fn room_for(
+        &self,
+        repository: &Repository,
+        in_repository: u64,
+        in_all: u64,
+    ) -> Result<(), StorageError> {
         let settings = self.settings.get();
         let quota = &settings.quota;
         let limit = quota.of(repository);
@@ -154,11 +164,11 @@ impl Registry {
                 Some(repository),
                 limit,
                 self.used_by(&mut used, repository)?,
-                size,
+                in_repository,
             )?;
         }
         if let Some(limit) = quota.total {
-            fit(None, limit, self.used_in_all(&mut used)?, size)?;
+            fit(None, limit, self.used_in_all(&mut used)?, in_all)?;
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ pub(crate) struct Refusal {
     pub(crate) detail: Option<Box<Value>>,
     /// Why a pull that meets this fails.
     pub(crate) cause: Option<Cause>,
+    /// The upstream's own cause, where it is the cache's upstream that failed.
+    pub(crate) beneath: Option<Cause>,
     /// More headers.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// What only the log is told.
@@ -41,6 +43,7 @@ impl Refusal {
             message: message.into(),
             detail: None,
             cause: None,
+            beneath: None,
             headers: Vec::new(),
             internal: None,
         }

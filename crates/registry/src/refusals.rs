@@ -19,6 +19,8 @@ pub(crate) struct Refused {
     pub(crate) status: u16,
     /// Why a pull that meets this fails.
     pub(crate) cause: &'static str,
+    /// The upstream's own cause, where it is the cache's upstream that failed.
+    pub(crate) beneath: Option<&'static str>,
     /// Who asked, if somebody logged in.
     pub(crate) user: Option<String>,
     /// The repository that was meant; none where it did not come to that.
@@ -31,6 +33,7 @@ impl Refused {
     fn is_like(&self, other: &Self) -> bool {
         (&self.method, &self.path, self.status, self.cause)
             == (&other.method, &other.path, other.status, other.cause)
+            && self.beneath == other.beneath
             && self.user == other.user
             && self.repository == other.repository
     }
@@ -72,6 +75,7 @@ mod tests {
             path: path.to_owned(),
             status: 404,
             cause: "TagNotFound",
+            beneath: None,
             user: None,
             repository: None,
             times: 1,

@@ -42,14 +42,24 @@ pub(crate) fn load(told: &Options) -> Result<(Options, Watched), Error> {
     Ok((options, before.and(watched)))
 }
 
-/// Refuses to let anyone in the network change something, unless that is meant.
+/// Refuses to be in the network without a login, or where anyone may change something, unless that is meant.
 fn refuse_open(options: &Options) -> Result<(), Error> {
-    let open =
-        options.access.anyone_may_change() && !options.read_only && !options.open_beyond_loopback;
-    let beyond = |address: &&std::net::SocketAddr| open && !address.ip().is_loopback();
+    if options.open_beyond_loopback {
+        return Ok(());
+    }
+    let changes = options.access.anyone_may_change() && !options.read_only;
+    let anonymous = !options.access.wants_login() && options.client_auth.is_none();
+    let beyond = |address: &&std::net::SocketAddr| !address.ip().is_loopback();
     match options.listen.iter().find(beyond) {
-        Some(&address) => Err(Error::OpenToTheNetwork { address }),
-        None => Ok(()),
+        Some(&address) if changes => Err(Error::OpenToTheNetwork {
+            address,
+            may: "push or delete",
+        }),
+        Some(&address) if anonymous => Err(Error::OpenToTheNetwork {
+            address,
+            may: "pull everything",
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -134,6 +134,20 @@ pub(crate) fn query(uri: &Uri, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// A value for a query.
+pub(crate) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    out
+}
+
 /// Reads a digest of a path or query.
 pub(crate) fn digest(text: &str) -> Result<Digest, Refusal> {
     Digest::parse(text).map_err(|error| bad("DIGEST_INVALID", error.to_string()))
@@ -217,6 +231,13 @@ mod tests {
             route("/v2/a/manifests/v1"),
             Ok(Route::In(name("a"), Thing::Manifest(tag)))
         );
+    }
+
+    #[test]
+    fn values_of_a_query_are_encoded() {
+        assert_eq!(encoded("a b&c=\"<é"), "a%20b%26c%3d%22%3c%c3%a9");
+        let uri = format!("/v2/?last={}", encoded("a b&c=\"<é"));
+        assert_eq!(query(&uri.parse().unwrap(), "last"), ["a b&c=\"<é"]);
     }
 
     #[test]

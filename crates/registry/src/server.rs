@@ -22,6 +22,7 @@ use towline_sys::format::FormatVersion;
 use towline_sys::fs::{self, FsError};
 use towline_sys::task;
 
+use crate::activity::{Activity, Watched};
 use crate::cache::{Cache, CacheError};
 use crate::collect::Gate;
 use crate::control;
@@ -483,10 +484,13 @@ impl Server {
         lane: Option<Lane>,
     ) {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        let (patience, head) = {
+        let (patience, stalled, head) = {
             let limits = &self.registry.settings.get().limits;
-            (limits.head_patience, limits.head_bytes.max(LEAST_HEAD))
+            let head = limits.head_bytes.max(LEAST_HEAD);
+            (limits.head_patience, limits.body_patience, head)
         };
+        let activity = Activity::new();
+        let stream = Watched::new(stream, &activity);
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)
@@ -497,7 +501,9 @@ impl Server {
             .max_header_list_size(list)
             .max_concurrent_streams(100);
         let (registry, log) = (self.registry, self.log);
+        let asked = Arc::clone(&activity);
         let service = service_fn(move |request| {
+            let turn = asked.request();
             let (registry, log) = (Arc::clone(&registry), Arc::clone(&log));
             let user = user.clone();
             // Only there a body's slices reach the connection as they are.
@@ -513,12 +519,17 @@ impl Server {
                 if let Some(lane) = &lane {
                     answer = answer.map(|body| body.by(lane));
                 }
-                Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer, flight))
+                let under_way = (flight, turn);
+                Ok::<_, std::convert::Infallible>(log.follow(entry, began, answer, under_way))
             }
         });
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = activity.quiet(patience, stalled) => {
+                tracing::debug!(%peer, "nothing happened on a connection for too long");
+                return;
+            }
             () = self.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use towline_keyring::Secret;
 
 /// The cost of hashes made here: what `htpasswd -B` takes.
 const COST: u32 = 5;
+/// Passwords that are checked at once.
+const CHECKS: usize = 8;
 /// The longest password that bcrypt tells from a longer one, in bytes.
 const PASSWORD_LIMIT: usize = 72;
 
@@ -22,10 +25,22 @@ pub struct Users {
     known: Arc<Known>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     key: RandomState,
     passwords: Mutex<HashMap<String, (u64, u64)>>,
+    /// The right to check a password: however many come, threads are left for other work.
+    checks: Semaphore,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            key: RandomState::default(),
+            passwords: Mutex::default(),
+            checks: Semaphore::new(CHECKS),
+        }
+    }
 }
 
 /// Why users cannot be read.
@@ -137,16 +152,23 @@ impl Users {
         known.get(name) == Some(&self.fingerprint(name, password))
     }
 
+    /// Waits for the right to check a password.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.known.checks.acquire().await.ok()
+    }
+
     /// Whether the password is right; slow, so it belongs on a thread for blocking work.
     pub(crate) fn right(&self, name: &str, password: &Secret) -> bool {
         let Some(hash) = self.hashes.get(name) else {
             // As slow as for a user that exists, so that names cannot be told apart.
-            drop(bcrypt::hash(password.expose(), COST));
+            let hashes = self.hashes.values();
+            let cost = hashes.filter_map(|hash| cost(hash)).max();
+            drop(bcrypt::hash(password.expose(), cost.unwrap_or(COST)));
             return false;
         };
-        if password.expose().len() > PASSWORD_LIMIT
-            || !bcrypt::verify(password.expose(), hash).unwrap_or(false)
-        {
+        let is_right = bcrypt::verify(password.expose(), hash).unwrap_or(false);
+        if password.expose().len() > PASSWORD_LIMIT || !is_right {
             return false;
         }
         let fingerprint = self.fingerprint(name, password);
@@ -165,6 +187,11 @@ impl Users {
     }
 }
 
+/// How slow a hash is made on purpose: `$2y$COST$...`.
+fn cost(hash: &str) -> Option<u32> {
+    hash.split('$').nth(2)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +206,9 @@ mod tests {
         assert!(users.right("ann", &"secret".into()));
         assert!(users.recently_right("ann", &"secret".into()));
         assert!(!users.recently_right("ann", &"wrong".into()));
+        assert!(!users.right("ann", &"x".repeat(100).as_str().into()));
+        assert_eq!(cost("$2y$12$abc"), Some(12));
+        assert_eq!(cost("$2y$"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Blobs of an upstream: served where they are held, followed where they come, begun where they are not.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use towline_oci::{Descriptor, Digest};
 use towline_sys::task;
 
 use super::fill::{Failed, Fill};
-use super::trouble::Trouble;
+use super::trouble::{Trouble, of_storage};
 use super::upstream::Source;
 use super::{SIZES_TIME, from, not_there};
 use crate::body::{Body, full};
@@ -20,6 +21,9 @@ use crate::handlers::{Answer, Part, Registry, blob_answer, blob_in, text_header}
 use crate::names::Repository;
 use crate::range::{Wanted, wanted};
 use crate::refusal::Refusal;
+
+/// Attempts at serving a blob that is there and makes room for others before it is read.
+const ATTEMPTS: usize = 3;
 
 /// What somebody who wants a blob gets.
 enum Begun {
@@ -55,20 +59,35 @@ impl Registry {
             let answer = blob_answer(&digest, Part::whole(total), full(""));
             return Ok(from(answer, "miss"));
         }
-        let fill = match self.begin_blob(source, &name, &digest).await? {
-            Begun::Held => {
-                let answer = self.get_blob(request, name.clone(), digest.clone()).await;
-                if !is_gone(&answer) {
-                    return self.hit(source, &name, &digest, answer);
+        for _ in 0..ATTEMPTS {
+            match self.begin_blob(source, &name, &digest).await? {
+                Begun::Held => {
+                    let answer = self.get_blob(request, name.clone(), digest.clone()).await;
+                    if !is_gone(&answer) {
+                        return self.hit(source, &name, &digest, answer);
+                    }
                 }
-                return Err(Refusal::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "UNAVAILABLE",
-                    format!("blob {digest} was let go just now to make room for others; ask again"),
-                ));
+                Begun::Comes(fill) => {
+                    return self.following(source, request, &name, &digest, fill).await;
+                }
             }
-            Begun::Comes(fill) => fill,
-        };
+        }
+        let words = format!("blob {digest} makes room for others again and again; ask later");
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", words);
+        Err(refusal
+            .cause(Cause::RegistryError)
+            .header(header::RETRY_AFTER, "1"))
+    }
+
+    /// The answer with what of a blob is asked for, while it comes.
+    async fn following(
+        &self,
+        source: &Source,
+        request: &Request<Incoming>,
+        name: &Repository,
+        digest: &Digest,
+        fill: Arc<Fill>,
+    ) -> Answer {
         let progress = fill.under_way().await;
         if let Some(Err(trouble)) = &progress.end {
             return Err(trouble.refusal(&source.known));
@@ -82,8 +101,8 @@ impl Registry {
         };
         source.known.answered("miss");
         let body = fill.body(part.from, part.to);
-        let answer = from(blob_answer(&digest, part, body), "miss");
-        Ok(self.served(&name, &digest, answer))
+        let answer = from(blob_answer(digest, part, body), "miss");
+        Ok(self.served(name, digest, answer))
     }
 
     /// An answer with what is held.
@@ -189,17 +208,20 @@ impl Registry {
         there.map_err(|trouble| trouble.refusal(&source.known))?;
         let (name, digest) = (name.clone(), digest.clone());
         self.blocking("link a blob", move |this| {
-            // Only a quota can lack room: the bytes are here. What it held back is let go when this is done.
+            // Only the repository's quota can lack room: the bytes are here.
             let size = this.blobs.size(&digest)?.unwrap_or_default();
-            let _coming = this.make_room(&name, size)?;
+            let room = this.make_room(&name, size, 0);
+            let _coming = room.map_err(|error| of_storage(&error))?;
             let adding = this.gate.adding();
             adding.note(&name, [&digest]);
             // It may have been collected meanwhile.
             let here = this.blobs.size(&digest)?;
             if let Some(size) = here {
-                let room = this.charge(&name, &digest, size)?;
+                let room = this.charge(&name, &digest, size);
+                let room = room.map_err(|error| of_storage(&error))?;
                 this.metadata.link_blob(&name, &digest)?;
                 room.kept();
+                this.cache.used(&name, &digest);
                 this.cache.usage.grew(size);
             }
             Ok(here.is_some())
@@ -264,8 +286,10 @@ impl Download {
     async fn run(self, writer: File, remote: Remote) {
         let thing = format!("{}@{}", self.name, self.digest);
         match self.fetch(writer, &remote).await {
-            Ok(bytes) => {
-                self.source.known.filled(bytes);
+            Ok(kept) => {
+                if let Some(bytes) = kept {
+                    self.source.known.filled(bytes);
+                }
                 self.source.well(&thing);
                 self.fill.done();
             }
@@ -273,7 +297,8 @@ impl Download {
         }
     }
 
-    async fn fetch(&self, writer: File, remote: &Remote) -> Result<u64, Trouble> {
+    /// Fetches the blob; its bytes if they were kept, and not only passed on.
+    async fn fetch(&self, writer: File, remote: &Remote) -> Result<Option<u64>, Trouble> {
         // Never closed.
         let _permit = self.source.downloads.acquire().await.ok();
         let thing = format!("{}@{}", self.name, self.digest);
@@ -302,32 +327,21 @@ impl Download {
         }
         let (registry, name) = (Arc::clone(&self.registry), self.name.clone());
         // Before anything is asked of the upstream for nothing.
-        let room = task::blocking("make room", move || registry.make_room(&name, size));
-        let _coming = room.await?;
-        let is_kept = cache.keeps(size);
+        let room = task::blocking("make room", move || registry.make_room(&name, size, size));
+        let coming = Arc::new(room.await?);
+        let counting = Arc::clone(&coming);
+        let arrived = move |bytes| counting.arrived(bytes);
         let wanted = Descriptor::new("application/octet-stream", self.digest.clone(), size);
         let (registry, name, digest) = (
             Arc::clone(&self.registry),
             self.name.clone(),
             self.digest.clone(),
         );
-        let done = self.fill.download(writer, remote, wanted, move |staged| {
-            // Whoever reads it now reads on to its end, and it goes with the last of them.
-            if !is_kept {
-                return Ok(());
-            }
-            let adding = registry.gate.adding();
-            adding.note(&name, [&digest]);
-            let room = registry.charge(&name, &digest, size)?;
-            registry.blobs.adopt(staged, &digest)?;
-            registry.metadata.link_blob(&name, &digest)?;
-            room.kept();
-            registry.cache.used(&name, &digest);
-            registry.cache.usage.grew(size);
-            Ok(())
-        });
+        // What is not kept is read to its end by whoever reads it now, and goes with the last of them.
+        let keep = move |staged: &Path| registry.keep_blob(&name, &digest, size, staged);
+        let done = self.fill.download(writer, remote, wanted, arrived, keep);
         match done.await {
-            Ok(()) => Ok(size),
+            Ok(kept) => Ok(kept.then_some(size)),
             Err(Failed::Upstream(failure)) => Err(self.source.failed(&thing, failure)),
             Err(Failed::Storage(error)) => Err(error.into()),
         }

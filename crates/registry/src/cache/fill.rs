@@ -1,7 +1,7 @@
 //! One download of a blob, and everyone who reads it while it comes.
 //!
 //! The bytes go to a staging file; readers follow behind. The last byte is kept back until the digest was found right and the blob
-//! kept, so that no client ever holds the whole of a blob that is not what its digest says.
+//! kept, so that no client ever holds the whole of a blob that is not what its digest says; of a small blob all bytes are.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::{mpsc, watch};
 use towline_cause::{Cause, Failure, Step};
-use towline_distribution::{BlobStream, Repository as Remote};
+use towline_distribution::{BlobStream, Repository as Remote, is_web_page};
 use towline_oci::{Descriptor, Digest};
 use towline_sys::fs::FsError;
 use towline_sys::task;
@@ -27,6 +27,10 @@ use crate::storage::StorageError;
 
 /// Pieces that wait between the network and the disk.
 const QUEUE: usize = 8;
+/// A blob of so many bytes is verified before anybody gets its first byte.
+const SMALL: u64 = 64 << 10;
+/// Bytes that tell whether a web page came.
+const START: usize = 256;
 /// The most that a reader is given at a time, in bytes.
 const CHUNK: u64 = 256 << 10;
 
@@ -37,6 +41,8 @@ pub(crate) struct Progress {
     pub(crate) size: Option<u64>,
     /// Bytes that are in the file.
     written: u64,
+    /// It looks like a web page: nobody gets any of it before its digest was found right.
+    is_suspect: bool,
     /// How it ended.
     pub(crate) end: Option<Result<(), Trouble>>,
 }
@@ -46,6 +52,8 @@ impl Progress {
     fn readable(&self) -> u64 {
         match (&self.end, self.size) {
             (Some(Ok(())), _) => self.written,
+            // Whoever gets nothing yet can still be told why there is nothing.
+            (_, Some(size)) if size <= SMALL || self.is_suspect => 0,
             (_, Some(size)) => self.written.min(size.saturating_sub(1)),
             (_, None) => 0,
         }
@@ -116,14 +124,16 @@ impl Fill {
         });
     }
 
-    /// Downloads a blob into the staging file and verifies it. `keep` takes the file over.
+    /// Downloads a blob into the staging file and verifies it. `arrived` is told of bytes that are on the disk, and `keep` takes the file
+    /// over or leaves it. True if it was kept.
     pub(crate) async fn download(
         self: &Arc<Self>,
         writer: File,
         remote: &Remote,
         wanted: Descriptor,
-        keep: impl FnOnce(&Path) -> Result<(), StorageError> + Send + 'static,
-    ) -> Result<(), Failed> {
+        arrived: impl Fn(u64) + Send + 'static,
+        keep: impl FnOnce(&Path) -> Result<bool, StorageError> + Send + 'static,
+    ) -> Result<bool, Failed> {
         let stream = remote.blob(&wanted, 0).await?;
         let endpoint = stream.endpoint().to_owned();
         self.progress
@@ -132,19 +142,28 @@ impl Fill {
         let this = Arc::clone(self);
         let digest = wanted.digest.clone();
         let writing = task::blocking("write a blob", move || {
-            this.write(writer, &digest, receiver, keep)
+            this.write(writer, &digest, receiver, arrived, keep)
         });
         let (written, fed) = tokio::join!(writing, feed(stream, sender));
         // Where both failed, the network did first, unless the disk stopped the reading.
         fed?;
         match written? {
-            Outcome::Kept => Ok(()),
+            Outcome::Whole { kept } => Ok(kept),
             Outcome::Cut => Err(Failed::Upstream(
                 Failure::new(
                     Cause::ConnectionReset,
                     Step::Fetch,
                     format!("blob {} was cut", wanted.digest),
                 )
+                .at(endpoint),
+            )),
+            Outcome::Page => Err(Failed::Upstream(
+                Failure::new(
+                    Cause::NotARegistry,
+                    Step::Fetch,
+                    format!("blob {} came as a web page", wanted.digest),
+                )
+                .or_else([Cause::DigestMismatch])
                 .at(endpoint),
             )),
             Outcome::Wrong(actual) => Err(Failed::Upstream(
@@ -166,17 +185,23 @@ impl Fill {
         mut file: File,
         digest: &Digest,
         mut pieces: mpsc::Receiver<Piece>,
-        keep: impl FnOnce(&Path) -> Result<(), StorageError>,
+        arrived: impl Fn(u64),
+        keep: impl FnOnce(&Path) -> Result<bool, StorageError>,
     ) -> Result<Outcome, StorageError> {
         let mut verifier = digest.verifier();
+        let mut start = Vec::new();
         loop {
             match pieces.blocking_recv() {
                 Some(Piece::Bytes(bytes)) => {
                     file.write_all(&bytes)
                         .map_err(|error| FsError::new("write", &self.path, error))?;
                     verifier.update(&bytes);
-                    self.progress
-                        .send_modify(|progress| progress.written += bytes.len() as u64);
+                    start.extend(bytes.iter().take(START.saturating_sub(start.len())));
+                    arrived(bytes.len() as u64);
+                    self.progress.send_modify(|progress| {
+                        progress.written += bytes.len() as u64;
+                        progress.is_suspect = is_web_page(&start);
+                    });
                 }
                 Some(Piece::End) => break,
                 None => return Ok(Outcome::Cut),
@@ -184,12 +209,17 @@ impl Fill {
         }
         let actual = verifier.finish();
         if actual != *digest {
-            return Ok(Outcome::Wrong(actual));
+            let is_page = is_web_page(&start);
+            return Ok(if is_page {
+                Outcome::Page
+            } else {
+                Outcome::Wrong(actual)
+            });
         }
         file.sync_all()
             .map_err(|error| FsError::new("sync", &self.path, error))?;
-        keep(&self.path)?;
-        Ok(Outcome::Kept)
+        let kept = keep(&self.path)?;
+        Ok(Outcome::Whole { kept })
     }
 
     /// The bytes from the first to before the second place, as they come.
@@ -240,7 +270,10 @@ enum Piece {
 }
 
 enum Outcome {
-    Kept,
+    /// It came whole and right.
+    Whole { kept: bool },
+    /// It is a web page.
+    Page,
     /// The bytes stopped before the end.
     Cut,
     /// They have another digest.

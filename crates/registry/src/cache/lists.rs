@@ -11,7 +11,7 @@ use towline_oci::Digest;
 use super::trouble::{Trouble, is_proven_absent};
 use super::upstream::Source;
 use super::{from, not_there, stale};
-use crate::handlers::{Answer, Registry, referrers_answer, tags_answer};
+use crate::handlers::{Answer, Referrers, Registry, tags_answer};
 use crate::names::Repository;
 
 /// The most tags that are asked for.
@@ -52,18 +52,21 @@ impl Registry {
         let (list, trouble) = self
             .listed(source, format!("referrers of {name}@{subject}"), asking)
             .await;
-        let found = match &list {
-            Some(list) => list.as_array().cloned().unwrap_or_default(),
+        let answer = match &list {
+            Some(list) => {
+                let mut page = Referrers::asked(uri, self.settings.get().limits.page)?;
+                for (digest, descriptor) in after(list, page.after.as_ref()) {
+                    if !page.take(&digest, descriptor.clone()) {
+                        break;
+                    }
+                }
+                page.answer(&format!("/v2/{name}/referrers/{subject}"))
+            }
             // Clients ask for referrers while they pull, and an image that is held must not become unusable: what is known here is
             // told, with a warning that it may not be all.
-            None => {
-                self.blocking("list referrers", move |this| {
-                    Ok(this.metadata.referrers(&name, &subject)?)
-                })
-                .await?
-            }
+            None => self.referrers(uri, name, subject).await?,
         };
-        Ok(told(referrers_answer(uri, found), source, trouble.as_ref()))
+        Ok(told(answer, source, trouble.as_ref()))
     }
 
     /// A list as it was a moment ago, or as the upstream says, or, where that fails, as it was last; and what failed.
@@ -103,6 +106,17 @@ impl Registry {
             }
         }
     }
+}
+
+/// The descriptors after one, sorted by digest.
+fn after<'a>(list: &'a Value, last: Option<&Digest>) -> Vec<(Digest, &'a Value)> {
+    let all = list.as_array().into_iter().flatten();
+    let named = all.filter_map(|one| Some((Digest::parse(one["digest"].as_str()?).ok()?, one)));
+    let mut sorted: Vec<_> = named
+        .filter(|(digest, _)| last.is_none_or(|last| digest > last))
+        .collect();
+    sorted.sort_by(|one, other| one.0.cmp(&other.0));
+    sorted
 }
 
 fn texts(list: &Value) -> Vec<String> {

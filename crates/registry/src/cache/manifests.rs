@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{Method, Response};
 use towline_cause::{Cause, Failure, Step};
 use towline_distribution::Resolved;
 use towline_oci::{Digest, Document};
 
-use super::trouble::{Trouble, is_proven_absent};
+use super::trouble::{Trouble, is_proven_absent, of_storage};
 use super::upstream::Source;
 use super::{SIZES_TIME, from, not_there, stale};
 use crate::body::Body;
@@ -18,6 +17,10 @@ use crate::handlers::{Answer, Held, Registry, manifest_answer, unknown_manifest}
 use crate::names::{Repository, Tag};
 use crate::refusal::Refusal;
 use crate::route::ManifestName;
+use crate::storage::StorageError;
+
+/// Attempts at keeping a manifest whose room others take meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// What the upstream said of a tag.
 enum Said {
@@ -230,30 +233,55 @@ impl Registry {
         self.remember_sizes(name, &found.document);
         let name = name.clone();
         self.blocking("keep a manifest", move |this| {
-            let bytes: Bytes = found.bytes;
-            let _coming = this.make_room(&name, bytes.len() as u64)?;
-            let adding = this.gate.adding();
-            adding.note(&name, named(&found.document));
-            adding.note(&name, [&found.digest]);
-            this.store_manifest(
-                &name,
-                &found.digest,
-                &found.media_type,
-                &found.document,
-                &bytes,
-            )?;
-            if let Some(tag) = tag {
-                this.metadata.set_tag(&name, &tag, &found.digest)?;
+            for _ in 0..ATTEMPTS {
+                // What came beside it may take the room that was made for it: in the end it is only passed on.
+                let kept = this.take_manifest(&name, &found, tag.as_ref());
+                if kept.map_err(|error| of_storage(&error))? {
+                    break;
+                }
             }
-            this.cache.used(&name, &found.digest);
-            this.cache.usage.grew(bytes.len() as u64);
             Ok(Held {
                 digest: found.digest,
                 media_type: found.media_type,
-                bytes,
+                bytes: found.bytes,
             })
         })
         .await
+    }
+
+    /// Makes room for a manifest and keeps it there, under a tag if one was asked for. False if the room was taken meanwhile.
+    fn take_manifest(
+        &self,
+        name: &Repository,
+        found: &Resolved,
+        tag: Option<&Tag>,
+    ) -> Result<bool, StorageError> {
+        let size = found.bytes.len() as u64;
+        let new = match self.blobs.size(&found.digest)? {
+            Some(_) => 0,
+            None => size,
+        };
+        let _coming = self.make_room(name, size, new)?;
+        let adding = self.gate.adding();
+        adding.note(name, named(&found.document));
+        adding.note(name, [&found.digest]);
+        let stored = self.store_manifest(
+            name,
+            &found.digest,
+            &found.media_type,
+            &found.document,
+            &found.bytes,
+        );
+        if let Err(StorageError::OverQuota(_)) = stored {
+            return Ok(false);
+        }
+        stored?;
+        if let Some(tag) = tag {
+            self.metadata.set_tag(name, tag, &found.digest)?;
+        }
+        self.cache.used(name, &found.digest);
+        self.cache.usage.grew(new);
+        Ok(true)
     }
 
     fn remember_sizes(&self, name: &Repository, document: &Document) {

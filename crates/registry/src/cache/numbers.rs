@@ -115,6 +115,11 @@ impl Cache {
         out
     }
 
+    /// Bytes that are kept of all upstreams, once they were counted, and how many may be.
+    pub(crate) fn kept(&self) -> (Option<u64>, Option<u64>) {
+        (self.usage.held().kept, self.options.size)
+    }
+
     fn size_numbers(&self) -> Vec<(&'static str, &'static str, &'static str, u64)> {
         let usage = &self.usage;
         let mut numbers = vec![

@@ -4,6 +4,7 @@
 //! for an upstream's; its bytes go with it, unless another repository holds them. It is fetched again when it is asked for.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,7 @@ use super::usage::Coming;
 use crate::collect::Batches;
 use crate::handlers::Registry;
 use crate::names::Repository;
-use crate::quota::OverQuota;
+use crate::quota::{OverQuota, Quota};
 use crate::storage::StorageError;
 
 /// How often it is written down what was used, and looked whether there is too much.
@@ -53,35 +54,59 @@ struct Wanted<'a> {
     of: Option<&'a Repository>,
 }
 
+/// What went.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gone {
+    bytes: u64,
+    /// Whether something stayed because it is in use.
+    is_busy: bool,
+}
+
+impl Wanted<'_> {
+    /// What a quota lacks.
+    fn by<'a>(over: &OverQuota, name: &'a Repository) -> Wanted<'a> {
+        let missing = over.used.saturating_add(over.more);
+        Wanted {
+            bytes: missing.saturating_sub(over.limit),
+            of: over.repository.is_some().then_some(name),
+        }
+    }
+}
+
 impl Registry {
-    /// Makes room for a blob that comes, and keeps it. Fails where there is none, however much goes. Blocks.
-    pub(super) fn make_room(&self, name: &Repository, size: u64) -> Result<Coming, StorageError> {
+    /// Makes room for something of this size that comes into a repository, and holds it. Of that size `new` bytes are not here yet. Fails
+    /// where there is none, however much goes. Blocks.
+    pub(super) fn make_room(
+        &self,
+        name: &Repository,
+        size: u64,
+        new: u64,
+    ) -> Result<Coming, StorageError> {
         let usage = &self.cache.usage;
         let _one = usage.making();
         if let Some(most) = self.cache.options.size
-            && self.cache.keeps(size)
+            && self.cache.keeps(new)
         {
-            self.shrink(most - size)?;
+            self.shrink((most - new).saturating_sub(usage.held().coming))?;
         }
+        let mut is_busy = false;
         for _ in 0..ATTEMPTS {
-            // With what comes already, which will be charged before this.
-            let with_others = size.saturating_add(usage.coming_into(name));
-            let (bytes, of) = match self.room(name, with_others) {
-                Err(StorageError::OverQuota(over)) => (excess(&over), over.repository.is_some()),
-                Err(error) => return Err(error),
-                Ok(()) => match self.lacking(size) {
-                    0 => return Ok(usage.coming(name, size)),
-                    lacking => (lacking, false),
-                },
+            let Some(wanted) = self.lacking(name, size, new)? else {
+                return Ok(usage.coming(name, size, new));
             };
-            let of = of.then_some(name);
-            if self.evict(Wanted { bytes, of })? == 0 {
+            let gone = self.evict(wanted)?;
+            is_busy = gone.is_busy;
+            if gone.bytes == 0 {
                 break;
             }
         }
-        self.room(name, size)?;
-        match self.lacking(size) {
-            0 => Ok(usage.coming(name, size)),
+        // Nothing more can go. What is in use may go before this has come, and what comes beside it may not come to be kept: it is looked
+        // once more then. Where nothing is in use there will be no room then, either.
+        if !is_busy {
+            self.room_for(name, size, new)?;
+        }
+        match self.disk_lacks(new) {
+            0 => Ok(usage.coming(name, size, new)),
             _ => Err(FsError::new(
                 "make room on the disk of",
                 &self.cache.staging,
@@ -91,41 +116,115 @@ impl Registry {
         }
     }
 
-    /// Bytes that the disk lacks for something of this size, beside what is kept free.
-    fn lacking(&self, size: u64) -> u64 {
-        let reserve = self.settings.get().limits.reserve;
-        let needed = reserve
-            .saturating_add(size)
-            .saturating_add(self.cache.usage.held().coming);
+    /// What must go for something that comes, beside all that comes already and will be there before it; none where there is room.
+    fn lacking<'a>(
+        &self,
+        name: &'a Repository,
+        size: u64,
+        new: u64,
+    ) -> Result<Option<Wanted<'a>>, StorageError> {
+        let usage = &self.cache.usage;
+        let in_repository = size.saturating_add(usage.coming_into(name));
+        let in_all = new.saturating_add(usage.held().coming);
+        match self.room_for(name, in_repository, in_all) {
+            Err(StorageError::OverQuota(over)) => Ok(Some(Wanted::by(&over, name))),
+            Err(error) => Err(error),
+            Ok(()) => {
+                let bytes = self.disk_lacks(new);
+                Ok((bytes > 0).then_some(Wanted { bytes, of: None }))
+            }
+        }
+    }
+
+    /// Bytes that the disk lacks for so many more, beside what is kept free and what is still to come.
+    fn disk_lacks(&self, new: u64) -> u64 {
+        let held = self.cache.usage.held();
+        let needed = self
+            .settings
+            .get()
+            .limits
+            .reserve
+            .saturating_add(new)
+            .saturating_add(held.coming.saturating_sub(held.arrived));
         let free = self.state.free().unwrap_or(u64::MAX);
         needed.saturating_sub(free)
     }
 
-    /// Lets go what is more than this, with what comes.
-    fn shrink(&self, most: u64) -> Result<(), StorageError> {
-        let held = self.cache.usage.held();
-        let most = most.saturating_sub(held.coming);
-        if held.kept.is_some_and(|kept| kept <= most) {
-            return Ok(());
+    /// Keeps a blob that came whole, if there is room for it now: what came beside it may have taken the room. Otherwise it was only passed
+    /// on. Blocks.
+    pub(super) fn keep_blob(
+        &self,
+        name: &Repository,
+        digest: &Digest,
+        size: u64,
+        staged: &Path,
+    ) -> Result<bool, StorageError> {
+        let usage = &self.cache.usage;
+        let most = self.cache.options.size;
+        let is_bounded = most.is_some() || self.settings.get().quota != Quota::default();
+        // One after the other, so that two do not take the same room.
+        let _one = is_bounded.then(|| usage.making());
+        if let Some(most) = most
+            && (size > most || self.shrink(most - size)? > most - size)
+        {
+            return Ok(false);
         }
-        let kept = self.stock()?.bytes;
-        self.cache.usage.counted(kept);
-        if kept > most {
-            let spare = self.cache.options.size.unwrap_or_default() / SPARE;
-            let bytes = (kept - most).saturating_add(spare);
-            self.evict(Wanted { bytes, of: None })?;
+        for _ in 0..ATTEMPTS {
+            match self.take_blob(name, digest, size, staged) {
+                Err(StorageError::OverQuota(over)) => {
+                    if self.evict(Wanted::by(&over, name))?.bytes == 0 {
+                        break;
+                    }
+                }
+                taken => return taken.map(|()| true),
+            }
         }
+        Ok(false)
+    }
+
+    fn take_blob(
+        &self,
+        name: &Repository,
+        digest: &Digest,
+        size: u64,
+        staged: &Path,
+    ) -> Result<(), StorageError> {
+        let adding = self.gate.adding();
+        adding.note(name, [digest]);
+        let room = self.charge(name, digest, size)?;
+        self.blobs.adopt(staged, digest)?;
+        self.metadata.link_blob(name, digest)?;
+        room.kept();
+        self.cache.used(name, digest);
+        self.cache.usage.grew(size);
         Ok(())
     }
 
-    /// Lets the things go that were used longest ago, until so many bytes went; how many did.
-    fn evict(&self, wanted: Wanted<'_>) -> Result<u64, StorageError> {
+    /// Lets go what of the cache is more than this; what is kept then.
+    fn shrink(&self, most: u64) -> Result<u64, StorageError> {
+        let usage = &self.cache.usage;
+        if let Some(kept) = usage.held().kept.filter(|kept| *kept <= most) {
+            return Ok(kept);
+        }
+        let kept = self.stock()?.bytes;
+        usage.counted(kept);
+        if kept <= most {
+            return Ok(kept);
+        }
+        let spare = self.cache.options.size.unwrap_or_default() / SPARE;
+        let bytes = (kept - most).saturating_add(spare);
+        self.evict(Wanted { bytes, of: None })?;
+        Ok(usage.held().kept.unwrap_or_default())
+    }
+
+    /// Lets the things go that were used longest ago, until so many bytes went.
+    fn evict(&self, wanted: Wanted<'_>) -> Result<Gone, StorageError> {
         self.note_uses();
         self.gate
             .in_batches(|batches| self.evict_in(wanted, batches))
     }
 
-    fn evict_in(&self, wanted: Wanted<'_>, batches: &Batches<'_>) -> Result<u64, StorageError> {
+    fn evict_in(&self, wanted: Wanted<'_>, batches: &Batches<'_>) -> Result<Gone, StorageError> {
         let usage = &self.cache.usage;
         let Stock {
             mut things,
@@ -134,9 +233,9 @@ impl Registry {
         } = self.stock()?;
         things.retain(|thing| wanted.of.is_none_or(|name| thing.repository == *name));
         things.sort_by_key(|thing| thing.used);
-        let mut went = 0;
+        let mut gone = Gone::default();
         let (mut some, mut left) = (Vec::new(), things.into_iter());
-        while went < wanted.bytes {
+        while gone.bytes < wanted.bytes {
             some.extend(left.by_ref().take(Batches::SIZE));
             if some.is_empty() {
                 break;
@@ -144,10 +243,11 @@ impl Registry {
             batches.alone(|fresh| {
                 for thing in some.drain(..) {
                     let (name, digest) = (&thing.repository, &thing.digest);
-                    let stays = usage.is_served(digest)
+                    let is_busy = usage.is_served(digest)
                         || usage.is_used(name, digest)
                         || fresh(Some(name), digest);
-                    if went >= wanted.bytes || stays || !self.let_go(&thing)? {
+                    gone.is_busy |= is_busy;
+                    if gone.bytes >= wanted.bytes || is_busy || !self.let_go(&thing)? {
                         continue;
                     }
                     let others = holders.entry(digest.clone()).or_default();
@@ -159,7 +259,7 @@ impl Registry {
                     }
                     // A repository has room again also where others hold the same bytes.
                     if is_last || wanted.of.is_some() {
-                        went += thing.size;
+                        gone.bytes += thing.size;
                     }
                 }
                 Ok::<_, StorageError>(())
@@ -167,10 +267,10 @@ impl Registry {
         }
         usage.counted(bytes);
         self.quotas.forget_all();
-        if went > 0 {
-            tracing::info!(bytes = went, "the cache made room");
+        if gone.bytes > 0 {
+            tracing::info!(bytes = gone.bytes, "the cache made room");
         }
-        Ok(went)
+        Ok(gone)
     }
 
     /// Takes a thing from its repository; false if it is not there any more.
@@ -243,7 +343,9 @@ impl Registry {
     fn keep_size(&self) {
         let _one = self.cache.usage.making();
         self.note_uses();
-        let shrunk = self.cache.options.size.map(|most| self.shrink(most));
+        let coming = self.cache.usage.held().coming;
+        let size = self.cache.options.size;
+        let shrunk = size.map(|most| self.shrink(most.saturating_sub(coming)));
         if let Some(Err(error)) = shrunk {
             let error = task::chain(&error);
             tracing::warn!(error, "keep the cache small");
@@ -261,11 +363,4 @@ impl Cache {
     pub(super) fn used(&self, name: &Repository, digest: &Digest) {
         self.usage.used(name, digest);
     }
-}
-
-/// How many bytes must go for what is to come.
-fn excess(over: &OverQuota) -> u64 {
-    over.used
-        .saturating_add(over.more)
-        .saturating_sub(over.limit)
 }

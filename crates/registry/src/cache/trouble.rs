@@ -81,7 +81,7 @@ impl Trouble {
 }
 
 /// A storage error is told as it is; it cannot be cloned, so what matters of it is copied.
-fn of_storage(error: &StorageError) -> Refusal {
+pub(super) fn of_storage(error: &StorageError) -> Refusal {
     if let StorageError::OverQuota(over) = error {
         // It is no fault of whoever pulls, whichever quota it is.
         return Refusal {
@@ -150,9 +150,12 @@ fn refusal(upstream: &Known, failure: &Failure) -> Refusal {
     if let Some(budget) = upstream.budget() {
         detail["budget"] = json!(budget);
     }
-    let refusal = Refusal::new(status, code, message)
-        .cause(told)
-        .detail(detail);
+    let refusal = Refusal {
+        beneath: (told != cause).then_some(cause),
+        ..Refusal::new(status, code, message)
+            .cause(told)
+            .detail(detail)
+    };
     let wait = match kind(failure) {
         Kind::Limited(wait) => Some(wait.as_secs().max(1)),
         _ => None,

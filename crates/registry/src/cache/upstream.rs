@@ -60,6 +60,8 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 struct State {
     budget: Option<Budget>,
+    /// When it said so.
+    said: Option<Instant>,
     counts: Counts,
     /// It is not asked for anything before this time.
     paused: Option<(Arc<Failure>, Instant)>,
@@ -110,17 +112,24 @@ impl Known {
         self.lock().budget.clone()
     }
 
+    /// The same, and how long ago that was.
+    pub(crate) fn budget_and_age(&self, now: Instant) -> Option<(Budget, Duration)> {
+        let state = self.lock();
+        let age = now.saturating_duration_since(state.said?);
+        Some((state.budget.clone()?, age))
+    }
+
     /// What was counted.
     pub(crate) fn counts(&self) -> Counts {
         self.lock().counts.clone()
     }
 
-    /// Why it is not asked at the moment.
-    pub(crate) fn paused(&self, now: Instant) -> Option<Arc<Failure>> {
+    /// Why it is not asked at the moment, and for how long.
+    pub(crate) fn paused(&self, now: Instant) -> Option<(Arc<Failure>, Duration)> {
         let mut state = self.lock();
         let (failure, until) = state.paused.clone()?;
         if now < until {
-            return Some(failure);
+            return Some((failure, until - now));
         }
         state.paused = None;
         None
@@ -155,6 +164,7 @@ impl Observer for Known {
             .or_default() += 1;
         if let Some(budget) = budget(&headers) {
             state.budget = Some(budget);
+            state.said = Some(Instant::now());
         }
     }
 }
@@ -249,7 +259,7 @@ impl Source {
     /// Why nothing, or not this thing, is asked for at the moment.
     pub(crate) fn refuses(&self, thing: &str) -> Option<Trouble> {
         let now = Instant::now();
-        let paused = self.known.paused(now);
+        let paused = self.known.paused(now).map(|(failure, _)| failure);
         let failure = paused.or_else(|| self.failures.get(&thing.to_owned(), now))?;
         Some(Trouble::Upstream(failure))
     }

@@ -35,6 +35,8 @@ pub(super) struct Held {
     pub(super) kept: Option<u64>,
     /// Bytes that come at the moment.
     pub(super) coming: u64,
+    /// Those of them that are on the disk already.
+    pub(super) arrived: u64,
 }
 
 /// Something that is being served until this is dropped.
@@ -43,7 +45,24 @@ pub(crate) struct Serving(Arc<Mutex<HashMap<Digest, usize>>>, Digest);
 
 /// Room that is kept for something that comes, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Coming(Arc<Usage>, Repository, u64);
+pub(super) struct Coming {
+    usage: Arc<Usage>,
+    name: Repository,
+    /// What the repository will hold more.
+    bytes: u64,
+    /// What of it is not here yet.
+    new: u64,
+    arrived: AtomicU64,
+}
+
+impl Coming {
+    /// So many bytes more are on the disk.
+    pub(super) fn arrived(&self, bytes: u64) {
+        self.arrived.fetch_add(bytes, Relaxed);
+        let mut held = lock(&self.usage.bytes);
+        held.arrived = held.arrived.saturating_add(bytes);
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,15 +82,15 @@ impl Drop for Serving {
 
 impl Drop for Coming {
     fn drop(&mut self) {
-        let Self(usage, name, bytes) = self;
-        let mut held = lock(&usage.bytes);
-        held.coming = held.coming.saturating_sub(*bytes);
+        let mut held = lock(&self.usage.bytes);
+        held.coming = held.coming.saturating_sub(self.new);
+        held.arrived = held.arrived.saturating_sub(self.arrived.load(Relaxed));
         drop(held);
-        let mut into = lock(&usage.into);
-        if let Some(coming) = into.get_mut(name) {
-            *coming = coming.saturating_sub(*bytes);
+        let mut into = lock(&self.usage.into);
+        if let Some(coming) = into.get_mut(&self.name) {
+            *coming = coming.saturating_sub(self.bytes);
             if *coming == 0 {
-                into.remove(name);
+                into.remove(&self.name);
             }
         }
     }
@@ -123,15 +142,21 @@ impl Usage {
         held.kept = held.kept.map(|kept| kept.saturating_add(bytes));
     }
 
-    /// Something comes into a repository.
-    pub(super) fn coming(self: &Arc<Self>, name: &Repository, bytes: u64) -> Coming {
+    /// Something comes into a repository, of which so many bytes are not here yet.
+    pub(super) fn coming(self: &Arc<Self>, name: &Repository, bytes: u64, new: u64) -> Coming {
         let mut held = lock(&self.bytes);
-        held.coming = held.coming.saturating_add(bytes);
+        held.coming = held.coming.saturating_add(new);
         drop(held);
         let mut into = lock(&self.into);
         let coming = into.entry(name.clone()).or_default();
         *coming = coming.saturating_add(bytes);
-        Coming(Arc::clone(self), name.clone(), bytes)
+        Coming {
+            usage: Arc::clone(self),
+            name: name.clone(),
+            bytes,
+            new,
+            arrived: AtomicU64::new(0),
+        }
     }
 
     /// Bytes that come into a repository at the moment.
@@ -181,13 +206,17 @@ mod tests {
     fn what_comes_counts_until_it_is_there_or_does_not_come() {
         let usage = Arc::new(Usage::default());
         let name = Repository::parse("a").unwrap();
-        let (coming, more) = (usage.coming(&name, 5), usage.coming(&name, 2));
+        // The second one's bytes are here already, in another repository.
+        let (coming, more) = (usage.coming(&name, 5, 5), usage.coming(&name, 2, 0));
         usage.grew(5);
-        assert_eq!((usage.held().coming, usage.held().kept), (7, None));
+        assert_eq!((usage.held().coming, usage.held().kept), (5, None));
         assert_eq!(usage.coming_into(&name), 7);
+        coming.arrived(3);
+        assert_eq!(usage.held().arrived, 3);
         usage.counted(7);
         drop(coming);
         assert_eq!(usage.coming_into(&name), 2);
+        assert_eq!((usage.held().coming, usage.held().arrived), (0, 0));
         drop(more);
         assert_eq!(usage.coming_into(&name), 0);
         usage.grew(1);

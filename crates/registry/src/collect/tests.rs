@@ -165,7 +165,11 @@ fn entries_of_referrers_without_their_manifest_go() {
         .add_referrer(&a, &subject, &referrer, &json!({}))
         .unwrap();
     assert!(
-        place.metadata.referrers(&a, &subject).unwrap().is_empty(),
+        place
+            .metadata
+            .referrers(&a, &subject, 10)
+            .unwrap()
+            .is_empty(),
         "and are not listed"
     );
     place.blob(&a, b"so that the repository exists");

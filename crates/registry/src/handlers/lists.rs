@@ -11,7 +11,10 @@ use crate::access::{Caller, Decision};
 use crate::body::{Body, full};
 use crate::names::Repository;
 use crate::refusal::{Refusal, bad, missing};
-use crate::route::{Action, query};
+use crate::route::{Action, digest, encoded, query};
+
+/// Bytes of the descriptors of one list of referrers: with what is around them it is no larger than every client reads.
+const DESCRIPTORS: usize = (4 << 20) - 256;
 
 /// One page of a sorted list.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,11 +42,15 @@ fn page(items: &[String], n: Option<usize>, last: Option<&str>, most: usize) -> 
 
 fn asked(uri: &Uri) -> Result<(Option<usize>, Option<String>), Refusal> {
     let n = query(uri, "n").into_iter().next().filter(|n| !n.is_empty());
-    let n = n
-        .map(|n| n.parse())
-        .transpose()
-        .map_err(|_| bad("PAGINATION_NUMBER_INVALID", "`n` is not a number"))?;
-    Ok((n, query(uri, "last").into_iter().next()))
+    let n = n.map(|n| {
+        // A number that no page can have is as good as all.
+        let is_number = n.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| n.parse().unwrap_or(usize::MAX))
+    });
+    if n == Some(None) {
+        return Err(bad("PAGINATION_NUMBER_INVALID", "`n` is not a number"));
+    }
+    Ok((n.flatten(), query(uri, "last").into_iter().next()))
 }
 
 fn answer(body: &Value, kind: &'static str) -> Response<Body> {
@@ -111,18 +118,24 @@ impl Registry {
         Ok(paged(&json!({"repositories": items}), "/v2/_catalog", next))
     }
 
-    pub(super) async fn referrers(
+    pub(crate) async fn referrers(
         self: &Arc<Self>,
         uri: &Uri,
         name: Repository,
         subject: Digest,
     ) -> Answer {
-        let found = self
+        let mut page = Referrers::asked(uri, self.settings.get().limits.page)?;
+        let path = format!("/v2/{name}/referrers/{subject}");
+        let page = self
             .blocking("list referrers", move |this| {
-                Ok(this.metadata.referrers(&name, &subject)?)
+                let after = page.after.clone();
+                let tell = &mut |digest: &Digest, descriptor| page.take(digest, descriptor);
+                this.metadata
+                    .each_referrer(&name, &subject, after.as_ref(), tell)?;
+                Ok(page)
             })
             .await?;
-        Ok(referrers_answer(uri, found))
+        Ok(page.answer(&path))
     }
 }
 
@@ -134,26 +147,99 @@ pub(crate) fn tags_answer(uri: &Uri, name: &Repository, tags: &[String], most: u
     Ok(paged(&body, &format!("/v2/{name}/tags/list"), next))
 }
 
-/// The answer with what refers to something: all of it, or those of the type that is asked for.
-pub(crate) fn referrers_answer(uri: &Uri, mut found: Vec<Value>) -> Response<Body> {
-    let wanted = query(uri, "artifactType").into_iter().next();
-    if let Some(wanted) = &wanted {
-        found.retain(|descriptor| descriptor["artifactType"] == wanted.as_str());
+/// A page of what refers to something, sorted by digest: all of it, or those of the type that is asked for. It is no larger than a manifest
+/// may be, so that every client can read it, unless a single descriptor is.
+#[derive(Debug)]
+pub(crate) struct Referrers {
+    /// After which it begins.
+    pub(crate) after: Option<Digest>,
+    wanted: Option<String>,
+    /// What the client asked for at most.
+    asked: Option<usize>,
+    most: usize,
+    bytes: usize,
+    items: Vec<Value>,
+    last: Option<Digest>,
+    has_more: bool,
+}
+
+impl Referrers {
+    /// What a request asks for.
+    pub(crate) fn asked(uri: &Uri, most: usize) -> Result<Self, Refusal> {
+        let (n, last) = asked(uri)?;
+        Ok(Self {
+            after: last.map(|last| digest(&last)).transpose()?,
+            wanted: query(uri, "artifactType").into_iter().next(),
+            asked: n,
+            most: n.unwrap_or(most).min(most),
+            bytes: 0,
+            items: Vec::new(),
+            last: None,
+            has_more: false,
+        })
     }
-    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": found});
-    let mut answer = answer(&index, media_type::OCI_INDEX);
-    if wanted.is_some() {
-        answer.headers_mut().insert(
-            "oci-filters-applied",
-            HeaderValue::from_static("artifactType"),
-        );
+
+    /// Takes the next one; false if this is enough.
+    pub(crate) fn take(&mut self, digest: &Digest, descriptor: Value) -> bool {
+        if let Some(wanted) = &self.wanted
+            && descriptor["artifactType"] != wanted.as_str()
+        {
+            return true;
+        }
+        let bytes = self.bytes + descriptor.to_string().len() + 1;
+        let is_full = self.items.len() >= self.most;
+        if is_full || (bytes > DESCRIPTORS && !self.items.is_empty()) {
+            self.has_more = true;
+            return false;
+        }
+        self.bytes = bytes;
+        self.items.push(descriptor);
+        self.last = Some(digest.clone());
+        true
     }
-    answer
+
+    /// The answer, for a request of this path.
+    pub(crate) fn answer(self, path: &str) -> Response<Body> {
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": self.items});
+        let mut answer = answer(&index, media_type::OCI_INDEX);
+        let headers = answer.headers_mut();
+        if let Some(last) = self.last.filter(|_| self.has_more) {
+            let mut next = format!("<{path}?last={last}");
+            if let Some(n) = self.asked {
+                next = format!("{next}&n={n}");
+            }
+            if let Some(wanted) = &self.wanted {
+                next = format!("{next}&artifactType={}", encoded(wanted));
+            }
+            if let Ok(link) = HeaderValue::from_str(&format!("{next}>; rel=\"next\"")) {
+                headers.insert(header::LINK, link);
+            }
+        }
+        if self.wanted.is_some() {
+            let applied = HeaderValue::from_static("artifactType");
+            headers.insert("oci-filters-applied", applied);
+        }
+        answer
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_a_page_are_numbers() {
+        let n = |text: &str| {
+            let uri = format!("/v2/_catalog?n={text}").parse().unwrap();
+            asked(&uri).map(|(n, _)| n).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(n("7"), Ok(Some(7)));
+        assert_eq!(n(""), Ok(None));
+        assert_eq!(n("99999999999999999999999"), Ok(Some(usize::MAX)));
+        for wrong in ["-1", "x", "1x", "%2b1"] {
+            assert_eq!(n(wrong), Err("PAGINATION_NUMBER_INVALID"), "{wrong}");
+        }
+    }
 
     #[test]
     fn pages() {

@@ -135,6 +135,7 @@ pub(super) async fn right(settings: &Arc<Settings>, name: &str, password: Secret
     if settings.access.users.recently_right(name, &password) {
         return true;
     }
+    let _turn = settings.access.users.turn().await;
     let (settings, name) = (Arc::clone(settings), name.to_owned());
     task::blocking("check a password", move || {
         settings.access.users.right(&name, &password)

@@ -37,7 +37,7 @@ use crate::web;
 
 pub(crate) use crate::storage::Held;
 pub(crate) use blobs::{Part, blob_answer, blob_in};
-pub(crate) use lists::{referrers_answer, tags_answer};
+pub(crate) use lists::{Referrers, tags_answer};
 pub(crate) use login::{Challenge, authorize, host};
 pub(crate) use manifests::is_elsewhere;
 pub(crate) use manifests::{manifest_answer, unknown as unknown_manifest};
@@ -76,7 +76,7 @@ impl Registry {
         let answer = self.try_answer(request, certificate, entry).await;
         let mut answer = answer.unwrap_or_else(|refusal| {
             let response = refusal.response();
-            entry.refused(refusal.cause, refusal.code, refusal.internal);
+            entry.refused(&refusal);
             response
         });
         answer.headers_mut().insert(

@@ -389,16 +389,20 @@ impl MetadataStore for FileMetadata {
         )
     }
 
-    fn referrers(
+    fn each_referrer(
         &self,
         repository: &Repository,
         subject: &Digest,
-    ) -> Result<Vec<Value>, StorageError> {
+        after: Option<&Digest>,
+        tell: &mut dyn FnMut(&Digest, Value) -> bool,
+    ) -> Result<(), StorageError> {
         let folder = self.place(repository, by_digest("_referrers", subject));
-        let mut found = Vec::new();
         for name in self.names(&folder)? {
-            let referrer = referrer_named(&name);
-            if !referrer.is_some_and(|digest| self.has_manifest(repository, &digest)) {
+            let Some(referrer) = referrer_named(&name) else {
+                continue;
+            };
+            let is_before = after.is_some_and(|after| referrer <= *after);
+            if is_before || !self.has_manifest(repository, &referrer) {
                 continue;
             }
             let path = folder.join(name);
@@ -406,9 +410,13 @@ impl MetadataStore for FileMetadata {
             let Some(bytes) = fs::read_optional(&path, FILE_LIMIT)? else {
                 continue;
             };
-            found.push(serde_json::from_slice(&bytes).map_err(|_| StorageError::Corrupt { path })?);
+            let descriptor = serde_json::from_slice(&bytes);
+            let descriptor = descriptor.map_err(|_| StorageError::Corrupt { path })?;
+            if !tell(&referrer, descriptor) {
+                break;
+            }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -469,10 +477,11 @@ mod tests {
         store.set_tag(&name, &tags[1], &subject).unwrap();
         std::fs::write(folder.path().join("repositories/a/_tags/.v3.0.tmp"), "half").unwrap();
         assert_eq!(store.tags(&name).unwrap(), ["V1", "v2"]);
-        assert_eq!(store.referrers(&name, &subject).unwrap(), [json!({"d": 1})]);
+        let referrers = || store.referrers(&name, &subject, 10).unwrap();
+        assert_eq!(referrers(), [json!({"d": 1})]);
         assert!(store.delete_manifest(&name, &digest).unwrap());
         assert_eq!(store.tags(&name).unwrap(), ["V1"]);
-        assert!(store.referrers(&name, &subject).unwrap().is_empty());
+        assert!(referrers().is_empty());
         assert_eq!(store.manifest(&name, &digest).unwrap(), None);
     }
 }

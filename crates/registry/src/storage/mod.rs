@@ -219,12 +219,29 @@ pub trait MetadataStore: Send + Sync + std::fmt::Debug {
         referrer: &Digest,
         descriptor: &Value,
     ) -> Result<(), StorageError>;
-    /// The descriptors of what refers to `subject`, by digest.
+    /// Tells what refers to `subject`, with its descriptor, sorted by digest and from the first after `after` on, until it is told that this
+    /// is enough.
+    fn each_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        after: Option<&Digest>,
+        tell: &mut dyn FnMut(&Digest, Value) -> bool,
+    ) -> Result<(), StorageError>;
+    /// The descriptors of the first so many.
     fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
-    ) -> Result<Vec<Value>, StorageError>;
+        most: usize,
+    ) -> Result<Vec<Value>, StorageError> {
+        let mut found = Vec::new();
+        self.each_referrer(repository, subject, None, &mut |_, descriptor| {
+            found.push(descriptor);
+            found.len() < most
+        })?;
+        Ok(found)
+    }
 }
 
 /// Makes a directory below an existing one, and makes each new entry durable.

@@ -245,12 +245,13 @@ impl<'a> Reader<'a> {
             layers: Vec::new(),
             children: Vec::new(),
             config: Vec::new(),
-            referrers: registry.metadata.referrers(self.name, &held.digest)?,
+            referrers: registry
+                .metadata
+                .referrers(self.name, &held.digest, SHOWN)?,
             indexes: Vec::new(),
             is_cut: false,
             digest: held.digest,
         };
-        image.referrers.truncate(SHOWN);
         match document {
             Some(Document::Manifest(manifest)) => {
                 let config = self.config(&manifest.config)?;

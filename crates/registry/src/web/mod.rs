@@ -8,8 +8,10 @@ mod data;
 mod pages;
 mod path;
 mod text;
+mod upstreams;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use maud::Markup;
@@ -64,7 +66,7 @@ impl Registry {
         let page = path::read(request.uri().path()).unwrap_or(Page::Nowhere);
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let refusal = no_such_method("GET, HEAD");
-            return refused(&refusal, &Frame::of(request, None, false), entry);
+            return refused(&refusal, &self.framed(request, None, false), entry);
         }
         let answer = match page {
             Page::Root => return moved("/ui/"),
@@ -99,7 +101,7 @@ impl Registry {
         let caller = match caller {
             Ok(caller) => Arc::new(caller),
             Err(refusal) => {
-                return refused(&refusal, &Frame::of(request, None, has_login), entry);
+                return refused(&refusal, &self.framed(request, None, has_login), entry);
             }
         };
         entry.user(caller.user().map(ToOwned::to_owned));
@@ -108,9 +110,9 @@ impl Registry {
                 return moved("/ui/");
             }
             let refusal = challenge.refuse(Cause::NoCredentials, "authentication required", None);
-            return refused(&refusal, &Frame::of(request, None, has_login), entry);
+            return refused(&refusal, &self.framed(request, None, has_login), entry);
         }
-        let mut frame = Frame::of(request, caller.user(), has_login);
+        let mut frame = self.framed(request, caller.user(), has_login);
         match self.shown(request, page, &caller).await {
             Ok(shown) => {
                 frame.title = shown.title;
@@ -147,6 +149,7 @@ impl Registry {
                 self.image_page(name, which, host).await
             }
             Page::Refusals => Ok(self.refusals_page(caller)),
+            Page::Upstreams if !self.cache.sources.is_empty() => self.upstreams_page(caller),
             _ => Err(missing("UNSUPPORTED", "There is no such page")),
         }
     }
@@ -227,6 +230,29 @@ impl Registry {
         })
     }
 
+    /// The upstreams are no single repository's: where there are logins, whoever has one sees them.
+    fn upstreams_page(&self, caller: &Caller) -> Result<Shown, Refusal> {
+        if caller.settings.access.wants_login() && caller.user().is_none() {
+            let words = "authentication required";
+            return Err(Challenge::Basic.refuse(Cause::NoCredentials, words, None));
+        }
+        Ok(Shown {
+            title: "Upstreams".to_owned(),
+            current: "/ui/upstreams",
+            body: upstreams::page(&self.cache, Instant::now()),
+        })
+    }
+
+    fn framed<'a, B>(
+        &self,
+        request: &'a Request<B>,
+        user: Option<&'a str>,
+        has_login: bool,
+    ) -> Frame<'a> {
+        let has_upstreams = !self.cache.sources.is_empty();
+        Frame::of(request, user, has_login, has_upstreams)
+    }
+
     fn refusals_page(&self, caller: &Caller) -> Shown {
         let open = !caller.settings.access.wants_login();
         let mut all = self.refusals.seen(|one| match &one.repository {
@@ -247,7 +273,12 @@ fn may_pull(caller: &Caller, name: &Repository) -> bool {
 }
 
 impl<'a> Frame<'a> {
-    fn of<B>(request: &'a Request<B>, user: Option<&'a str>, has_login: bool) -> Self {
+    fn of<B>(
+        request: &'a Request<B>,
+        user: Option<&'a str>,
+        has_login: bool,
+        has_upstreams: bool,
+    ) -> Self {
         let host = request.headers().get(header::HOST);
         Self {
             title: String::new(),
@@ -257,12 +288,13 @@ impl<'a> Frame<'a> {
                 .filter(|host| host.len() <= 100),
             user,
             has_login,
+            has_upstreams,
         }
     }
 }
 
 fn refused(refusal: &Refusal, frame: &Frame<'_>, entry: &mut Entry) -> Response<Body> {
-    entry.refused(refusal.cause, refusal.code, refusal.internal.clone());
+    entry.refused(refusal);
     let status = refusal.status.as_u16();
     let frame = Frame {
         title: pages::heading(status).to_owned(),

@@ -10,7 +10,7 @@ use super::path;
 use super::text::{count, plain, size};
 use crate::names::Repository;
 use crate::refusals::Refused;
-use crate::route::ManifestName;
+use crate::route::{ManifestName, encoded};
 
 /// Characters of hostile text that a page shows.
 const WORDS: usize = 300;
@@ -24,6 +24,8 @@ pub(super) struct Frame<'a> {
     pub(super) user: Option<&'a str>,
     /// Whether there is a way to log in.
     pub(super) has_login: bool,
+    /// Whether this registry is a cache of others.
+    pub(super) has_upstreams: bool,
 }
 
 /// A whole page.
@@ -51,6 +53,7 @@ pub(super) fn frame(frame: &Frame<'_>, body: &Markup) -> Markup {
                         nav aria-label="Pages" {
                             (link("/ui/", "Repositories"))
                             (link("/ui/refusals", "Refusals"))
+                            @if frame.has_upstreams { (link("/ui/upstreams", "Upstreams")) }
                         }
                         @if let Some(user) = frame.user {
                             span.who { "Logged in as " bdi { (plain(user, 60)) } }
@@ -104,9 +107,9 @@ fn pages<T>(slice: &Slice<T>, action: &str, filter: &str) -> Markup {
     let address = |after: Option<&str>| {
         let mut fields = Vec::new();
         if !filter.is_empty() {
-            fields.push(format!("q={}", path::encoded(filter)));
+            fields.push(format!("q={}", encoded(filter)));
         }
-        fields.extend(after.map(|after| format!("after={}", path::encoded(after))));
+        fields.extend(after.map(|after| format!("after={}", encoded(after))));
         if fields.is_empty() {
             action.to_owned()
         } else {
@@ -437,6 +440,7 @@ pub(super) fn refusals(all: &[Refused], shows_users: bool) -> Markup {
                             td data-label="Cause" {
                                 div {
                                     (one.cause)
+                                    @if let Some(beneath) = one.beneath { ": " (beneath) }
                                     @if let Some(cause) = Cause::from_name(one.cause) { div.soft { (cause.summary()) } }
                                 }
                             }

@@ -18,6 +18,8 @@ pub(super) enum Page {
     Image(Repository, ManifestName),
     /// What was refused lately.
     Refusals,
+    /// The registries that this one is a cache of.
+    Upstreams,
     /// Where a browser asks for name and password.
     Login,
     /// The stylesheet.
@@ -43,6 +45,7 @@ pub(super) fn read(path: &str) -> Option<Page> {
     Some(match rest {
         "" => Page::Repositories,
         "refusals" => Page::Refusals,
+        "upstreams" => Page::Upstreams,
         "login" => Page::Login,
         "icon.svg" => Page::Icon,
         _ => named(rest).unwrap_or(Page::Nowhere),
@@ -82,20 +85,6 @@ pub(super) fn digest(name: &Repository, digest: &Digest) -> String {
     format!("/ui/image/{name}@{digest}")
 }
 
-/// A value for a query.
-pub(super) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
-            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +122,5 @@ mod tests {
         ] {
             assert_eq!(read(&path), expected, "{path}");
         }
-        assert_eq!(encoded("a b&c=\"<é"), "a%20b%26c%3d%22%3c%c3%a9");
     }
 }

@@ -134,10 +134,21 @@ async fn it_is_not_open_to_the_network_by_accident_and_owns_its_folder() {
     let registry = Registry::open().await;
     let mut options = Options::new(registry.folder.path());
     options.listen = vec!["0.0.0.0:0".parse().unwrap()];
-    assert!(matches!(
-        Service::bind(options.clone()).await,
-        Err(Error::OpenToTheNetwork { .. })
-    ));
+    // Nor where anyone may only read: a registry in the network has a login, or says that it has none.
+    for (read_only, may) in [(false, "push or delete"), (true, "pull everything")] {
+        options.read_only = read_only;
+        let refused = Service::bind(options.clone()).await.unwrap_err();
+        assert!(matches!(refused, Error::OpenToTheNetwork { .. }));
+        let words = refused.to_string();
+        for word in [
+            may,
+            "--open-beyond-loopback",
+            "openBeyondLoopback",
+            "--htpasswd",
+        ] {
+            assert!(words.contains(word), "{words}");
+        }
+    }
     options.open_beyond_loopback = true;
     assert!(matches!(
         Service::bind(options).await,

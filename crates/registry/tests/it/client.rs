@@ -134,3 +134,28 @@ pub(crate) async fn try_send(
         body: body.collect().await.ok()?.to_bytes(),
     })
 }
+
+/// A small disk, until it is dropped.
+pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
+
+impl SmallDisk {
+    /// One of so many MiB; none where this user may not make one.
+    pub(crate) fn new(mib: usize) -> Option<Self> {
+        if !towline_sys::testing::need_root() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let size = format!("size={mib}m");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]);
+        assert!(mount.arg(folder.path()).status().unwrap().success());
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut unmount = std::process::Command::new("umount");
+        unmount.arg("-l").arg(self.0.path()).status().ok();
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use towline_sys::proc::ChildGuard;
 
 use crate::client::{Registry, send, try_send};
 
-const COLLECTING: &str = "TOWLINE_TEST_REGISTRY_COLLECTING";
+pub(crate) const COLLECTING: &str = "TOWLINE_TEST_REGISTRY_COLLECTING";
 /// How often the registry is killed; more by hand: a test of a night is `TOWLINE_TEST_KILLS=2000`.
 const KILLS: &str = "TOWLINE_TEST_KILLS";
 const FOLDER: &str = "TOWLINE_TEST_REGISTRY_FOLDER";
@@ -26,20 +26,25 @@ async fn victim() {
     let service = Service::bind(Options::new(&folder)).await.unwrap();
     println!("listening {}", service.local_addr());
     if std::env::var_os(COLLECTING).is_some() {
-        std::thread::spawn(move || {
-            loop {
-                let how = Collection {
-                    dry_run: false,
-                    grace: Duration::from_millis(300),
-                };
-                // The socket comes a moment later than the address.
-                towline_registry::collect(Path::new(&folder), how).ok();
-            }
-        });
+        collect_for_ever(folder.into(), Duration::from_millis(300));
     }
     service
         .run(tokio_util::sync::CancellationToken::new())
         .await;
+}
+
+/// Collects garbage all the time, by the registry that serves a folder.
+pub(crate) fn collect_for_ever(folder: PathBuf, grace: Duration) {
+    std::thread::spawn(move || {
+        loop {
+            let how = Collection {
+                dry_run: false,
+                grace,
+            };
+            // The socket comes a moment later than the address.
+            towline_registry::collect(&folder, how).ok();
+        }
+    });
 }
 
 /// Starts the victim; its address.
@@ -122,10 +127,10 @@ struct Image {
 const KIND: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Image {
-    fn new(number: u64) -> Self {
+    fn new(number: u64, layer: usize) -> Self {
         let (config, layer) = (
             format!("{{\"number\":{number}}}").into_bytes(),
-            number.to_be_bytes().repeat(500),
+            number.to_be_bytes().repeat(layer / 8),
         );
         let part = |bytes: &[u8]| serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(bytes), "size": bytes.len()});
         let mut manifest = serde_json::json!({"schemaVersion": 2, "mediaType": KIND, "config": part(&config), "layers": [part(&layer)]});
@@ -171,47 +176,100 @@ impl Image {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kills_during_pushes_copies_and_collections_lose_nothing() {
-    let kills = std::env::var(KILLS).map_or(20, |kills| kills.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let (mut kept, mut next) = (Vec::new(), 0_u64);
-    for round in 0..kills {
-        let (mut child, address) = spawn(folder.path(), true);
-        let life = Duration::from_millis(fastrand::u64(20..400));
-        let pushing = async {
-            loop {
-                let number = next;
-                next += 1;
-                if !Image::new(number).push(address, number).await {
-                    continue;
-                }
-                // Some go again, so that there is garbage.
-                if number % 3 == 0 {
-                    let path = format!("/v2/a/manifests/{}", sha256(&Image::new(number).manifest));
-                    try_send(address, "DELETE", &path, &[], "").await;
-                } else {
-                    kept.push(("a", number));
-                    if number % 3 == 1 && Image::new(number).copy(address, number).await {
-                        kept.push(("copy", number));
-                    }
+/// How often a registry is killed: by hand as often as one likes.
+pub(crate) fn kills(otherwise: usize) -> usize {
+    std::env::var(KILLS).map_or(otherwise, |kills| kills.parse().unwrap())
+}
+
+/// Pushes, copies and deletions, and what of them was acknowledged.
+pub(crate) struct Pushes {
+    /// Bytes of each layer.
+    layer: usize,
+    kept: Vec<(&'static str, u64)>,
+    pub(crate) next: u64,
+}
+
+impl Pushes {
+    pub(crate) fn new(layer: usize) -> Self {
+        Self {
+            layer,
+            kept: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// Whether nothing was acknowledged yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Goes on until the registry is killed, which happens at some moment of the next `life`.
+    pub(crate) async fn until_killed(
+        &mut self,
+        (mut child, address): (ChildGuard, SocketAddr),
+        life: std::ops::Range<u64>,
+    ) {
+        let life = Duration::from_millis(fastrand::u64(life));
+        tokio::time::timeout(life, self.go_on(address))
+            .await
+            .unwrap_err();
+        child.child().kill().unwrap();
+        let ended = child.wait_timeout(Duration::from_secs(10)).unwrap();
+        assert!(ended.is_some());
+    }
+
+    async fn go_on(&mut self, address: SocketAddr) {
+        loop {
+            let number = self.next;
+            self.next += 1;
+            let image = Image::new(number, self.layer);
+            if !image.push(address, number).await {
+                continue;
+            }
+            // Some go again, so that there is garbage.
+            if number.is_multiple_of(3) {
+                let path = format!("/v2/a/manifests/{}", sha256(&image.manifest));
+                try_send(address, "DELETE", &path, &[], "").await;
+            } else {
+                self.kept.push(("a", number));
+                if number % 3 == 1 && image.copy(address, number).await {
+                    self.kept.push(("copy", number));
                 }
             }
-        };
-        tokio::time::timeout(life, pushing).await.unwrap_err();
-        child.child().kill().unwrap();
-        assert!(
-            child
-                .wait_timeout(Duration::from_secs(10))
-                .unwrap()
-                .is_some()
-        );
+        }
+    }
+
+    /// Reads back all that was acknowledged.
+    pub(crate) async fn are_there(&self, address: SocketAddr) {
+        assert!(!self.kept.is_empty(), "nothing was pushed at all");
+        for (repository, number) in &self.kept {
+            let image = Image::new(*number, self.layer);
+            let get = async |path: String| {
+                let path = format!("/v2/{repository}/{path}");
+                send(address, "GET", &path, &[], "").await.body
+            };
+            let manifest = get(format!("manifests/v{number}")).await;
+            assert_eq!(manifest, image.manifest, "{number}");
+            for blob in &image.blobs {
+                let read = get(format!("blobs/{}", sha256(blob))).await;
+                assert!(read == *blob, "{number}: {} bytes came", read.len());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_during_pushes_copies_and_collections_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pushes = Pushes::new(4000);
+    for round in 0..kills(20) {
+        let victim = spawn(folder.path(), true);
+        pushes.until_killed(victim, 20..400).await;
         let found = towline_registry::check(folder.path(), false).unwrap();
         assert_eq!(found.problems, [], "round {round}");
     }
     let path = folder.path().to_owned();
     let registry = Registry::with(|options| options.root = path).await;
-    assert!(!kept.is_empty(), "nothing was pushed at all");
     // Once more, by the registry that serves the folder, and all that can go.
     let (path, how) = (
         folder.path().to_owned(),
@@ -224,18 +282,7 @@ async fn kills_during_pushes_copies_and_collections_lose_nothing() {
     assert_eq!(collected.await.unwrap().unwrap().left_alone, [""; 0]);
     let found = towline_registry::check(folder.path(), false).unwrap();
     assert_eq!(found.problems, []);
+    let next = pushes.next;
     assert!(found.blobs < 3 * next, "garbage went: {found:?} of {next}");
-    for (repository, number) in &kept {
-        let image = Image::new(*number);
-        let manifest = registry
-            .get(&format!("/v2/{repository}/manifests/v{number}"))
-            .await;
-        assert_eq!(manifest.body, image.manifest, "{number}");
-        for blob in &image.blobs {
-            let read = registry
-                .get(&format!("/v2/{repository}/blobs/{}", sha256(blob)))
-                .await;
-            assert_eq!(read.body, *blob, "{number}");
-        }
-    }
+    pushes.are_there(registry.address()).await;
 }

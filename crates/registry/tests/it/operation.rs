@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use towline_lab::image::sha256;
 use towline_registry::{Collection, Drain, Options, Quota, Rate, Service};
 
-use crate::client::{Answer, Registry, send};
+use crate::client::{Answer, Registry, SmallDisk, send};
 
 fn quota(total: Option<u64>, repositories: &[(&str, u64)]) -> Quota {
     let repositories = repositories.iter();
@@ -282,6 +282,51 @@ async fn a_head_that_stops_coming_ends_the_connection() {
     );
 }
 
+/// However a client holds a connection for nothing, it does not hold it for long, and others get their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_on_which_nothing_happens_end() {
+    let registry = Registry::with(|options| {
+        options.limits.head_patience = Duration::from_millis(300);
+        options.limits.body_patience = Duration::from_millis(500);
+        options.limits.connections = 4;
+    })
+    .await;
+    // More than fits into the buffers between it and a client that does not read.
+    let blob = registry.blob("a", &vec![7; 32 << 20]).await;
+    let get = format!("GET /v2/a/blobs/{blob} HTTP/1.1\r\nHost: r\r\n\r\n");
+    // The begin of HTTP/2 and its settings; no request.
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    let kept_alive = "GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n";
+    for (what, text) in [
+        ("silent", ""),
+        ("half a preface", "PRI * HT"),
+        ("HTTP/2 without a request", preface),
+        ("idle after a request", kept_alive),
+        ("an answer that nobody takes", &get),
+    ] {
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(connect(&registry, text).await);
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(60), registry.get("/v2/"));
+        let answer = asked.await.unwrap_or_else(|_| panic!("{what}: they end"));
+        assert_eq!(answer.status, 200, "{what}");
+        drop(held);
+    }
+    // What it takes its own time for ends nothing: a push that comes slowly, but comes.
+    let digest = sha256(b"slowly");
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: r\r\nConnection: close\r\nContent-Length: 6\r\n\r\n"
+    );
+    let mut slow = connect(&registry, &head).await;
+    for byte in b"slowly" {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        slow.write_all(&[*byte]).await.unwrap();
+    }
+    let (line, text) = answered(&mut slow).await;
+    assert_eq!(line, "HTTP/1.1 201 Created", "{text}");
+}
+
 #[tokio::test]
 async fn a_full_disk_takes_no_pushes_and_goes_on_serving() {
     let registry = Registry::with(|options| options.limits.reserve = u64::MAX).await;
@@ -358,32 +403,11 @@ async fn it_says_that_it_stops_then_waits_and_names_what_it_cuts() {
     drop(folder);
 }
 
-/// A disk of 4 MiB, until it is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new() -> Option<Self> {
-        if !towline_sys::testing::need_root() {
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]);
-        assert!(mount.arg(folder.path()).status().unwrap().success());
-        Some(Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let mut unmount = std::process::Command::new("umount");
-        unmount.arg("-l").arg(self.0.path()).status().ok();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_really_fills_up_loses_nothing_and_recovers() {
-    let Some(disk) = SmallDisk::new() else { return };
+    let Some(disk) = SmallDisk::new(4) else {
+        return;
+    };
     let mut options = Options::new(disk.0.path());
     // So that the disk itself says that it is full.
     options.limits.reserve = 0;

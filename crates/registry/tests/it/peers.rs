@@ -263,6 +263,19 @@ async fn our_client_uses_tokens() {
             .await
             .unwrap();
     }
+    // Each sees in the list what it may pull: a login is given for it although nobody is refused.
+    for (login, expected) in [
+        (None, &["public/app"][..]),
+        (Some(("bob", "hidden")), &["public/app", "team/app"]),
+    ] {
+        let listed = repository("any", login).catalog(10).await.unwrap();
+        assert_eq!(listed, expected, "{login:?}");
+    }
+    let wrong = repository("any", Some(("bob", "wrong"))).catalog(10).await;
+    assert_eq!(
+        wrong.unwrap_err().cause(),
+        towline_cause::Cause::WrongCredentials
+    );
     for (name, login) in [("public/app", None), ("team/app", Some(("bob", "hidden")))] {
         let resolved = repository(name, login).resolve().await.unwrap();
         assert_eq!(resolved.digest.to_string(), image.digest());

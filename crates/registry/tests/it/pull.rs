@@ -184,6 +184,82 @@ async fn referrers_are_listed_filtered_and_forgotten() {
     );
 }
 
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Pushes something that refers to a digest; its own.
+async fn refer(registry: &Registry, subject: &str, kind: &str, note: &str) -> String {
+    let config = registry.blob("a", b"{}").await;
+    let document = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind,
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2},
+        "layers": [], "annotations": {"note": note},
+        "subject": {"mediaType": MANIFEST, "digest": subject, "size": 27},
+    })
+    .to_string();
+    let digest = sha256(document.as_bytes());
+    let path = format!("/v2/a/manifests/{digest}");
+    let put = registry.send("PUT", &path, &[("content-type", MANIFEST)], document);
+    assert_eq!(put.await.status, 201);
+    digest
+}
+
+/// Follows a list of referrers to its end: the pages, each as digests.
+async fn pages(registry: &Registry, first: String) -> Vec<Vec<String>> {
+    let (mut pages, mut next) = (Vec::new(), Some(first));
+    while let Some(path) = next {
+        let page = registry.get(&path).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.body.len() <= 4 << 20, "{path}: {}", page.body.len());
+        let listed = page.json()["manifests"].as_array().unwrap().clone();
+        let digests = listed.iter().map(|one| one["digest"].as_str().unwrap());
+        pages.push(digests.map(str::to_owned).collect());
+        assert!(pages.len() < 20, "{pages:?}");
+        let link = page.header("link").strip_prefix('<');
+        next = link.map(|link| link.split_once(">; rel=\"next\"").unwrap().0.to_owned());
+    }
+    pages
+}
+
+#[tokio::test]
+async fn referrers_come_in_pages_that_every_client_can_read() {
+    let registry = Registry::with(|options| options.limits.page = 4).await;
+    let subject = sha256(b"a manifest that comes later");
+    let kind = "application/vnd.test.a+b; c=d";
+    let (mut some, mut all) = (Vec::new(), Vec::new());
+    for number in 0..9 {
+        let note = number.to_string();
+        let is_some = number % 3 == 0;
+        let kind = if is_some { kind } else { "text/other" };
+        let digest = refer(&registry, &subject, kind, &note).await;
+        some.extend(is_some.then(|| digest.clone()));
+        all.push(digest);
+    }
+    some.sort();
+    all.sort();
+    let list = format!("/v2/a/referrers/{subject}");
+    let whole = pages(&registry, list.clone()).await;
+    assert_eq!(whole.concat(), all);
+    assert_eq!(whole.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 1]);
+    let by_two = pages(&registry, format!("{list}?n=2")).await;
+    assert_eq!((by_two.concat(), by_two.len()), (all, 5));
+    let filter = "artifactType=application%2Fvnd.test.a%2Bb%3B%20c%3Dd";
+    let filtered = pages(&registry, format!("{list}?{filter}&n=1")).await;
+    assert_eq!((filtered.concat(), filtered.len()), (some, 3));
+    for (query, expected) in [("n=0", 200), ("n=x", 400), ("last=x", 400)] {
+        let answer = registry.get(&format!("{list}?{query}")).await;
+        assert_eq!(answer.status, expected, "{query}");
+        assert_eq!(answer.header("link"), "", "{query}");
+    }
+    // Large ones are told apart, too: no page is larger than a manifest may be.
+    let large = sha256(b"another one");
+    for number in 0..3 {
+        let note = format!("{number}{}", "x".repeat(1_500_000));
+        refer(&registry, &large, "text/other", &note).await;
+    }
+    let large = pages(&registry, format!("/v2/a/referrers/{large}")).await;
+    assert_eq!(large.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+}
+
 #[tokio::test]
 async fn a_deleted_manifest_takes_its_tags() {
     let registry = Registry::open().await;

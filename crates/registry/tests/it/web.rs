@@ -74,6 +74,9 @@ async fn fill(registry: &Registry) {
         signature.to_string(),
     );
     assert_eq!(put.await.status, 201);
+    // As `towline why` asks, to see how this registry refuses: nobody wanted to pull that.
+    let nobodys = "/v2/team/towline-asks-0123456789abcdef/manifests/latest";
+    assert_eq!(registry.get(nobodys).await.status, 404);
     let refused = "/v2/team/app/manifests/v1.4.3?x=%3Cscript%3E";
     assert_eq!(registry.get(refused).await.status, 404);
     assert_eq!(registry.get(refused).await.status, 404);
@@ -148,6 +151,7 @@ async fn pages_show_what_there_is_and_nothing_that_acts() {
             !page.contains("<script") && !page.contains("<img") && !page.contains('\u{202e}'),
             "{path}"
         );
+        assert!(!page.contains("towline-asks-"), "{path}: {page}");
         assert!(
             answer
                 .header("content-security-policy")
@@ -282,7 +286,11 @@ async fn a_browser_reads_the_pages_and_runs_nothing_that_was_pushed() {
     let Some(mut browser) = Browser::start().await else {
         return;
     };
-    let registry = Registry::open().await;
+    let registry = Registry::with(|options| {
+        let nowhere = towline_registry::Upstream::parse("up=http://127.0.0.1:9").unwrap();
+        options.cache.upstreams = vec![nowhere];
+    })
+    .await;
     fill(&registry).await;
     let host = format!("http://{}", registry.address());
     // The browser does run scripts when it may, so that nothing run means something.
@@ -294,36 +302,7 @@ async fn a_browser_reads_the_pages_and_runs_nothing_that_was_pushed() {
     }
     // Without scripts: by links and the form alone.
     browser.go(&host).await;
-    for (link, at) in [
-        (
-            "a[href='/ui/repository/team/app']",
-            "/ui/repository/team/app",
-        ),
-        (
-            "a[href='/ui/image/team/app:v1.4.2']",
-            "/ui/image/team/app:v1.4.2",
-        ),
-        ("td a.digest", "/ui/image/team/app@sha256:"),
-        ("nav a[href='/ui/refusals']", "/ui/refusals"),
-        (".brand", "/ui/"),
-        (
-            "a[href='/ui/repository/library/tools']",
-            "/ui/repository/library/tools",
-        ),
-        ("a[rel=next]", "/ui/repository/library/tools?after=1.49"),
-        ("a[rel=first]", "/ui/repository/library/tools"),
-    ] {
-        browser.click(link).await;
-        let address = browser.address().await;
-        assert!(
-            address.starts_with(&format!("{host}{at}")),
-            "{link}: {address}"
-        );
-        assert!(
-            title(&browser.dom().await).ends_with(" · Registry"),
-            "{link}"
-        );
-    }
+    follow(&mut browser, &host).await;
     browser.write("input[name=q]", "<script>1.3").await;
     browser.click("button").await;
     assert!(browser.dom().await.contains("No tag has this in its name"));
@@ -339,6 +318,7 @@ async fn a_browser_reads_the_pages_and_runs_nothing_that_was_pushed() {
         "/ui/image/team/app:sig",
         "/ui/repository/team/app",
         "/ui/refusals",
+        "/ui/upstreams",
         "/ui/?q=%3Cscript%3Edocument.title=%27owned%27%3C/script%3E",
     ] {
         browser.go(&format!("{host}{path}")).await;
@@ -361,6 +341,41 @@ async fn a_browser_reads_the_pages_and_runs_nothing_that_was_pushed() {
     }
 }
 
+/// Clicks through the pages.
+async fn follow(browser: &mut Browser, host: &str) {
+    for (link, at) in [
+        (
+            "a[href='/ui/repository/team/app']",
+            "/ui/repository/team/app",
+        ),
+        (
+            "a[href='/ui/image/team/app:v1.4.2']",
+            "/ui/image/team/app:v1.4.2",
+        ),
+        ("td a.digest", "/ui/image/team/app@sha256:"),
+        ("nav a[href='/ui/refusals']", "/ui/refusals"),
+        ("nav a[href='/ui/upstreams']", "/ui/upstreams"),
+        (".brand", "/ui/"),
+        (
+            "a[href='/ui/repository/library/tools']",
+            "/ui/repository/library/tools",
+        ),
+        ("a[rel=next]", "/ui/repository/library/tools?after=1.49"),
+        ("a[rel=first]", "/ui/repository/library/tools"),
+    ] {
+        browser.click(link).await;
+        let address = browser.address().await;
+        assert!(
+            address.starts_with(&format!("{host}{at}")),
+            "{link}: {address}"
+        );
+        assert!(
+            title(&browser.dom().await).ends_with(" · Registry"),
+            "{link}"
+        );
+    }
+}
+
 /// On a small screen a cell is its label and, beside it, all that it says: also the words that explain a cause.
 async fn narrow(browser: &mut Browser, host: &str) {
     browser.go(&format!("{host}/ui/refusals")).await;
@@ -380,6 +395,7 @@ async fn pictures(browser: &mut Browser, host: &str, folder: &Path) {
         ("image", "/ui/image/team/app:amd64"),
         ("artifact", "/ui/image/team/app:sig"),
         ("refusals", "/ui/refusals"),
+        ("upstreams", "/ui/upstreams"),
         ("missing", "/ui/repository/none"),
     ] {
         browser.go(&format!("{host}{path}")).await;

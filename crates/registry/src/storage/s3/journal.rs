@@ -74,9 +74,11 @@ pub(crate) struct Journal {
     queue: Mutex<Queue>,
     standing: RwLock<Standing>,
     writer: Mutex<Option<(Instant, Option<String>)>>,
+    /// When the storage was asked last whether it is there, and whether it was.
+    pub(super) answered: Mutex<Option<(Instant, bool)>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -138,6 +140,7 @@ impl Journal {
             queue: Mutex::default(),
             standing: RwLock::new(Standing::Reader),
             writer: Mutex::default(),
+            answered: Mutex::default(),
         };
         if options.role == Role::Writer {
             let lease = Lease {
@@ -252,15 +255,18 @@ impl Journal {
 
     fn reload(&self, tail: &mut Tail) -> Result<(), StorageError> {
         let began = Instant::now();
-        let state = self.handle.block_on(self.whole())?;
-        tail.snapshot = state.entries;
+        let (state, snapshot) = self.handle.block_on(self.whole())?;
+        // Where a writer begins again and again, what came since the last snapshot adds up all the same.
+        tail.snapshot = snapshot;
         tail.looked = Some(began);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(())
     }
 
-    async fn whole(&self) -> Result<State, StorageError> {
+    /// Everything, and how many entries of it the newest snapshot holds.
+    async fn whole(&self) -> Result<(State, u64), StorageError> {
         let mut state = self.newest().await?;
+        let snapshot = state.entries;
         let after = state.entries.checked_sub(1).map(entry_name);
         let all = self
             .client
@@ -272,7 +278,7 @@ impl Journal {
         for entry in entries.into_iter().map_while(|entry| entry) {
             state.apply(&entry);
         }
-        Ok(state)
+        Ok((state, snapshot))
     }
 
     /// What the newest snapshot says.

@@ -1,5 +1,6 @@
 //! What repositories hold, by the log.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -263,17 +264,26 @@ impl MetadataStore for S3Metadata {
         }])
     }
 
-    fn referrers(
+    fn each_referrer(
         &self,
         repository: &Repository,
         subject: &Digest,
-    ) -> Result<Vec<Value>, StorageError> {
-        self.all(repository, |held| {
-            let of = held.referrers.get(subject).into_iter().flatten();
-            let known = of.filter(|(referrer, _)| held.manifests.contains_key(*referrer));
-            known
-                .map(|(_, (descriptor, _))| descriptor.clone())
-                .collect()
+        after: Option<&Digest>,
+        tell: &mut dyn FnMut(&Digest, Value) -> bool,
+    ) -> Result<(), StorageError> {
+        self.journal.all(|state| {
+            let Some(held) = holding(state, repository) else {
+                return;
+            };
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let of = held.referrers.get(subject);
+            let of = of.map(|of| of.range::<Digest, _>((from, Bound::Unbounded)));
+            for (referrer, (descriptor, _)) in of.into_iter().flatten() {
+                let is_here = held.manifests.contains_key(referrer);
+                if is_here && !tell(referrer, descriptor.clone()) {
+                    break;
+                }
+            }
         })
     }
 }

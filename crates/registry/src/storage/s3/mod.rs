@@ -17,6 +17,7 @@ mod checksum;
 mod client;
 mod compact;
 mod feed;
+mod health;
 mod journal;
 mod lease;
 mod metadata;

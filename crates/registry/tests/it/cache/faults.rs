@@ -83,6 +83,39 @@ async fn a_failing_upstream_leaves_what_is_held_and_names_its_cause_for_the_rest
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_upstream_keeps_no_image_that_was_pulled_from_running() {
+    let line = Line::new(|_| {}).await;
+    let image = image(14);
+    line.push(&image, "v1").await;
+    let (digest, bytes) = layer(&image);
+    line.get("manifests/v1").await;
+    line.get(&format!("blobs/{digest}")).await;
+    let Line {
+        origin,
+        network,
+        cache,
+    } = line;
+    let endpoint = format!("http://{}", network.local_addr());
+    drop((origin, network));
+    let get = async |path: &str| cache.get(&format!("/v2/up/team/app/{path}")).await;
+    for _ in 0..3 {
+        let held = get("manifests/v1").await;
+        let told = (held.status.as_u16(), held.header("x-towline-cache"));
+        assert_eq!(told, (200, "stale"));
+        assert_eq!(held.body, image.manifest.bytes);
+        assert!(get(&format!("blobs/{digest}")).await.body == bytes);
+    }
+    let refused = get("manifests/v2").await;
+    assert_eq!(refused.status, 502);
+    let detail = &refused.json()["errors"][0]["detail"];
+    assert_eq!(
+        (&detail["step"], &detail["endpoint"]),
+        (&"connect".into(), &endpoint.into()),
+        "{detail}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_upstream_does_not_hold_up_what_is_held() {
     let line = Line::new(|options| {
         options.cache.patience = Duration::from_millis(200);
@@ -107,6 +140,33 @@ async fn a_slow_upstream_does_not_hold_up_what_is_held() {
     );
 }
 
+/// A client that waits for a slow upstream holds its connection for something.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_slow_upstream_is_not_taken_for_idle() {
+    let line = Line::new(|options| {
+        options.limits.head_patience = Duration::from_millis(100);
+        options.limits.body_patience = Duration::from_millis(100);
+    })
+    .await;
+    let image = image(13);
+    line.push(&image, "v1").await;
+    let (digest, bytes) = layer(&image);
+    let (answer, body) = (
+        Fault::Delay { millis: 700 },
+        Fault::Trickle {
+            bytes: 1_000_000,
+            every_millis: 500,
+        },
+    );
+    line.network.set_rules(vec![
+        Rule::on("*/manifests/*", answer),
+        Rule::on("*/blobs/*", body).method("GET"),
+    ]);
+    assert_eq!(line.get("manifests/v1").await.status, 200);
+    let blob = line.get(&format!("blobs/{digest}")).await;
+    assert!(blob.body == bytes, "{} bytes came", blob.body.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_is_respected_and_shown() {
     let line = Line::new(|_| {}).await;
@@ -121,6 +181,22 @@ async fn a_rate_limit_is_respected_and_shown() {
     line.network
         .set_rules(vec![Rule::on("*", Fault::Headers { set })]);
     line.get("manifests/v1").await;
+    // What is left is shown to whoever looks, machines and people.
+    let text = async |path: &str| {
+        let got = line.cache.get(path).await;
+        assert_eq!(got.status, 200, "{path}");
+        String::from_utf8(got.body.to_vec()).unwrap()
+    };
+    let metrics = text("/metrics").await;
+    for (name, value) in [("limit", 100), ("remaining", 1)] {
+        let expected =
+            format!("towline_registry_upstream_budget_{name}{{upstream=\"up\"}} {value}\n");
+        assert!(metrics.contains(&expected), "{metrics}");
+    }
+    let page = text("/ui/upstreams").await;
+    for words in ["1 of 100 in 6 h", "as up/…", ">asked<"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
     let retry_after = Some("120".to_owned());
     line.network
         .set_rules(vec![Rule::on("*", Fault::RateLimit { retry_after })]);
@@ -145,6 +221,52 @@ async fn a_rate_limit_is_respected_and_shown() {
         line.get("manifests/v1").await.header("x-towline-cache"),
         "stale"
     );
+    let page = text("/ui/upstreams").await;
+    assert!(
+        page.contains("left alone for") && page.contains("RateLimited"),
+        "{page}"
+    );
+}
+
+/// Whatever a web server in the upstream's place answers, it is told as what it is, and nothing of it is kept or sent on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_for_a_manifest_or_a_blob_is_no_damage() {
+    let line = Line::new(|_| {}).await;
+    let image = image(12);
+    line.push(&image, "v1").await;
+    line.get("manifests/v1").await;
+    let (known, _) = layer(&image);
+    let page = "<!doctype html><html><title>Log in</title></html>";
+    let answer = |kind: Option<&str>| Fault::Answer {
+        status: 200,
+        headers: kind
+            .map(|kind| ("content-type".to_owned(), kind.to_owned()))
+            .into_iter()
+            .collect(),
+        body: page.to_owned(),
+    };
+    // One blob whose size is known by its manifest, and one of which nothing is known: then the page's length is the blob's.
+    let unknown = towline_lab::image::sha256(b"unknown");
+    for kind in [Some("text/html; charset=utf-8"), None, Some("text/plain")] {
+        line.network.set_rules(vec![Rule::on("*", answer(kind))]);
+        for path in [
+            format!("blobs/{known}"),
+            format!("blobs/{unknown}"),
+            format!("manifests/{unknown}"),
+        ] {
+            let path = format!("/v2/up/team/app/{path}");
+            let got = line.cache.get(&path).await;
+            assert_eq!(got.status, 502, "{kind:?} {path}");
+            let error = got.json()["errors"][0].clone();
+            assert_eq!(
+                error["detail"]["cause"], "NotARegistry",
+                "{kind:?} {path}: {error}"
+            );
+        }
+    }
+    let page = line.cache.get("/ui/refusals").await;
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    assert!(page.contains("ProxyCacheFailed: NotARegistry"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use towline_lab::image::{Builder, Image, Layer};
 use towline_registry::{Options, Quota, Upstream};
 
 use super::{Line, layer};
-use crate::client::{Registry, send};
+use crate::client::{Registry, SmallDisk, send};
 
 /// Bytes of each image's layer; the rest of an image is small beside it.
 const LAYER: usize = 1 << 20;
@@ -235,4 +235,112 @@ async fn what_other_repositories_hold_goes_only_from_the_cache() {
     let own = line.cache.get(&format!("/v2/own/app/blobs/{digest}")).await;
     assert_eq!(own.body, bytes);
     check(&line);
+}
+
+/// Fifteen pulls of five images at once, where two and a half find room; all of them end well, and the room is not exceeded.
+async fn all_at_once(what: &str, change: impl FnOnce(&mut Options)) {
+    let line = Line::new(change).await;
+    let images: Vec<Image> = (0..5).map(image).collect();
+    let repository = |at: usize| format!("team/app{}", at % 2);
+    for (at, image) in images.iter().enumerate() {
+        let (to, name) = (line.origin.address(), repository(at));
+        image.push(to, &name, "v1", None).await.unwrap();
+    }
+    let digests: Vec<_> = images.iter().map(layer).collect();
+    let pull = async |at: usize| {
+        let (digest, bytes) = &digests[at];
+        for path in [
+            format!("manifests/{}", images[at].digest()),
+            format!("blobs/{digest}"),
+        ] {
+            let path = format!("/v2/up/{}/{path}", repository(at));
+            let got = line.cache.get(&path).await;
+            assert_eq!(got.status, 200, "{what}: {path}: {:?}", got.body);
+            if path.contains("/blobs/") {
+                assert!(got.body == *bytes, "{what}: image {at} is whole");
+            }
+        }
+    };
+    for round in 0..3 {
+        futures::future::join_all((0..15).map(|at| pull(at % 5))).await;
+        let most = 2 * LAYER as u64 + LAYER as u64 / 2;
+        assert!(line.kept() <= most, "{what}, {round}: {}", line.kept());
+    }
+    check(&line);
+    // What was only passed on leaves nothing behind.
+    let staged = line.cache.folder.path().join("staging");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while std::fs::read_dir(&staged).unwrap().count() > 0 {
+        let now = tokio::time::Instant::now();
+        assert!(now < deadline, "{what}: something stays in staging");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pulls_at_once_keep_within_the_room_and_all_end_well() {
+    let most = 2 * LAYER as u64 + LAYER as u64 / 2;
+    all_at_once("size", |options| options.cache.size = Some(most)).await;
+    all_at_once("quota of all", |options| options.quota.total = Some(most)).await;
+    all_at_once("quota of each", |options| {
+        options.quota.repositories = vec![("up/*".to_owned(), most / 2)];
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_made_room_and_is_gone_at_the_upstream_is_gone_until_it_is_there_again() {
+    let size = LAYER as u64 + LAYER as u64 / 2;
+    let (line, images) = five(|options| options.cache.size = Some(size)).await;
+    line.pull(&images, 0).await;
+    line.pull(&images, 1).await;
+    let (digest, bytes) = layer(&images[0]);
+    let origin = format!("/v2/team/app/blobs/{digest}");
+    let deleted = line.origin.send("DELETE", &origin, &[], "").await;
+    assert_eq!(deleted.status, 202);
+    let path = format!("/v2/up/team/app/blobs/{digest}");
+    for method in ["GET", "HEAD", "GET"] {
+        let gone = line.cache.send(method, &path, &[], "").await;
+        assert_eq!(gone.status, 404, "{method}");
+        if method == "GET" {
+            let error = &gone.json()["errors"][0];
+            let told = (&error["code"], &error["detail"]["cause"]);
+            assert_eq!(told, (&"BLOB_UNKNOWN".into(), &"BlobMissing".into()));
+        }
+    }
+    check(&line);
+    line.push(&images[0], "v0").await;
+    let again = line.cache.get(&path).await;
+    assert_eq!((again.status.as_u16(), &again.body), (200, &bytes));
+    assert_eq!(again.header("x-towline-cache"), "miss");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_makes_room_by_itself() {
+    let Some(disk) = SmallDisk::new(6) else {
+        return;
+    };
+    let root = disk.0.path().to_owned();
+    let (line, images) = five(|options| {
+        options.root = root.clone();
+        options.limits.reserve = 2 << 20;
+    })
+    .await;
+    // Three and a half of five find room, and none of the pulls notices.
+    for _ in 0..3 {
+        for at in 0..5 {
+            line.pull(&images, at).await;
+        }
+    }
+    assert!(line.metric("towline_registry_cache_evicted_total ").await > 5);
+    let found = towline_registry::check(&root, false).unwrap();
+    assert_eq!(found.problems, []);
+    // What nothing can make room for is told as what it is.
+    let large: Vec<u8> = image(9).layers().next().unwrap().bytes.repeat(5);
+    let digest = line.origin.blob("team/app", &large).await;
+    let refused = line.get(&format!("blobs/{digest}")).await;
+    assert_eq!(refused.status, 507);
+    let words = refused.json()["errors"][0]["message"].to_string();
+    assert!(words.contains("disk is full"), "{words}");
+    line.cache.handle.shutdown(Duration::from_secs(20)).await;
 }

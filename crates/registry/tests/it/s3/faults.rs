@@ -6,91 +6,44 @@ use towline_lab::image::sha256;
 use towline_registry::{Options, Quota, Role, Service};
 use towline_sys::task;
 
-use super::{Server, check, collect, put_blob, put_manifest, signal, spawn};
-use crate::client::{send, try_send};
-
-/// How often the writer is killed; more by hand.
-const KILLS: &str = "TOWLINE_TEST_KILLS";
+use super::{Server, check, collect, put_blob, put_manifest, signal, spawn, spawn_with};
+use crate::client::send;
+use crate::crash::{COLLECTING, Pushes, kills};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_of_the_writer_lose_nothing_that_it_acknowledged() {
     let Some(server) = Server::start().await else {
         return;
     };
-    let kills = std::env::var(KILLS).map_or(6, |kills| kills.parse().unwrap());
     let root = tempfile::tempdir().unwrap();
-    let (mut kept, mut next) = (Vec::new(), 0_u32);
-    for round in 0..kills {
-        let (mut child, address) = spawn(&server, root.path());
-        let life = Duration::from_millis(fastrand::u64(50..900));
-        let pushing = async {
-            loop {
-                let number = next;
-                next += 1;
-                let blob = number.to_be_bytes().repeat(30_000);
-                let path = format!("/v2/a/blobs/uploads/?digest={}", sha256(&blob));
-                for (path, body) in [
-                    (path, blob),
-                    (
-                        format!("/v2/a/blobs/uploads/?digest={}", sha256(b"{}")),
-                        b"{}".to_vec(),
-                    ),
-                ] {
-                    let answer = try_send(address, "POST", &path, &[], body).await;
-                    if answer.is_none_or(|answer| answer.status != 201) {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                let manifest = manifest(number);
-                let kind = [("content-type", "application/vnd.oci.image.manifest.v1+json")];
-                let path = format!("/v2/a/manifests/v{number}");
-                let put = try_send(address, "PUT", &path, &kind, manifest).await;
-                if put.is_some_and(|answer| answer.status == 201) {
-                    kept.push(number);
-                }
-            }
-        };
-        tokio::time::timeout(life, pushing).await.unwrap_err();
-        child.child().kill().unwrap();
-        assert!(
-            child
-                .wait_timeout(Duration::from_secs(10))
-                .unwrap()
-                .is_some()
-        );
-        let checked = check(&server).await;
-        assert_eq!(checked.wrong, 0, "round {round}: {checked:?}");
+    let (kills, mut pushes) = (kills(6), Pushes::new(120_000));
+    for round in 0.. {
+        // On a machine so slow that nothing comes to its end, some more.
+        if round >= kills && (!pushes.is_empty() || round >= 20 * kills) {
+            break;
+        }
+        let writer = spawn_with(&server, root.path(), &[(COLLECTING, "1")]);
+        pushes.until_killed(writer, 100..1500).await;
+        // Everything is read again; in a long run not after every kill.
+        if kills <= 20 || round % 10 == 9 {
+            let checked = check(&server).await;
+            assert_eq!(checked.wrong, 0, "round {round}: {checked:?}");
+        }
     }
     let writer = server.registry(root.path(), Role::Writer).await;
-    collect(root.path()).await;
-    for number in &kept {
-        let path = format!("/v2/a/manifests/v{number}");
-        let got = send(writer.local_addr(), "GET", &path, &[], "").await;
-        assert_eq!(got.body, manifest(*number), "{number}");
-        let digest = sha256(&number.to_be_bytes().repeat(30_000));
-        let got = send(
-            writer.local_addr(),
-            "GET",
-            &format!("/v2/a/blobs/{digest}"),
-            &[],
-            "",
-        )
-        .await;
-        assert_eq!(sha256(&got.body), digest, "{number}");
-    }
-    assert!(!kept.is_empty(), "nothing was pushed at all");
-    assert_eq!(check(&server).await.wrong, 0);
+    let collected = collect(root.path()).await;
+    assert_eq!(collected.left_alone, [""; 0]);
+    let checked = check(&server).await;
+    assert_eq!(checked.wrong, 0, "{checked:?}");
+    let next = pushes.next;
+    assert!(
+        checked.blobs < 3 * next,
+        "garbage went: {checked:?} of {next}"
+    );
+    // What was taken away, and what a cut push left, is no object any more either.
+    assert_eq!(server.objects() as u64, checked.blobs);
+    pushes.are_there(writer.local_addr()).await;
     writer.shutdown(Duration::from_secs(10)).await;
-}
-
-/// A manifest that names one layer.
-fn manifest(number: u32) -> String {
-    let layer = number.to_be_bytes().repeat(30_000);
-    let part = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()});
-    serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": part("application/vnd.oci.empty.v1+json", b"{}"),
-        "layers": [part("application/vnd.oci.image.layer.v1.tar", &layer)]})
-    .to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,15 +157,18 @@ async fn a_shortened_log_fences_a_writer_that_slept_and_leaves_no_reader_behind(
     }
     // Each push is an entry or two; what two snapshots hold goes, but for where writers began.
     let deadline = Instant::now() + Duration::from_secs(120);
-    while server.count("log") > 45 {
+    loop {
+        let (log, snapshots) = (server.count("log"), server.count("snapshots"));
+        if log <= 45 && (2..=3).contains(&snapshots) {
+            break;
+        }
+        let now = Instant::now();
         assert!(
-            Instant::now() < deadline,
-            "{} entries stay",
-            server.count("log")
+            now < deadline,
+            "{log} entries and {snapshots} snapshots stay"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!((2..=3).contains(&server.count("snapshots")));
     signal(&mut old, "-CONT");
     let refused = late.await.unwrap();
     assert_eq!(
@@ -239,4 +195,97 @@ async fn a_shortened_log_fences_a_writer_that_slept_and_leaves_no_reader_behind(
     let checked = check(&server).await;
     assert_eq!((checked.wrong, checked.tags), (0, 61), "{checked:?}");
     writer.shutdown(Duration::from_secs(10)).await;
+}
+
+/// A log of the time before logs were shortened: nothing is known of where its writers began, so its entries stay; but what comes after them
+/// goes like that of any other log, however many they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_an_older_form_is_shortened_behind_its_end() {
+    const OLD: u64 = 1200;
+    let Some(server) = Server::start().await else {
+        return;
+    };
+    let log = server.bucket().join("log");
+    std::fs::create_dir_all(&log).unwrap();
+    for number in 0..OLD {
+        let entry = serde_json::json!({"writer": "somebody", "nonce": number, "ops": [
+            {"op": "link", "repository": "old", "digest": sha256(&number.to_be_bytes()), "at": 1}]});
+        std::fs::write(log.join(format!("{number:020}")), entry.to_string()).unwrap();
+    }
+    let root = tempfile::tempdir().unwrap();
+    let start = async || {
+        let mut options = Options::new(root.path());
+        let mut storage = server.storage(Role::Writer);
+        storage.snapshot_every = 10;
+        storage.log_kept = Duration::from_secs(2);
+        options.storage = Some(storage);
+        Service::start(options).await.unwrap()
+    };
+    // The first start writes a snapshot; what the older form did not have is taken out of it.
+    start().await.shutdown(Duration::from_secs(10)).await;
+    let snapshots = std::fs::read_dir(server.bucket().join("snapshots")).unwrap();
+    for snapshot in snapshots {
+        let path = snapshot.unwrap().path();
+        let mut older: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for field in ["writer", "known", "begins"] {
+            assert!(older.as_object_mut().unwrap().remove(field).is_some());
+        }
+        std::fs::write(path, older.to_string()).unwrap();
+    }
+    let writer = start().await;
+    let at = writer.local_addr();
+    assert_eq!(put_blob(at, "a", b"{}").await.status, 201);
+    let config = sha256(b"{}");
+    for number in 0..60 {
+        let name = format!("n{number}");
+        let put = put_manifest(at, "a", &name, &config, &name).await;
+        assert_eq!(put.status, 201, "{number}");
+    }
+    let kept = usize::try_from(OLD).unwrap() + 45;
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while server.count("log") > kept {
+        let entries = server.count("log");
+        assert!(Instant::now() < deadline, "{entries} entries stay");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(server.count("log") >= usize::try_from(OLD).unwrap());
+    writer.shutdown(Duration::from_secs(10)).await;
+    // Whoever begins now knows everything.
+    let writer = start().await;
+    let at = writer.local_addr();
+    let tags = send(at, "GET", "/v2/a/tags/list", &[], "").await.json();
+    assert_eq!(tags["tags"].as_array().map(Vec::len), Some(60));
+    let old = send(at, "GET", "/v2/old/tags/list", &[], "").await;
+    assert_eq!(old.status, 200);
+    writer.shutdown(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_reach_the_storage_is_not_ready() {
+    let Some(server) = Server::start().await else {
+        return;
+    };
+    let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let writer = server.registry(root.path(), Role::Writer).await;
+    let reader = server.registry(other.path(), Role::Reader).await;
+    let both = [writer.local_addr(), reader.local_addr()];
+    for at in both {
+        assert_eq!(send(at, "GET", "/readyz", &[], "").await.status, 200);
+    }
+    drop(server);
+    for at in both {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let ready = send(at, "GET", "/readyz", &[], "").await;
+            if ready.status == 503 {
+                assert_eq!(&ready.body[..], b"its object storage does not answer\n");
+                break;
+            }
+            assert!(Instant::now() < deadline, "{at} says so");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        // The process itself is well.
+        assert_eq!(send(at, "GET", "/healthz", &[], "").await.status, 200);
+    }
 }

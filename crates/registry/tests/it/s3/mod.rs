@@ -14,6 +14,7 @@ use towline_sys::task;
 use towline_sys::testing::need_program;
 
 use crate::client::{Answer, send};
+use crate::crash;
 
 mod faults;
 
@@ -293,20 +294,34 @@ async fn sleeper() {
     let (Ok(endpoint), Some(root)) = (std::env::var(ENDPOINT), std::env::var_os(ROOT)) else {
         return;
     };
+    let folder = std::path::PathBuf::from(&root);
     let mut options = Options::new(root);
     let mut shared = storage(&endpoint, Role::Writer);
     shared.lease = SHORT_LEASE;
     options.storage = Some(shared);
     let service = Service::bind(options).await.unwrap();
     println!("listening {}", service.local_addr());
+    if std::env::var_os(crash::COLLECTING).is_some() {
+        // A push over object storage takes longer, and its log knows whole seconds.
+        crash::collect_for_ever(folder, Duration::from_secs(3));
+    }
     service
         .run(tokio_util::sync::CancellationToken::new())
         .await;
 }
 
 fn spawn(server: &Server, root: &Path) -> (ChildGuard, SocketAddr) {
+    spawn_with(server, root, &[])
+}
+
+fn spawn_with(
+    server: &Server,
+    root: &Path,
+    variables: &[(&str, &str)],
+) -> (ChildGuard, SocketAddr) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
+        .envs(variables.iter().copied())
         .args(["--exact", "s3::sleeper", "--nocapture"])
         .env(ENDPOINT, &server.endpoint)
         .env(ROOT, root)
