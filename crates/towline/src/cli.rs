@@ -100,6 +100,13 @@ impl Command {
         }
     }
 
+    /// What a command needs done before the program has a second thread.
+    pub(crate) fn prepare(&self) {
+        if let Self::Registry(args) = self {
+            args.prepare();
+        }
+    }
+
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             #[cfg(feature = "node")]

@@ -65,14 +65,50 @@ impl Place {
             file if file.is_empty() => "the pod's service account".to_owned(),
             file => format!("kubeconfig {file}"),
         };
-        hinted(
-            format!(
-                "cannot reach the cluster at {} ({file}): {}",
-                self.server,
-                words(failed)
-            ),
+        let (what, hint) = attempted(failed);
+        let words = words(failed);
+        hinted(format!("{what} {} ({file}): {words}", self.server), hint)
+    }
+}
+
+/// What was attempted of a cluster when this went wrong, and what helps.
+fn attempted(failed: &kube::Error) -> (&'static str, &'static str) {
+    use kube::Error;
+    match failed {
+        Error::Auth(_) => (
+            "cannot get the login for the cluster at",
+            "the kubeconfig names a file, a token or a program for its user: does `kubectl auth whoami` work?",
+        ),
+        Error::SerdeError(_)
+        | Error::FromUtf8(_)
+        | Error::LinesCodecMaxLineLengthExceeded
+        | Error::Discovery(_) => (
+            "what answers is no Kubernetes API server at",
+            "is this the right address? --kubeconfig FILE and --context NAME name another",
+        ),
+        Error::ReadEvents(_) => (
+            "the answer was cut by the cluster at",
+            "try again: a proxy or a restart may have ended the connection",
+        ),
+        Error::ProxyProtocolUnsupported { .. } | Error::ProxyProtocolDisabled { .. } => (
+            "cannot use the proxy to the cluster at",
+            "`proxy-url` in the kubeconfig, or HTTPS_PROXY, names a proxy that is not spoken to: only http:// is",
+        ),
+        Error::RustlsTls(_) | Error::TlsRequired => (
+            "cannot set up TLS for the cluster at",
+            "look at `certificate-authority`, `client-certificate` and `client-key` in the kubeconfig",
+        ),
+        Error::BuildRequest(_)
+        | Error::HttpError(_)
+        | Error::InferConfig(_)
+        | Error::InferKubeconfig(_) => (
+            "cannot ask the cluster at",
+            "look at `server` and the user in the kubeconfig; --kubeconfig FILE and --context NAME name another",
+        ),
+        _ => (
+            "cannot reach the cluster at",
             "is it running, and is this the right one? --kubeconfig FILE and --context NAME name another",
-        )
+        ),
     }
 }
 
@@ -117,15 +153,19 @@ impl ClusterArgs {
             .namespace
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Cluster {
-            server: config
-                .cluster_url
-                .to_string()
-                .trim_end_matches('/')
-                .to_owned(),
-            client: Client::try_from(config)?,
-            namespace,
+        let server = config.cluster_url.to_string();
+        let place = Place {
+            server: server.trim_end_matches('/').to_owned(),
             kubeconfig,
+        };
+        // It may run the program that gives the login.
+        let client = Client::try_from(config);
+        let client = client.map_err(|error| place.reached(anyhow::Error::new(error)))?;
+        Ok(Cluster {
+            server: place.server,
+            client,
+            namespace,
+            kubeconfig: place.kubeconfig,
         })
     }
 

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         invocation.verbose,
         invocation.command.shows_failures(),
     );
+    invocation.command.prepare();
     // Fails only where a provider is installed already, which is as good.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -1,6 +1,7 @@
 //! What the program writes, and where: data to stdout, the rest to stderr; colour only on a terminal.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
@@ -114,12 +115,35 @@ pub(crate) fn redraw(lines_before: usize, text: &str) {
     drop(write!(anstream::stderr().lock(), "\r{up}\x1b[J{text}"));
 }
 
+/// Progress appears on a terminal only when something takes longer than this.
+pub(crate) const SOON: Duration = Duration::from_millis(250);
+/// There it is drawn so often.
+pub(crate) const DRAWN: Duration = Duration::from_millis(100);
+/// Elsewhere a line appears so often.
+pub(crate) const LINES: Duration = Duration::from_secs(10);
+
 /// Columns of the terminal that stderr is; 80 where it does not say.
-#[cfg(feature = "node")]
 pub(crate) fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stderr());
     let columns = size.map_or(0, |size| usize::from(size.ws_col));
     if columns == 0 { 80 } else { columns }
+}
+
+/// A line of progress of at most `columns - 1` columns: a full one would wrap, and what wraps cannot be drawn over. The name gives way
+/// first, in its middle.
+pub(crate) fn fit(name: &str, stand: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(1);
+    let length = |text: &str| text.chars().count();
+    let for_name = room.saturating_sub(length(stand) + 2).max(8);
+    let name = if length(name) > for_name {
+        let tail = (for_name - 1) * 2 / 3;
+        let head: String = name.chars().take(for_name - 1 - tail).collect();
+        let tail: String = name.chars().skip(length(name) - tail).collect();
+        format!("{head}…{tail}")
+    } else {
+        name.to_owned()
+    };
+    format!("{name}  {stand}").chars().take(room).collect()
 }
 
 /// A styled word.
@@ -197,6 +221,23 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_line_fits_whatever_the_name_is() {
+        let name = "registry.example.com:5000/a/very/long/path/of/a/team/application:v1.2.3";
+        let stand = "downloading, 42% of 63.9 MB, 5.1 MB/s, 7 s left";
+        for columns in [0, 1, 20, 40, 80, 200] {
+            let line = fit(name, stand, columns);
+            assert!(line.chars().count() < columns.max(1), "{columns}: {line}");
+        }
+        let line = fit(name, stand, 80);
+        assert!(line.ends_with(stand) && line.contains('…'), "{line}");
+        assert!(
+            line.contains(":v1.2.3"),
+            "the end of a name says most: {line}"
+        );
+        assert_eq!(fit("a", "resolving", 80), "a  resolving");
     }
 
     #[test]

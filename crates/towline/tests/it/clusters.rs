@@ -121,21 +121,76 @@ fn a_cluster_is_found_as_kubectl_finds_it() {
     asked_well(&why(&node, file.to_str().unwrap()));
 }
 
+/// A web server that answers whatever it is asked with a page; its address. It ends with the process.
+fn web_server() -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = [0; 4096];
+            stream.read(&mut head).ok();
+            let page = "<!doctype html><title>Welcome</title>";
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
+                page.len()
+            );
+            stream.write_all(answer.as_bytes()).ok();
+        }
+    });
+    address
+}
+
 #[test]
 fn a_cluster_that_cannot_be_talked_to_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config");
     // Nobody listens at port 1 of loopback.
     let cluster = json!({"server": "http://127.0.0.1:1"});
-    let config = config(Some(&cluster), Some(&json!({})), true);
+    let made = config;
+    let config = made(Some(&cluster), Some(&json!({})), true);
     std::fs::write(&file, config.to_string()).unwrap();
     let absent = folder.path().join("absent");
+    // A program that should give the login and does not, and a web server where the API should be.
+    let program = folder.path().join("no-such-program");
+    let exec = json!({"exec": {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": program,
+        "interactiveMode": "Never",
+    }});
+    let (no_login, no_api) = (folder.path().join("no-login"), folder.path().join("no-api"));
+    std::fs::write(
+        &no_login,
+        made(Some(&cluster), Some(&exec), true).to_string(),
+    )
+    .unwrap();
+    let web = web_server();
+    let web_cluster = json!({"server": format!("http://{web}")});
+    let text_of = made(Some(&web_cluster), Some(&json!({})), true).to_string();
+    std::fs::write(&no_api, text_of).unwrap();
+    let at_web = format!("what answers is no Kubernetes API server at http://{web} (kubeconfig ");
     for (kubeconfig, words) in [
         (
             &file,
-            &["cannot reach the cluster at http://127.0.0.1:1", "hint:"][..],
+            &[
+                "cannot reach the cluster at http://127.0.0.1:1 (kubeconfig ",
+                "onnection refused",
+                "hint: is it running, and is this the right one?",
+            ][..],
         ),
-        (&absent, &["KUBECONFIG names", "no such file", "hint:"]),
+        (&absent, &["KUBECONFIG names", "no such file", "hint: "]),
+        (
+            &no_login,
+            &[
+                "cannot get the login for the cluster at http://127.0.0.1:1 (kubeconfig ",
+                "hint: the kubeconfig names a file, a token or a program",
+            ],
+        ),
+        (
+            &no_api,
+            &[at_web.as_str(), "hint: is this the right address?"],
+        ),
     ] {
         let output = towline()
             .args(["why", "-n", "shop"])

@@ -8,7 +8,7 @@ use towline_sys::testing::need_program;
 
 use crate::support::eventually;
 use crate::support::program::{Guard, free_port, part, text, towline};
-use crate::support::registry::{DockerRegistry, OurRegistry, hello, push};
+use crate::support::registry::{DockerRegistry, LOGIN, OurRegistry, hello, push};
 
 /// Runs `towline registry ...`, which must end like this; what it printed.
 fn run(args: &[&str], expected: i32) -> String {
@@ -280,4 +280,31 @@ fn referrers_survive_a_registry_that_does_not_know_them() {
             .collect();
         assert_eq!(referrers, [note.manifest.digest.as_str()], "{place}");
     }
+}
+
+/// Where tokens are issued nobody is refused the list, so the login is given unasked; one that is wrong is an error, and an image that
+/// cannot be deleted hides none that was.
+#[test]
+fn a_login_shows_its_list_and_half_a_deletion_is_told_whole() {
+    if need_program("htpasswd").is_none() {
+        return;
+    }
+    let ours = OurRegistry::with_tokens();
+    for name in ["public/app", "team/app"] {
+        push(&hello(name), ours.address, name, "v1", Some(LOGIN));
+    }
+    let address = ours.address.to_string();
+    let creds = format!("{}:{}", LOGIN.0, LOGIN.1);
+    assert_eq!(run(&["ls", &address], 0), "public/app\n");
+    let all = run(&["ls", "--creds", &creds, &address], 0);
+    assert_eq!(all, "public/app\nteam/app\n");
+    run(&["ls", "--creds", "alice:wrong", &address], 1);
+    let (there, absent) = (ours.image("team/app:v1"), ours.image("team/app:v9"));
+    let args = ["rm", "-o", "json", "--creds", &creds, &absent, &there];
+    let gone: Value = serde_json::from_str(&run(&args, 1)).unwrap();
+    assert_eq!(gone["items"], serde_json::json!([there]));
+    let failed = &gone["failed"][0];
+    assert_eq!(failed["image"], absent.as_str());
+    let words = failed["error"].as_str().unwrap();
+    assert!(words.contains("MANIFEST_UNKNOWN"), "{words}");
 }

@@ -11,14 +11,8 @@ use tokio::time::Instant;
 use towline_images::{LayerPhase, Phase, Progress};
 use towline_sys::task;
 
-use crate::output::{self, Format};
+use crate::output::{self, DRAWN, Format, LINES, SOON};
 
-/// Progress appears only when a pull takes longer than this.
-const SOON: Duration = Duration::from_millis(250);
-/// On a terminal it is drawn so often.
-const DRAWN: Duration = Duration::from_millis(100);
-/// Elsewhere a line appears so often.
-const LINES: Duration = Duration::from_secs(10);
 /// The rate is that of the last so many seconds.
 const LATELY: Duration = Duration::from_secs(5);
 
@@ -181,7 +175,7 @@ async fn show(pulls: Arc<Mutex<Pulls>>, how: How) {
             let columns = output::columns();
             let lines: Vec<String> = lines
                 .iter()
-                .map(|(name, stand)| fit(name, stand, columns))
+                .map(|(name, stand)| output::fit(name, stand, columns))
                 .collect();
             pulls.draw(&lines);
         } else {
@@ -235,23 +229,6 @@ fn stand(pull: &mut Pull, now: Instant) -> String {
             format!("downloading, {percent}% of {}{rest}", output::size(total))
         }
     }
-}
-
-/// A line of at most `columns - 1` columns: a full one would wrap, and what wraps cannot be drawn over. The name gives way first, in its
-/// middle.
-fn fit(name: &str, stand: &str, columns: usize) -> String {
-    let room = columns.saturating_sub(1);
-    let length = |text: &str| text.chars().count();
-    let for_name = room.saturating_sub(length(stand) + 2).max(8);
-    let name = if length(name) > for_name {
-        let tail = (for_name - 1) * 2 / 3;
-        let head: String = name.chars().take(for_name - 1 - tail).collect();
-        let tail: String = name.chars().skip(length(name) - tail).collect();
-        format!("{head}…{tail}")
-    } else {
-        name.to_owned()
-    };
-    format!("{name}  {stand}").chars().take(room).collect()
 }
 
 /// Tells what is new of a pull.
@@ -325,22 +302,5 @@ mod tests {
             Some(5000),
             "not of minutes ago"
         );
-    }
-
-    #[test]
-    fn a_line_fits_whatever_the_name_is() {
-        let name = "registry.example.com:5000/a/very/long/path/of/a/team/application:v1.2.3";
-        let stand = "downloading, 42% of 63.9 MB, 5.1 MB/s, 7 s left";
-        for columns in [0, 1, 20, 40, 80, 200] {
-            let line = fit(name, stand, columns);
-            assert!(line.chars().count() < columns.max(1), "{columns}: {line}");
-        }
-        let line = fit(name, stand, 80);
-        assert!(line.ends_with(stand) && line.contains('…'), "{line}");
-        assert!(
-            line.contains(":v1.2.3"),
-            "the end of a name says most: {line}"
-        );
-        assert_eq!(fit("a", "resolving", 80), "a  resolving");
     }
 }

@@ -109,6 +109,7 @@ async fn import_legacy(
         layers.push(descriptor);
     }
     let config = Descriptor::of(media_type::DOCKER_CONFIG, &legacy.config);
+    job.named([&config]);
     push(target, &config, &mut legacy.config.as_ref(), &mut job).await?;
     let (digest, bytes) = legacy.manifest(&layers);
     let kind = media_type::DOCKER_MANIFEST;
@@ -127,7 +128,7 @@ async fn push(
         job.was_there(part);
         return Ok(());
     }
-    let mut reader = job.reading(reader);
+    let mut reader = job.reading(part, reader);
     target.push_blob_from(part, &mut reader).await?;
     job.carried_blob();
     Ok(())
@@ -175,9 +176,12 @@ pub(super) async fn export(
             part.digest
         );
         if !pack.has(&part.digest) {
-            let mut reader = job.reading(source.blob(part, 0).await?.into_reader());
+            let reader = source.blob(part, 0).await?.into_reader();
+            let mut reader = job.reading(part, reader);
             pack.blob(part, &mut reader).await?;
             job.carried_blob();
+        } else {
+            job.was_there(part);
         }
     }
     let size = read.bytes.len() as u64;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use towline_oci::{Descriptor, Document};
 
 use super::Printed;
-use crate::exit::OK;
+use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
 
@@ -149,22 +149,47 @@ fn text(found: &Inspected) -> anyhow::Result<()> {
 #[derive(Serialize)]
 struct Deleted {
     items: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    image: String,
+    error: String,
 }
 
 pub(super) async fn rm(args: RmArgs) -> anyhow::Result<ExitCode> {
-    let mut items = Vec::new();
+    // What is no image is wrong before anything is deleted.
+    let mut repositories = Vec::new();
     for image in &args.images {
-        let repository = super::repository(&args.client, image).await?;
-        let target = repository.reference().target();
-        repository.delete_manifest(&target).await?;
+        repositories.push(super::repository(&args.client, image).await?);
+    }
+    let (mut items, mut failed) = (Vec::new(), Vec::new());
+    for repository in repositories {
         let name = repository.reference().to_string();
-        if args.output == Format::Text {
-            output::line(format!("deleted {name}"))?;
+        let target = repository.reference().target();
+        match repository.delete_manifest(&target).await {
+            Ok(()) => {
+                if args.output == Format::Text {
+                    output::line(format!("deleted {name}"))?;
+                }
+                items.push(name);
+            }
+            Err(failure) => {
+                let error = anyhow::Error::new(failure);
+                output::error(&error);
+                failed.push(Failed {
+                    image: name,
+                    error: format!("{error:#}"),
+                });
+            }
         }
-        items.push(name);
     }
+    let code = if failed.is_empty() { OK } else { BROKEN };
     if args.output != Format::Text {
-        output::document(args.output, &Printed::new("Deleted", Deleted { items }))?;
+        let deleted = Deleted { items, failed };
+        output::document(args.output, &Printed::new("Deleted", deleted))?;
     }
-    Ok(ExitCode::from(OK))
+    Ok(ExitCode::from(code))
 }

@@ -64,6 +64,15 @@ enum Command {
     Check(storage::CheckArgs),
 }
 
+impl Args {
+    /// What must be done before the program has a second thread: a registry alone has few at work and should stay small.
+    pub(crate) fn prepare(&self) {
+        if self.command.is_none() {
+            towline_sys::memory::few_arenas();
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         None => serve::run(*args.serve).await,

@@ -1,12 +1,13 @@
 //! How far a copy is: drawn on a terminal, as plain lines elsewhere, nothing for what ends at once; and what came of it.
 
+use std::collections::HashSet;
 use std::io::IsTerminal as _;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -15,14 +16,7 @@ use towline_oci::{Descriptor, Digest};
 use towline_sys::task;
 
 use crate::exit::OK;
-use crate::output::{self, Format};
-
-/// Progress appears only when a copy takes longer than this.
-const SOON: Duration = Duration::from_millis(250);
-/// On a terminal it is drawn so often.
-const DRAWN: Duration = Duration::from_millis(100);
-/// Elsewhere a line appears so often.
-const LINES: Duration = Duration::from_secs(10);
+use crate::output::{self, DRAWN, Format, LINES, SOON};
 
 /// What was done so far, and is still to be done.
 #[derive(Debug, Default)]
@@ -38,14 +32,15 @@ struct Numbers {
 impl Numbers {
     fn shown(&self, began: Instant) -> String {
         let (read, spared) = (self.read.load(Relaxed), self.spared.load(Relaxed));
-        let known = self.known.load(Relaxed).max(read + spared);
+        let known = self.known.load(Relaxed).max(read.saturating_add(spared));
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let rate = (read.saturating_mul(1000)).checked_div(millis).unwrap_or(0);
-        let left = (known - read - spared).checked_div(rate);
+        let there = read.saturating_add(spared);
+        let left = (known - there).checked_div(rate);
         let left = left.map_or_else(String::new, |seconds| format!(", {seconds} s left"));
         format!(
             "{} of {}, {}/s{left}",
-            output::size(read + spared),
+            output::size(there),
             output::size(known),
             output::size(rate)
         )
@@ -60,6 +55,8 @@ pub(super) struct Job {
     manifests: u64,
     blobs: u64,
     there: u64,
+    /// Blobs whose bytes were counted.
+    read: HashSet<Digest>,
     drawn: bool,
     task: JoinHandle<()>,
 }
@@ -91,11 +88,11 @@ impl Job {
         let task = task::spawn("progress", async move {
             tokio::time::sleep(if drawn { SOON } else { LINES }).await;
             loop {
-                let line = format!("{what}: {}", told.shown(began));
+                let stand = told.shown(began);
                 if drawn {
-                    output::redraw(1, &line);
+                    output::redraw(1, &output::fit(&what, &stand, output::columns()));
                 } else {
-                    output::note(line);
+                    output::note(format!("{what}: {stand}"));
                 }
                 tokio::time::sleep(if drawn { DRAWN } else { LINES }).await;
             }
@@ -107,26 +104,30 @@ impl Job {
             manifests: 0,
             blobs: 0,
             there: 0,
+            read: HashSet::new(),
             drawn,
             task,
         }
     }
 
-    /// A manifest names these blobs.
+    /// A manifest names these blobs. Their sizes are what it says, so that any number may come here.
     pub(super) fn named<'a>(&self, parts: impl IntoIterator<Item = &'a Descriptor>) {
-        let bytes: u64 = parts.into_iter().map(|part| part.size).sum();
-        self.numbers.known.fetch_add(bytes, Relaxed);
+        for part in parts {
+            add(&self.numbers.known, part.size);
+        }
     }
 
-    /// A reader whose bytes are counted.
-    pub(super) fn reading<R>(&self, reader: R) -> Counted<R> {
-        Counted(reader, Arc::clone(&self.numbers))
+    /// A reader of a blob whose bytes are counted: each once, however often the blob is read.
+    pub(super) fn reading<R>(&mut self, part: &Descriptor, reader: R) -> Counted<R> {
+        let is_first = self.read.insert(part.digest.clone());
+        let left = if is_first { part.size } else { 0 };
+        Counted(reader, Arc::clone(&self.numbers), left)
     }
 
     /// A blob need not be carried.
     pub(super) fn was_there(&mut self, part: &Descriptor) {
         self.there += 1;
-        self.numbers.spared.fetch_add(part.size, Relaxed);
+        add(&self.numbers.spared, part.size);
     }
 
     /// A blob was carried.
@@ -184,8 +185,14 @@ impl Drop for Job {
     }
 }
 
-/// A reader whose bytes are counted.
-pub(super) struct Counted<R>(R, Arc<Numbers>);
+/// Adds to a number that may not run over.
+fn add(number: &AtomicU64, more: u64) {
+    let added = number.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_add(more)));
+    debug_assert!(added.is_ok(), "it is always there to be changed");
+}
+
+/// A reader of which so many bytes more are counted.
+pub(super) struct Counted<R>(R, Arc<Numbers>, u64);
 
 impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
     fn poll_read(
@@ -196,14 +203,36 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.0).poll_read(cx, into);
         let more = into.filled().len().saturating_sub(before);
-        self.1.read.fetch_add(more as u64, Relaxed);
+        let more = self.2.min(more as u64);
+        self.2 -= more;
+        add(&self.1.read, more);
         polled
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_blob_counts_once_and_no_number_runs_over() {
+        let mut job = Job::begin("copying a".to_owned(), Format::Json);
+        let part = |size| Descriptor::new("x", Digest::of(b"12345"), size);
+        job.named([&part(u64::MAX), &part(u64::MAX)]);
+        job.was_there(&part(u64::MAX));
+        for _ in 0..2 {
+            let mut all = Vec::new();
+            let mut reader = job.reading(&part(5), &b"12345"[..]);
+            reader.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, b"12345");
+        }
+        assert_eq!(job.numbers.read.load(Relaxed), 5);
+        assert!(job.numbers.shown(job.began).contains("18446744.1 TB"));
+    }
 
     #[test]
     fn what_is_known_and_what_is_left_is_shown() {

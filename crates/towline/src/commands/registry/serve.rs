@@ -145,8 +145,6 @@ async fn reload_until_told(handle: &Handle) -> anyhow::Result<()> {
 }
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    // A registry alone has few threads at work and should stay small.
-    towline_sys::memory::few_arenas();
     let handle = Service::start(args.options()?)
         .await
         .context("start the registry")?;

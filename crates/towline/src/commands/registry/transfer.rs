@@ -391,7 +391,7 @@ async fn blob(from: &Place, to: &Place, part: &Descriptor, job: &mut Job) -> any
         job.was_there(part);
         return Ok(());
     }
-    let mut reader = job.reading(from.open(part).await?);
+    let mut reader = job.reading(part, from.open(part).await?);
     match to {
         Place::Registry(target) => target.push_blob_from(part, &mut reader).await?,
         Place::Layout(layout) => layout.write(part, &mut reader).await?,

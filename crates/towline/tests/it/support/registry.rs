@@ -172,6 +172,19 @@ impl OurRegistry {
         )
     }
 
+    /// With a token service and a login, and `public/*` for anyone to pull.
+    pub(crate) fn with_tokens() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        htpasswd(folder.path());
+        let config = folder.path().join("registry.yaml");
+        let rules = "users: htpasswd\nlogin: token\nrules:\n\
+            - {repositories: 'public/*', pull: anyone, push: users}\n\
+            - {repositories: '*', pull: users, push: users}\n";
+        std::fs::write(&config, rules).unwrap();
+        let config = config.display().to_string();
+        Self::with(folder, &["--config", &config])
+    }
+
     fn with(folder: TempDir, options: &[&str]) -> Self {
         let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let root = folder.path().join("data");
