@@ -15,6 +15,6 @@ mod vocabulary;
 pub use confidence::Confidence;
 pub use failure::{BoxError, Failure};
 pub use name::CauseName;
-pub use page::page;
+pub use page::{Page, page};
 pub use step::Step;
 pub use vocabulary::{Cause, Fixer, Group};

@@ -55,6 +55,54 @@ pub enum Group {
     Unknown,
 }
 
+impl Group {
+    /// Every group, in the order of the vocabulary.
+    pub const ALL: [Self; 10] = [
+        Self::Reference,
+        Self::Absent,
+        Self::Credentials,
+        Self::Refused,
+        Self::Network,
+        Self::Tls,
+        Self::Registry,
+        Self::Transfer,
+        Self::Node,
+        Self::Unknown,
+    ];
+
+    /// Its name, as JSON writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "Reference",
+            Self::Absent => "Absent",
+            Self::Credentials => "Credentials",
+            Self::Refused => "Refused",
+            Self::Network => "Network",
+            Self::Tls => "Tls",
+            Self::Registry => "Registry",
+            Self::Transfer => "Transfer",
+            Self::Node => "Node",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// What kind of thing is wrong, in a few words.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Reference => "the name as written",
+            Self::Absent => "what is asked for is not there",
+            Self::Credentials => "who is asking",
+            Self::Refused => "a rule says no",
+            Self::Network => "the way to the registry",
+            Self::Tls => "the peer's identity",
+            Self::Registry => "the registry, or what stands for it, answers wrongly",
+            Self::Transfer => "the bytes",
+            Self::Node => "the node itself",
+            Self::Unknown => "nothing proves a cause",
+        }
+    }
+}
+
 struct Row {
     cause: Cause,
     name: &'static str,
@@ -1180,6 +1228,21 @@ mod tests {
             assert!(
                 cause == Cause::Unknown || !cause.fixers().is_empty(),
                 "{cause}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_cause_is_in_a_group_that_is_named() {
+        for cause in Cause::ALL {
+            assert!(Group::ALL.contains(&cause.group()), "{cause}");
+        }
+        for group in Group::ALL {
+            assert_eq!(serde_json::to_value(group).unwrap(), group.name());
+            assert!(
+                Cause::ALL.iter().any(|cause| cause.group() == group),
+                "{}",
+                group.name()
             );
         }
     }
