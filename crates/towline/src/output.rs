@@ -146,6 +146,18 @@ pub(crate) fn fit(name: &str, stand: &str, columns: usize) -> String {
     format!("{name}  {stand}").chars().take(room).collect()
 }
 
+/// Columns of the terminal that stdout is, 80 where it does not say; `None` where stdout is none.
+pub(crate) fn terminal_columns() -> Option<usize> {
+    use std::io::IsTerminal as _;
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout);
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    Some(if columns == 0 { 80 } else { columns })
+}
+
 /// A styled word.
 pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
