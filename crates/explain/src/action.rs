@@ -458,7 +458,7 @@ fn pull_secret(name: &str, server: &str, login: &Login) -> Secret {
 }
 
 /// Quotes a word for a POSIX shell where it holds anything but plain characters.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@[]".contains(c);
     if word.chars().all(plain) && !word.is_empty() && !word.contains('[') {
         word.to_owned()

@@ -230,7 +230,20 @@ pub struct Fix {
     /// The same change as data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<Action>,
+    /// What files of a node have to hold, where the change is made there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<NodeFile>,
     /// How to see that it helped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<String>,
+}
+
+/// Lines that a file of a node has to hold; a file that is not there is made of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFile {
+    /// Its absolute path.
+    pub path: String,
+    /// The lines, each with its end; upper-case words such as MIRROR are for the person to fill in.
+    pub lines: String,
 }

@@ -1,6 +1,7 @@
 //! From a verdict to the change that helps: as commands for a person and as data for whoever applies them.
 
 mod image;
+mod node;
 mod secret;
 
 use towline_cause::{Cause, Confidence};
@@ -39,6 +40,8 @@ pub struct Ground<'a> {
     pub free_name: Option<&'a str>,
     /// The replay.
     pub proof: Option<&'a Proof>,
+    /// What the node says of its runtime, such as `containerd://2.1.9`.
+    pub runtime: Option<&'a str>,
 }
 
 /// Whether what mends it is a pull secret, or the naming of one.
@@ -101,13 +104,16 @@ pub fn fixes(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         fix.who = cause.fixers().to_vec();
         fix.certain &= verdict.confidence == Confidence::Proven;
     }
-    if fixes.is_empty() {
+    let in_cluster = !fixes.is_empty();
+    fixes.extend(node::lines(ground, verdict));
+    if !in_cluster {
         fixes.push(Fix {
             description: cause.fix().to_owned(),
             commands: Vec::new(),
             who: cause.fixers().to_vec(),
             certain: false,
             actions: Vec::new(),
+            files: Vec::new(),
             confirm: None,
         });
     }
@@ -177,6 +183,7 @@ fn fix(description: impl Into<String>, actions: Vec<Action>, target: &Target) ->
         who: Vec::new(),
         certain: false,
         actions,
+        files: Vec::new(),
         confirm: target
             .namespace
             .as_ref()
@@ -271,6 +278,7 @@ mod tests {
             free_name: None,
             service_account: "default",
             proof: Some(proof),
+            runtime: None,
         };
         let verdict = Verdict {
             cause: Some(cause),
@@ -351,6 +359,7 @@ mod tests {
                 free_name: None,
                 service_account: "default",
                 proof: Some(&proof),
+                runtime: None,
             };
             let verdict = Verdict {
                 cause: Some(Cause::TagNotFound),
@@ -406,6 +415,7 @@ mod tests {
                 free_name: None,
                 service_account: "default",
                 proof,
+                runtime: None,
             };
             let verdict = Verdict {
                 cause: Some(cause),

@@ -160,6 +160,11 @@ impl Folded {
                 known.commands.push(command);
             }
         }
+        for file in fix.files {
+            if !known.files.contains(&file) && known.files.len() < MOST_COMMANDS {
+                known.files.push(file);
+            }
+        }
         for action in fix.actions {
             if !known.actions.contains(&action) {
                 known.actions.push(action);
@@ -306,6 +311,7 @@ mod tests {
                 who: vec![],
                 certain: true,
                 actions: vec![],
+                files: vec![],
                 confirm: None,
             });
             fold.take(one);

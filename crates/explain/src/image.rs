@@ -137,6 +137,7 @@ fn fixes_of(
         free_name: None,
         service_account: "default",
         proof,
+        runtime: None,
     };
     fixes::fixes(&ground, verdict)
 }

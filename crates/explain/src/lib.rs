@@ -70,8 +70,8 @@ mod world;
 
 pub use action::{Action, ApplyError, Login};
 pub use diagnosis::{
-    API_VERSION, Affected, Decider, Diagnosis, Evidence, Fix, KIND, Retry, Sight, StepOutcome,
-    StepSeen,
+    API_VERSION, Affected, Decider, Diagnosis, Evidence, Fix, KIND, NodeFile, Retry, Sight,
+    StepOutcome, StepSeen,
 };
 pub use elsewhere::Elsewhere;
 pub use evidence::Unread;

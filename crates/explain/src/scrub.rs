@@ -37,6 +37,8 @@ pub(crate) fn scrub(mut diagnosis: Diagnosis) -> Diagnosis {
     for fix in &mut diagnosis.fixes {
         clean(&mut fix.description);
         fix.commands.iter_mut().for_each(clean);
+        let files = fix.files.iter_mut();
+        files.for_each(|file| clean(&mut file.lines));
     }
     if diagnosis.target.name == written {
         diagnosis.target.name.clone_from(&shown);

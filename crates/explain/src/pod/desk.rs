@@ -76,18 +76,17 @@ impl Desk {
         let parsed = Reference::parse(asked.as_deref().unwrap_or(container.image));
         let (image, bad) = (parsed.as_ref().ok(), parsed.as_ref().err());
         let found = self.gather(view, container, image).await;
-        let proof = found.proof.as_ref();
+        let (proof, node) = (found.proof.as_ref(), found.node.as_ref());
         let spare_name = found.spare.as_deref();
         // What is said of an earlier image is not said of this one.
-        let waiting_reason = container
-            .waiting_reason()
-            .filter(|_| !container::of_another_image(container));
+        let of_this = !container::of_another_image(container);
+        let waiting_reason = container.waiting_reason().filter(|_| of_this);
         let facts = Facts {
             elsewhere: found.elsewhere.as_ref(),
             on_node_already: container.always_pulls() && image.is_some_and(|image| view.has(image)),
             bad_reference: bad,
             waiting_reason,
-            node: found.node.as_ref(),
+            node,
             secrets: &found.facts,
             spare_secret: spare_name,
             logins_expired: found.ends.all_over(),
@@ -96,8 +95,7 @@ impl Desk {
             proof,
         };
         let verdict = decide::decide(&facts);
-        let silent = further::silent(&facts);
-        let over = further::over(found.node.as_ref(), proof);
+        let (silent, over) = (further::silent(&facts), further::over(node, proof));
         let account = self.account(view, verdict.cause).await;
         let free_name = self.free_name(view, image, verdict.cause).await;
         let ground = Ground {
@@ -110,6 +108,7 @@ impl Desk {
             account_secrets: account.as_deref(),
             free_name: free_name.as_deref(),
             proof,
+            runtime: view.node.runtime.as_deref(),
         };
         let retry = container::retry(view, container, verdict.cause, over || silent);
         let fixes = if over || silent {
@@ -124,7 +123,6 @@ impl Desk {
         evidence.extend(counted);
         let decided = words::secret_summary(&verdict, &found.facts, spare_name)
             .or_else(|| words::elsewhere_summary(&verdict, found.elsewhere.as_ref()));
-        let node = found.node.as_ref();
         let open = words::open_summary(
             container.image,
             (over, silent),

@@ -116,6 +116,7 @@ pub(super) fn next_attempt(target: &Target, retry: Option<&Retry>) -> Fix {
         who: vec![Fixer::AppDeveloper],
         certain: false,
         actions: Vec::new(),
+        files: Vec::new(),
         confirm: Some(format!("kubectl -n {namespace} get pod {name} --watch")),
     }
 }
@@ -134,6 +135,7 @@ pub(super) fn look_at_secrets(target: &Target, facts: &[SecretFact]) -> Fix {
         who: vec![Fixer::AppDeveloper, Fixer::ClusterAdmin],
         certain: false,
         actions: Vec::new(),
+        files: Vec::new(),
         confirm: None,
     }
 }

@@ -4,16 +4,15 @@ use towline_cause::{Cause, Confidence};
 use towline_dialect::Reading;
 use towline_oci::Reference;
 
+use super::remedy::{deciding, fixes};
+use super::runtime;
 use super::seen::{Container, MAX_PODS, Pod, Said, Seen, is_pull_reason};
 use super::silent::{A_SECRET, silent};
 use crate::decide::Verdict;
-use crate::decider;
-use crate::fixes::{self, Ground};
 use crate::retired;
 use crate::scrub::scrub;
-use crate::secrets::{SecretFact, SecretState};
 use crate::speaker;
-use crate::{Decider, Diagnosis, Evidence, Fix, Retry, Target};
+use crate::{Diagnosis, Evidence, Retry, Target};
 
 /// Most diagnoses of one paste.
 const MAX_DIAGNOSES: usize = MAX_PODS;
@@ -340,7 +339,9 @@ fn one(case: Case<'_>) -> Diagnosis {
         verdict(pod, container, &statements, &missing)
     };
     let parsed = Reference::parse(&image);
-    let fixes = fixes(&target, pod, parsed.as_ref().ok(), &verdict, &missing);
+    let runtime = runtime::of(statements.iter().map(|one| one.said.text.as_str()));
+    let of_pod = (&target, pod, runtime);
+    let fixes = fixes(of_pod, parsed.as_ref().ok(), &verdict, &missing);
     let open = verdict.cause.is_some();
     let decided_by = deciding(&target, &verdict).filter(|_| open);
     let mut evidence = evidence(pod, &statements, &verdict);
@@ -514,85 +515,4 @@ fn quote(text: &str) -> String {
         line.push_str(" ...");
     }
     line
-}
-
-/// The cause's fixes for what could be seen.
-fn fixes(
-    target: &Target,
-    pod: &Pod,
-    image: Option<&Reference>,
-    verdict: &Verdict,
-    missing: &[String],
-) -> Vec<Fix> {
-    let Some(cause) = verdict.cause else {
-        return Vec::new();
-    };
-    let facts: Vec<SecretFact> = missing
-        .iter()
-        .map(|name| SecretFact {
-            name: name.clone(),
-            state: SecretState::Missing,
-            others: Vec::new(),
-            extensible: false,
-        })
-        .collect();
-    let mut shown = target.clone();
-    let is_pod = target.kind == "Pod";
-    // Words in upper case are for the person to fill in.
-    if is_pod || cause == Cause::NoCredentials {
-        shown
-            .namespace
-            .get_or_insert_with(|| "NAMESPACE".to_owned());
-        shown
-            .container
-            .get_or_insert_with(|| "CONTAINER".to_owned());
-    }
-    let ground = Ground {
-        target: &shown,
-        image,
-        secrets: &facts,
-        spare_secret: None,
-        elsewhere: None,
-        service_account: pod.service_account.as_deref().unwrap_or("default"),
-        account_secrets: None,
-        free_name: None,
-        proof: None,
-    };
-    let mut fixes = if cause == Cause::Unknown {
-        Vec::new()
-    } else {
-        fixes::fixes(&ground, verdict)
-    };
-    for fix in &mut fixes {
-        fix.certain = false;
-        fix.confirm = fix.confirm.take().filter(|_| is_pod);
-    }
-    fixes
-}
-
-/// The command that asks where the text could only be read.
-fn deciding(target: &Target, verdict: &Verdict) -> Option<Decider> {
-    if target.kind != "Pod" && Reference::parse(&target.image).is_err() {
-        return None;
-    }
-    let mut open: Vec<&str> = verdict
-        .alternatives
-        .iter()
-        .map(|cause| cause.name())
-        .collect();
-    if let Some(cause) = verdict.cause.filter(|cause| *cause != Cause::Unknown) {
-        open.insert(0, cause.name());
-    }
-    let description = if open.len() > 1 {
-        format!(
-            "Ask the registry, which decides between {}",
-            open.join(", ")
-        )
-    } else {
-        "Ask the registry, which proves it".to_owned()
-    };
-    Some(Decider {
-        description,
-        command: Some(decider::why(target)),
-    })
 }

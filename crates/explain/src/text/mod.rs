@@ -10,6 +10,8 @@ mod describe;
 mod diagnose;
 mod log;
 mod objects;
+mod remedy;
+mod runtime;
 mod seen;
 mod silent;
 mod table;

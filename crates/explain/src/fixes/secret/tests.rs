@@ -57,6 +57,7 @@ impl Case {
             account_secrets: self.account.as_deref(),
             free_name: self.free_name,
             proof: None,
+            runtime: None,
         };
         let verdict = Verdict {
             cause: Some(cause),

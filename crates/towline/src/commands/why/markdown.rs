@@ -127,6 +127,10 @@ fn fix(fix: &Fix) -> std::io::Result<()> {
     if !fix.commands.is_empty() {
         line(format!("```sh\n{}\n```\n", fix.commands.join("\n")))?;
     }
+    for file in &fix.files {
+        let lines = file.lines.replace("```", "");
+        line(format!("In {}:\n\n```text\n{lines}```\n", code(&file.path)))?;
+    }
     if let Some(confirm) = &fix.confirm {
         line(format!("Confirm with {}.\n", code(confirm)))?;
     }

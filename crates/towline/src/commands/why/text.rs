@@ -357,6 +357,12 @@ fn print_fix(number: usize, fix: &Fix) -> std::io::Result<()> {
     for command in &fix.commands {
         line(format!("             {}", styled(BOLD, command)))?;
     }
+    for file in &fix.files {
+        line(format!("             in {}:", styled(BOLD, &file.path)))?;
+        for one in file.lines.lines() {
+            line(format!("               {one}").trim_end())?;
+        }
+    }
     if let Some(confirm) = &fix.confirm {
         line(format!("  confirm    {confirm}"))?;
     }
