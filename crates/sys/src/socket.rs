@@ -16,6 +16,7 @@ pub fn unconfirmed(socket: impl AsFd) -> io::Result<usize> {
 }
 
 /// The same number as `TIOCOUTQ` of terminals.
+#[expect(clippy::cast_possible_truncation, reason = "requests have 32 bits")]
 const SIOCOUTQ: rustix::ioctl::Opcode = nix::libc::TIOCOUTQ as rustix::ioctl::Opcode;
 
 #[cfg(test)]
@@ -31,7 +32,8 @@ mod tests {
         let mut from = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (to, _) = listener.accept().unwrap();
         from.set_nonblocking(true).unwrap();
-        while from.write(&[0; 1 << 16]).is_ok() {}
+        let much = vec![0; 1 << 16];
+        while from.write(&much).is_ok() {}
         assert!(unconfirmed(&from).unwrap() > 0);
         // Once it is read everything arrives.
         let mut to = io::BufReader::new(to);

@@ -62,7 +62,7 @@ impl Desk {
         let containers = container::all(&view.pod);
         let mut diagnoses = Vec::new();
         for container in containers.iter().filter(|one| !one.image_is_there()) {
-            diagnoses.push(scrub(self.one(view, container).await));
+            diagnoses.push(scrub(Box::pin(self.one(view, container)).await));
         }
         if diagnoses.is_empty() {
             diagnoses.extend(containers.first().map(|container| running(view, container)));

@@ -320,9 +320,8 @@ fn each_pod_of_a_log_has_its_answer() {
 fn pasted_events_are_folded_by_cause() {
     let mut paste = "LAST SEEN   TYPE      REASON   OBJECT      MESSAGE\n".to_owned();
     for pod in 0..30 {
-        paste.push_str(&format!(
-            "5m          Warning   Failed   pod/web-{pod}   Failed to pull image \"r.test/a:v1\": rpc error: code = NotFound desc = failed to pull and unpack image \"r.test/a:v1\": failed to resolve reference \"r.test/a:v1\": r.test/a:v1: not found\n"
-        ));
+        let row = "5m          Warning   Failed   pod/web-{pod}   Failed to pull image \"r.test/a:v1\": rpc error: code = NotFound desc = failed to pull and unpack image \"r.test/a:v1\": failed to resolve reference \"r.test/a:v1\": r.test/a:v1: not found\n";
+        paste.push_str(&row.replace("{pod}", &pod.to_string()));
     }
     paste.push_str(
         "5m          Warning   Failed   pod/db-0   Failed to pull image \"r.test/b:v1\": rpc error: code = Unknown desc = write /x: no space left on device\n",

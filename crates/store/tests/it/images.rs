@@ -183,7 +183,7 @@ fn kept_blobs_stay_with_their_images_and_go_when_they_are_forgotten() {
     let a = image(&store, "a", &[layer(&store, "a")]);
     let b = image(&store, "b", &[layer(&store, "b")]);
     let with = |id: &Digest, blobs: &[&Digest]| {
-        let blobs = blobs.iter().map(|digest| Digest::clone(digest)).collect();
+        let blobs = blobs.iter().copied().cloned().collect();
         store.update(id, |image| image.blobs = blobs).unwrap();
     };
     with(&a.id, &[&own, &shared]);

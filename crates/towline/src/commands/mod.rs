@@ -163,7 +163,7 @@ mod tests {
         let sent = std::process::Command::new("kill")
             .args([name, &own])
             .status();
-        assert!(sent.unwrap().success());
+        assert!(sent.is_ok_and(|ended| ended.success()));
     }
 
     #[tokio::test]

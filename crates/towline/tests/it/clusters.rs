@@ -130,7 +130,10 @@ fn web_server() -> std::net::SocketAddr {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
             let mut head = [0; 4096];
-            stream.read(&mut head).ok();
+            // Whatever was asked, and however much of it came: the answer is the same.
+            if !matches!(stream.read(&mut head), Ok(1..)) {
+                continue;
+            }
             let page = "<!doctype html><title>Welcome</title>";
             let answer = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",

@@ -261,8 +261,8 @@ fn why_explains_what_containerd_could_not_pull() {
     assert_eq!(answer["confidence"], "likely");
     assert_eq!(answer["alternatives"][0], "RepositoryNotFound");
 
-    // The registry is well and the node's words are nothing that anyone has read before: no guess. The sandbox is made
-    // while containerd is well, so the tag comes later.
+    // The registry is well and the node's own store is not: which part of it the words leave open. The sandbox is made while
+    // containerd is well, so the tag comes later.
     cluster.run("odd", &cluster.registry.image("lib/odd:v1"), false);
     cluster.wait_status("odd", &FAILED);
     cluster.containerd.spoil_snapshots();
@@ -280,9 +280,10 @@ fn why_explains_what_containerd_could_not_pull() {
             .ok_or(message)
     });
     let (code, answer) = cluster.why("odd");
-    assert_eq!(answer["cause"], "Unknown", "{answer}");
-    assert_eq!(answer["confidence"], "unknown");
-    assert_eq!(code, Some(2), "undecided has a code of its own");
+    assert_eq!(code, Some(1), "{answer}");
+    assert_eq!(answer["cause"], "ContentStoreCorrupt", "{answer}");
+    assert_eq!(answer["confidence"], "likely");
+    assert_eq!(answer["alternatives"][0], "SnapshotterFailed");
     let evidence: Vec<&str> = answer["evidence"]
         .as_array()
         .unwrap()

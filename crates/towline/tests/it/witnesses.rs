@@ -59,6 +59,19 @@ impl Cluster {
             .unwrap()
     }
 
+    fn node_is_ready(&self, name: &str) {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+        let output = self.try_apply(&node);
+        assert!(output.status.success(), "{}", text(&output));
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let output = kubectl("kubectl", &self.admin())
+            .args(["patch", "node", name, "--subresource=status"])
+            .args(["--type=merge", "-p", &ready.to_string()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
     /// A pod on this node whose only container is in this state.
     fn pod(&self, name: &str, node: &str, image: &str, state: &Value) {
         let pod = json!({
@@ -187,6 +200,14 @@ fn a_nodes_clock_is_read_from_its_lease_where_dates_decide() {
     cluster.try_apply(&space);
     let output = cluster.try_apply(&lease);
     assert!(output.status.success(), "{}", text(&output));
+    // A node that died renews no lease either, which looks like a clock that is behind.
+    let dead = cluster.why(&["pod/web-1"]);
+    let unread = dead["unread"].to_string();
+    assert!(
+        unread.contains("the node is not known to be ready"),
+        "{dead}"
+    );
+    cluster.node_is_ready("a");
     let found = cluster.why(&["pod/web-1"]);
     assert_eq!(found["cause"], "NodeClockSkew", "{found}");
     let evidence = found["evidence"].to_string();

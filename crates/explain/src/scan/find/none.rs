@@ -162,6 +162,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what is written in place is not needed any more"
+    )]
     fn object(data: Value) -> DynamicObject {
         let mut whole = json!({"apiVersion": "apps/v1", "kind": "X", "metadata": {"name": "web"}});
         whole["spec"] = data["spec"].clone();

@@ -56,7 +56,7 @@ pub(super) async fn run(
         let opened = args
             .store
             .open_to_look(client.clone(), platform, |options| {
-                options.keep_blobs = keep
+                options.keep_blobs = keep;
             });
         let (images, empty) = opened.await?;
         (From::Own(images, client), empty)

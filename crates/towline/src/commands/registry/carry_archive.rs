@@ -175,13 +175,13 @@ pub(super) async fn export(
             "{} is to be fetched from elsewhere",
             part.digest
         );
-        if !pack.has(&part.digest) {
+        if pack.has(&part.digest) {
+            job.was_there(part);
+        } else {
             let reader = source.blob(part, 0).await?.into_reader();
             let mut reader = job.reading(part, reader);
             pack.blob(part, &mut reader).await?;
             job.carried_blob();
-        } else {
-            job.was_there(part);
         }
     }
     let size = read.bytes.len() as u64;

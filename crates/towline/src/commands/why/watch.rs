@@ -211,7 +211,7 @@ mod tests {
             watcher::Event::InitApply(serde_json::from_value::<Pod>(pod).unwrap())
         };
         let mut known = Known::default();
-        for (event, changes) in [
+        for (event, changes) in vec![
             (watcher::Event::Init, false),
             (pod("u1"), true),
             (pod("u2"), true),
