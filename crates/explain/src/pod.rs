@@ -89,7 +89,7 @@ pub async fn explain(
     let pod = read(&context.kube, namespace, name).await?;
     let desk = Desk::new(context, false);
     let view = Box::pin(View::of_pod(&desk.world, pod, None)).await;
-    Ok(desk.explain(&view).await)
+    Ok(Box::pin(desk.explain(&view)).await)
 }
 
 /// Reads one pod.

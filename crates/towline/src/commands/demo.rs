@@ -120,7 +120,7 @@ async fn story(handle: &Handle) -> anyhow::Result<()> {
         BOLD,
         "Why, and what to change (`towline why pod/NAME -n demo`):",
     ))?;
-    let diagnoses = explain(handle, &scenarios).await?;
+    let diagnoses = Box::pin(explain(handle, &scenarios)).await?;
     say(styled(
         BOLD,
         "So do what it says (the demo knows the registry's password; you would type it):",
@@ -275,7 +275,8 @@ async fn explain<'a>(
             .iter()
             .find(|pod| demo::pods(scenario, &pod.name_any()))
             .context("find the pod")?;
-        let found = pod::explain(&context, demo::NAMESPACE, &pod.name_any())
+        let name = pod.name_any();
+        let found = Box::pin(pod::explain(&context, demo::NAMESPACE, &name))
             .await
             .context("explain a pod")?;
         let diagnosis = found.into_iter().next().context("a diagnosis")?;
