@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use towline_sys::task::{self, Supervisor};
 
@@ -116,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) cgroup_parent: String,
     pub(crate) pids_limit: Option<i64>,
     pub(crate) supervisor: Supervisor,
+    /// What goes on when its caller goes away: whoever ends all pods waits for it first.
+    pub(crate) works: TaskTracker,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Addresses given out, also to sandboxes that are still being made.
@@ -140,6 +143,7 @@ impl Core {
             cgroup_parent: options.cgroup_parent.clone(),
             pids_limit: options.pids_limit,
             supervisor,
+            works: TaskTracker::new(),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             addresses: Mutex::default(),

@@ -30,10 +30,11 @@ pub(crate) struct Runtime {
 
 /// Work that goes on when its caller goes away, so that nothing is left half made.
 async fn to_the_end<T: Send + 'static>(
+    core: &Core,
     name: &'static str,
     work: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Result<T, Status> {
-    task::spawn(name, work)
+    task::spawn(name, core.works.track_future(work))
         .await
         .map_err(|e| Status::internal(format!("{name} ended early: {e}")))?
 }
@@ -163,7 +164,7 @@ impl RuntimeService for Runtime {
     ) -> Result<Response<v1::RunPodSandboxResponse>, Status> {
         let (core, request) = (self.core.clone(), request.into_inner());
         let work = async move { sandbox::run(&core, request).await };
-        let pod_sandbox_id = to_the_end("run-sandbox", work).await?;
+        let pod_sandbox_id = to_the_end(&self.core, "run-sandbox", work).await?;
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id }))
     }
 
@@ -172,10 +173,9 @@ impl RuntimeService for Runtime {
         request: Request<v1::StopPodSandboxRequest>,
     ) -> Result<Response<v1::StopPodSandboxResponse>, Status> {
         let (core, id) = (self.core.clone(), request.into_inner().pod_sandbox_id);
-        to_the_end(
-            "stop-sandbox",
-            async move { sandbox::stop(&core, &id).await },
-        )
+        to_the_end(&self.core, "stop-sandbox", async move {
+            sandbox::stop(&core, &id).await
+        })
         .await?;
         Ok(Response::new(v1::StopPodSandboxResponse {}))
     }
@@ -185,7 +185,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::RemovePodSandboxRequest>,
     ) -> Result<Response<v1::RemovePodSandboxResponse>, Status> {
         let (core, id) = (self.core.clone(), request.into_inner().pod_sandbox_id);
-        to_the_end("remove-sandbox", async move {
+        to_the_end(&self.core, "remove-sandbox", async move {
             sandbox::remove(&core, &id).await
         })
         .await?;
@@ -243,7 +243,7 @@ impl RuntimeService for Runtime {
     ) -> Result<Response<v1::CreateContainerResponse>, Status> {
         let (core, request) = (self.core.clone(), request.into_inner());
         let work = async move { create::create(&core, request).await };
-        let container_id = to_the_end("create-container", work).await?;
+        let container_id = to_the_end(&self.core, "create-container", work).await?;
         Ok(Response::new(v1::CreateContainerResponse { container_id }))
     }
 
@@ -254,7 +254,7 @@ impl RuntimeService for Runtime {
         let core = self.core.clone();
         let container = core.container(&request.into_inner().container_id)?;
         let work = async move { life::start(&core, &container).await };
-        to_the_end("start-container", work).await?;
+        to_the_end(&self.core, "start-container", work).await?;
         Ok(Response::new(v1::StartContainerResponse {}))
     }
 
@@ -276,7 +276,7 @@ impl RuntimeService for Runtime {
         let core = self.core.clone();
         if let Some(container) = core.find_container(&request.into_inner().container_id) {
             let work = async move { life::remove(&core, &container).await };
-            to_the_end("remove-container", work).await?;
+            to_the_end(&self.core, "remove-container", work).await?;
         }
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }

@@ -231,6 +231,12 @@ impl Handle {
         let core = &self.0.core;
         let began = Instant::now();
         core.supervisor.shutdown("every pod is stopped");
+        // A pod that is being made, for a caller that is gone, is not among them yet.
+        core.works.close();
+        let making = tokio::time::timeout(deadline / 4, core.works.wait());
+        if making.await.is_err() {
+            tracing::warn!("pods are still being made");
+        }
         let mut stops = tokio::task::JoinSet::new();
         for container in core.containers() {
             let core = core.clone();
