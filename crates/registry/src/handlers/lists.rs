@@ -42,10 +42,10 @@ fn page(items: &[String], n: Option<usize>, last: Option<&str>, most: usize) -> 
 
 fn asked(uri: &Uri) -> Result<(Option<usize>, Option<String>), Refusal> {
     let n = query(uri, "n").into_iter().next().filter(|n| !n.is_empty());
-    let n = n
-        .map(|n| n.parse())
-        .transpose()
-        .map_err(|_| bad("PAGINATION_NUMBER_INVALID", "`n` is not a number"))?;
+    // `parse` takes a sign too.
+    let number = |n: String| n.parse().ok().filter(|_| !n.starts_with('+'));
+    let refused = || bad("PAGINATION_NUMBER_INVALID", "`n` is not a number");
+    let n = n.map(|n| number(n).ok_or_else(refused)).transpose()?;
     Ok((n, query(uri, "last").into_iter().next()))
 }
 
