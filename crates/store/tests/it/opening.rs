@@ -1,7 +1,10 @@
 //! Opening.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use towline_store::{Store, StoreError};
 
 use crate::support::store;
@@ -22,6 +25,36 @@ fn one_process_owns_a_store_and_the_error_says_who() {
     drop(store);
     assert!(Store::open(&root).is_err(), "a clone is the same store");
     drop(clone);
+    Store::open(&root).unwrap();
+}
+
+/// A child that a killed owner had just forked keeps the lock for a moment.
+#[test]
+fn the_lock_of_a_process_that_is_gone_is_waited_for() {
+    let (dir, store) = store();
+    drop(store);
+    let root = dir.path().join("store");
+    let held = |by: u32| {
+        let mut file = std::fs::File::create(root.join("lock")).unwrap();
+        write!(file, "process {by} (/usr/bin/towline)").unwrap();
+        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        file
+    };
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+
+    let file = held(child.id());
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(file);
+    });
+    drop(Store::open(&root).unwrap());
+    later.join().unwrap();
+
+    let file = held(child.id());
+    let error = Store::open(&root).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    drop(file);
     Store::open(&root).unwrap();
 }
 

@@ -12,7 +12,7 @@ use towline_distribution::Client;
 use towline_images::{Ceilings, Images};
 use towline_oci::Platform;
 
-use super::store::{Owner, StoreArgs};
+use super::store::{Owner, Started, StoreArgs};
 use super::{Signal, Told};
 use crate::ceilings::CeilingArgs;
 use crate::exit::{BROKEN, OK, Usage};
@@ -161,7 +161,7 @@ enum Puller {
 /// What all images of a command share.
 struct Pulling<'a> {
     args: &'a Args,
-    asked: Asked,
+    asked: &'a Asked,
     puller: Puller,
     shown: Shown,
 }
@@ -173,25 +173,36 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => Platform::host(),
     };
     let asked = Asked::new(&args.registry)?;
+    loop {
+        match pull_or_plan(&args, &asked, platform.clone()).await {
+            // It is asked, as one that ran before.
+            Err(error) if error.is::<Started>() => {}
+            ended => return ended,
+        }
+    }
+}
+
+/// Pulls, or tells what a pull would do: by the node or the runtime that owns the images, or here.
+async fn pull_or_plan(args: &Args, asked: &Asked, platform: Platform) -> anyhow::Result<ExitCode> {
     let owner = args.store.owner().await;
     if let Some(owner) = &owner {
-        through_node::refuse_what_it_decides(&args, owner)?;
+        through_node::refuse_what_it_decides(args, owner)?;
     }
     if args.dry_run {
-        return plan::run(&args, &asked, owner.as_ref(), platform).await;
+        return plan::run(args, asked, owner.as_ref(), platform).await;
     }
     let (puller, _answering) = if let Some(owner) = owner {
         (Puller::Node(owner), None)
     } else {
         let ceilings = args.ceilings.ceilings()?;
-        let client = client(&args, &asked)?;
-        let images = open(&args, ceilings, client.clone(), platform).await?;
+        let client = client(args, asked)?;
+        let images = open(args, ceilings, client.clone(), platform).await?;
         let answering = args.store.answer_others(&images);
         (Puller::Own(images, client), Some(answering))
     };
     let shown = Shown::start(args.output);
     let pulling = Pulling {
-        args: &args,
+        args,
         asked,
         puller,
         shown,

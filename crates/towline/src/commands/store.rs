@@ -93,7 +93,7 @@ impl StoreArgs {
         None
     }
 
-    /// Opens the images of a data directory on which no node or runtime runs, once no other process is at them.
+    /// Opens the images of a data directory on which no node or runtime runs, once no other process is at them; [`Started`] where one owns them by then.
     pub(crate) async fn open(
         &self,
         client: Client,
@@ -227,6 +227,11 @@ impl Drop for Answering {
     }
 }
 
+/// A node or a runtime owns the images now, so that it is to be asked instead of waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} was started on {place} meanwhile", place = .1.display())]
+pub(crate) struct Started(String, PathBuf);
+
 /// The wait for another process.
 struct Waiting<'a> {
     store: &'a StoreArgs,
@@ -247,17 +252,8 @@ impl<'a> Waiting<'a> {
     async fn look_again(&mut self, holder: &str) -> anyhow::Result<()> {
         let place = self.store.data_dir();
         let waited = self.begun.elapsed();
-        let owner = if self.told {
-            self.store.owner().await
-        } else {
-            None
-        };
-        if let Some(owner) = owner {
-            let (name, place) = (owner.name, place.display());
-            return Err(hinted(
-                format!("{name} was started on {place} meanwhile"),
-                "run it again: it is asked then",
-            ));
+        if let Some(owner) = self.store.owner().await {
+            return Err(Started(owner.name, place).into());
         }
         if self.store.wait.is_some_and(|most| waited.as_secs() >= most) {
             return Err(hinted(
@@ -292,7 +288,10 @@ pub(crate) async fn ask(store: &StoreArgs, question: Question) -> anyhow::Result
         if !Images::are_at(&root) {
             store.refuse_where_none_is()?;
             let looking = store.open_to_look(client, Platform::host(), |_| {});
-            let (images, _empty) = looking.await?;
+            let (images, _empty) = match looking.await {
+                Err(error) if error.is::<Started>() => continue,
+                looking => looking?,
+            };
             return Ok(control::answer(&images, question).await?);
         }
         let failure = match Images::open(options(root, client, Platform::host())) {
@@ -314,7 +313,10 @@ pub(crate) async fn ask(store: &StoreArgs, question: Question) -> anyhow::Result
                 Err(_) => {}
             }
         }
-        waiting.look_again(holder).await?;
+        match waiting.look_again(holder).await {
+            Err(error) if error.is::<Started>() => {}
+            looked => looked?,
+        }
     }
 }
 

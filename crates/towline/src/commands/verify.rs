@@ -9,7 +9,7 @@ use towline_keyring::Credential;
 use towline_oci::{Platform, Reference};
 use towline_runtime::control::{Answer, Inspected, Question};
 
-use super::store::{self, Owner, StoreArgs};
+use super::store::{self, Owner, Started, StoreArgs};
 use crate::exit::{BROKEN, OK};
 use crate::output::{self, Format};
 use crate::registry_client::RegistryArgs;
@@ -163,9 +163,14 @@ async fn pull_again(args: &Args, image: &Inspected) -> anyhow::Result<()> {
         let Ok(reference) = Reference::parse(name) else {
             continue;
         };
-        let pulled = match args.store.owner().await {
-            Some(owner) => through_node(args, &owner, name).await?,
-            None => directly(args, reference, image).await?,
+        let pulled = loop {
+            if let Some(owner) = args.store.owner().await {
+                break through_node(args, &owner, name).await?;
+            }
+            match directly(args, reference.clone(), image).await {
+                Err(error) if error.is::<Started>() => {}
+                pulled => break pulled?,
+            }
         };
         match pulled {
             Ok(()) => {

@@ -1,5 +1,6 @@
 //! `towline pull` beside a node, or beside the runtime alone, that owns the images: it goes through it, and tells as much as a pull of its own.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -103,6 +104,26 @@ fn a_pull_beside_a_node_goes_through_it_and_tells_as_much() {
     pulled_through(&node.data(), &registry);
 }
 
+/// A runtime that starts has its images before it can say where it is asked: who waits for them asks it then.
+fn found_late(data: &Path, image: &str) {
+    let link = data.join("runtime/cri.sock");
+    let socket = std::fs::read_link(&link).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    let mut pull = command(data, &["pull", image]);
+    let mut pull = pull
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(pull.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    assert!(line.contains("waits for process"), "{line}");
+    said.read_to_string(&mut line).unwrap();
+    assert!(pull.wait().unwrap().success(), "{line}");
+}
+
 /// The runtime alone owns its directory as a node does: nobody waits for it to end.
 #[test]
 fn a_pull_beside_the_runtime_alone_goes_through_it() {
@@ -139,6 +160,8 @@ fn a_pull_beside_the_runtime_alone_goes_through_it() {
         "{}",
         text(&list)
     );
+
+    found_late(&data, &registry.image("big:1"));
 
     // Once it has ended, the directory is anybody's; what a killed one leaves there is in nobody's way.
     let ended = runtime.interrupt(Duration::from_secs(60));
