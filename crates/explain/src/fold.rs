@@ -105,11 +105,10 @@ impl Folded {
         self.count(&other);
         self.unread.extend(std::mem::take(&mut other.unread));
         // Once a registry has said that it is asked too often it is not asked for the others.
-        let limit = self
-            .shown
-            .rate_limit
-            .take()
-            .or_else(|| other.rate_limit.take());
+        let limit = match (self.shown.rate_limit.take(), other.rate_limit.take()) {
+            (Some(one), Some(another)) => Some(one.and(&another)),
+            (one, another) => one.or(another),
+        };
         for fix in std::mem::take(&mut other.fixes) {
             self.merge(fix);
         }

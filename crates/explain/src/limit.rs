@@ -24,6 +24,20 @@ pub struct Limit {
     pub resets: Option<String>,
 }
 
+impl Limit {
+    /// What is true of both, said by one registry: its accounts and addresses are counted apart.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        if self.charged != other.charged {
+            self.charged = None;
+            self.remaining = None;
+        }
+        if self.resets != other.resets {
+            self.resets = None;
+        }
+        self
+    }
+}
+
 /// The limit where it is the cause, or where nothing is left of it; and the line that tells it, with the place that it was seen from.
 pub(crate) fn of(
     proof: Option<&Proof>,

@@ -260,12 +260,8 @@ impl Prober {
                 let Some((at, answer)) = replay.answer.get() else {
                     continue;
                 };
-                let lives = if left_alone && answer.is_ok() {
-                    OLDEST
-                } else {
-                    replay.lives
-                };
-                if now.saturating_duration_since(*at) < lives {
+                let stays = left_alone && answer.is_ok();
+                if stays || now.saturating_duration_since(*at) < replay.lives {
                     continue;
                 }
                 let outcome = outcome(answer);
@@ -380,7 +376,7 @@ impl Prober {
 }
 
 fn not_limited(host: &Host, image: &Reference) -> Result<(), NotAsked> {
-    if lock(&host.limited).is_none() {
+    if host.limited(Instant::now()).is_none() {
         return Ok(());
     }
     Err(format!(

@@ -16,20 +16,23 @@ const KUBELET: [&str; 12] = [
     "couldn't parse image",
 ];
 
-/// What only one runtime says.
-const RUNTIMES: [(&str, &str); 12] = [
-    (" [towline: ", "towline"),
-    ("failed to pull and unpack image", "containerd"),
-    ("failed to resolve reference", "containerd"),
-    ("failed to resolve image", "containerd"),
-    ("PullImage \"", "containerd"),
-    ("Error response from daemon", "docker"),
-    ("initializing source docker://", "CRI-O"),
-    ("copying system image from manifest list", "CRI-O"),
-    ("pinging container registry", "CRI-O"),
-    ("reading manifest ", "CRI-O"),
-    ("unable to pull image or OCI artifact", "CRI-O"),
-    ("short-name ", "CRI-O"),
+/// What only one runtime says, and that runtime in the words of a node; what says more stands first.
+const RUNTIMES: [(&str, &str); 14] = [
+    (" [towline: ", "towline://"),
+    // The pull of containerd 2 by its transfer service.
+    ("\": failed to resolve image: ", "containerd://2"),
+    ("failed to pull and unpack image", "containerd://"),
+    ("failed to resolve reference", "containerd://"),
+    ("failed to resolve image", "containerd://"),
+    ("failed to get sandbox image \"", "containerd://"),
+    ("PullImage \"", "containerd://"),
+    ("Error response from daemon", "docker://"),
+    ("initializing source docker://", "cri-o://"),
+    ("copying system image from manifest list", "cri-o://"),
+    ("pinging container registry", "cri-o://"),
+    ("reading manifest ", "cri-o://"),
+    ("unable to pull image or OCI artifact", "cri-o://"),
+    ("short-name ", "cri-o://"),
 ];
 
 /// The speaker of a sentence that a kubelet showed; `runtime` is what the node pulls with, where that is known: `containerd://2.1.9`.
@@ -63,12 +66,20 @@ pub(crate) fn of_pasted(text: &str) -> String {
 }
 
 fn by_words(text: &str) -> Option<&'static str> {
+    let runtime = runtime_of(text)?;
+    let (name, _) = runtime.split_once("://")?;
+    Some(if name == "cri-o" { "CRI-O" } else { name })
+}
+
+/// The runtime whose marks a sentence bears, in the words of a node: `containerd://2`.
+pub(crate) fn runtime_of(text: &str) -> Option<&'static str> {
     let found = RUNTIMES.iter().find(|(words, _)| text.contains(words));
-    found.map(|(_, name)| *name)
+    found.map(|(_, runtime)| *runtime)
 }
 
 /// Whether nobody but the kubelet has a word in it. From 1.32 on its back-off tells the runtime's last words too.
 fn is_kubelets(text: &str) -> bool {
+    let text = without_frame(text);
     // What the kubelet says of a runtime that does not answer.
     let of_the_call = text.contains("code = Unavailable desc = connection error")
         || text.ends_with("code = DeadlineExceeded desc = context deadline exceeded");
@@ -77,9 +88,37 @@ fn is_kubelets(text: &str) -> bool {
     of_the_call || (own && !handed_on) || crate::text::is_pull_reason(text.trim())
 }
 
+/// What the event of a failed pull says after the image: the runtime's words, or the kubelet's where it did not ask.
+fn without_frame(text: &str) -> &str {
+    let image = text.strip_prefix("Failed to pull image \"");
+    let rest = image.and_then(|image| image.split_once("\": "));
+    rest.map_or(text, |(_, words)| words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runtime_is_known_by_its_frame() {
+        let new = "failed to pull and unpack image \"r.test/a:1\": failed to resolve image: r.test/a:1: not found";
+        let old = "failed to pull and unpack image \"r.test/a:1\": failed to resolve reference \"r.test/a:1\": x";
+        for (text, want) in [
+            (new, Some("containerd://2")),
+            (old, Some("containerd://")),
+            (
+                "Error response from daemon: manifest unknown",
+                Some("docker://"),
+            ),
+            (
+                "initializing source docker://r.test/a:1: x",
+                Some("cri-o://"),
+            ),
+            ("Back-off pulling image \"containerd/docker:1\"", None),
+        ] {
+            assert_eq!(runtime_of(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn whoever_spoke_is_named() {
@@ -101,6 +140,12 @@ mod tests {
                 Some("cri-o://1.31.0"),
                 "CRI-O 1.31.0",
                 "runtime",
+            ),
+            (
+                "Failed to pull image \"a:1\": pull QPS exceeded",
+                Some("containerd://2.1.9"),
+                "kubelet",
+                "kubelet",
             ),
             (of_library, None, "CRI-O", "podman, skopeo or CRI-O"),
             ("ErrImagePull", None, "kubelet", "kubelet"),

@@ -224,24 +224,30 @@ pub(crate) async fn fetch(
         ("failed".to_owned(), failures.len().to_string()),
         ("from".to_owned(), hosts.join(", ")),
     ]);
-    match failures.first() {
+    // What cannot be had at all says more than what has another size.
+    match failures.iter().min_by_key(|failure| failure.step()) {
         None => {
             let text = format!("all {asked} blobs are there, at {}", hosts.join(", "));
             probe.step(Step::Fetch, Outcome::Ok, text, facts);
             true
         }
-        Some(first) => {
-            let text = format!(
-                "{} of {asked} blobs cannot be had; the first: {}",
-                failures.len(),
-                first.detail()
-            );
-            let outcome = match first.step() {
-                Step::Fetch => Outcome::Failed,
-                _ => Outcome::Ok,
+        Some(worst) => {
+            let (outcome, trouble) = match worst.step() {
+                Step::Verify => (Outcome::Ok, "have another size"),
+                Step::Fetch => (Outcome::Failed, "cannot be had"),
+                _ => (Outcome::Ok, "cannot be had"),
             };
+            let lost = failures.iter().filter(|one| one.step() < Step::Verify);
+            let count = match worst.step() {
+                Step::Verify => failures.len(),
+                _ => lost.count(),
+            };
+            let text = format!(
+                "{count} of {asked} blobs {trouble}; the first: {}",
+                worst.detail()
+            );
             probe.step(Step::Fetch, outcome, text, facts);
-            probe.fail(first);
+            probe.fail(worst);
             false
         }
     }

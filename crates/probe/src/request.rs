@@ -40,7 +40,7 @@ pub struct Deep {
 impl Default for Deep {
     fn default() -> Self {
         Self {
-            most_bytes: 16 << 30,
+            most_bytes: 16_000_000_000,
             most_time: Duration::from_secs(900),
         }
     }

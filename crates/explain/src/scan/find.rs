@@ -2,6 +2,7 @@
 
 mod namespace;
 mod none;
+mod refused;
 
 use std::sync::Arc;
 
@@ -168,17 +169,15 @@ pub(super) async fn find(
             if found.seen == 0 {
                 found.note = namespace::is_there(&context.kube, namespace).await?;
             }
+            refused::add(context, world, Some(namespace), &mut found).await;
             Ok(found)
         }
         Ask::Cluster => {
             let pods = Api::all(context.kube.clone());
-            list(
-                &pods,
-                ListParams::default(),
-                "the pods of all namespaces",
-                wants_a_look,
-            )
-            .await
+            let (params, what) = (ListParams::default(), "the pods of all namespaces");
+            let mut found = list(&pods, params, what, wants_a_look).await?;
+            refused::add(context, world, None, &mut found).await;
+            Ok(found)
         }
     }
 }
@@ -256,6 +255,7 @@ async fn workloads(
         let unread = namespace::is_there(&context.kube, namespace).await?;
         all.note = unread.or(all.note);
     }
+    objects.retain(|object| !is_past(kind, object));
     let each = objects.into_iter().map(|object| async move {
         let namespace = object.namespace().unwrap_or_default();
         workload(context, world, kind, (&namespace, object)).await
@@ -265,10 +265,26 @@ async fn workloads(
         let found = found?;
         all.seen += found.seen;
         all.waiting += found.waiting;
-        all.pods.extend(found.pods);
+        // What is well is not listed.
+        if found.waiting > 0 {
+            all.pods.extend(found.pods);
+        }
         all.templates.extend(found.templates);
     }
     Ok(all)
+}
+
+/// Whether an object of many is there only to tell what was: a replica set that a deployment has left, a job that is over.
+fn is_past(kind: Workload, object: &DynamicObject) -> bool {
+    match kind {
+        Workload::ReplicaSet => {
+            let owned = object.owner_references().iter();
+            let mut controllers = owned.filter(|owner| owner.controller == Some(true));
+            controllers.next().is_some() && object.data["spec"]["replicas"] == 0
+        }
+        Workload::Job => none::is_over(object).is_some(),
+        _ => false,
+    }
 }
 
 async fn workload(

@@ -26,14 +26,14 @@ const KEYS: &[&str] = &[
     "api_key",
 ];
 
-/// Headers that hold a login.
+/// Headers that hold a login; of two with one end the longer stands first.
 const HEADERS: &[&str] = &[
-    "authorization:",
-    "proxy-authorization:",
-    "x-registry-auth:",
-    "x-registry-config:",
-    "cookie:",
-    "set-cookie:",
+    "proxy-authorization",
+    "authorization",
+    "x-registry-auth",
+    "x-registry-config",
+    "set-cookie",
+    "cookie",
 ];
 
 /// The text without the values of secrets.
@@ -55,12 +55,7 @@ pub(super) fn concealed(text: &str) -> String {
 
 fn of_document(text: &str) -> String {
     let text = if holds_secret(text) {
-        let text = without_objects(text);
-        if text.trim_start().starts_with(['{', '[']) {
-            text
-        } else {
-            without_blocks(&text)
-        }
+        without_blocks(&without_objects(text))
     } else {
         text.to_owned()
     };
@@ -174,8 +169,7 @@ fn without_blocks(text: &str) -> String {
         let opens = matches!(key.trim_end(), "data:" | "stringData:");
         if opens {
             block = Some(margin);
-        } else if key.contains("last-applied-configuration") && key.contains(':') {
-            let (name, _) = key.split_once(':').unwrap_or_default();
+        } else if let Some(name) = last_applied(key) {
             push(&mut out, margin, &format!("{name}: {GONE}"));
             block = Some(margin);
             continue;
@@ -186,6 +180,12 @@ fn without_blocks(text: &str) -> String {
         out.push_str(line);
     }
     out
+}
+
+/// The key of what was applied last. In JSON, where it stands in quotes, its value is a string, whose objects are gone by now.
+fn last_applied(line: &str) -> Option<&str> {
+    let (name, _) = line.split_once(':')?;
+    (name.ends_with("last-applied-configuration") && !name.contains('"')).then_some(name)
 }
 
 fn push(out: &mut String, indent: usize, text: &str) {
@@ -215,32 +215,66 @@ fn without_headers(line: &str) -> String {
     let lower = line.to_ascii_lowercase();
     let mut out = String::with_capacity(line.len());
     let mut done = 0;
-    while let Some(from) = next_header(&lower, done) {
+    // A quote ends a header where one stands before it; in one that nothing opened it is a letter.
+    let first = ['"', '\''].map(|quote| line.find(quote).unwrap_or(line.len()));
+    let opens = |c: char, at: usize| match c {
+        '"' => first[0] < at,
+        '\'' => first[1] < at,
+        _ => false,
+    };
+    for (at, _) in line.match_indices(':') {
+        if at < done {
+            continue;
+        }
+        let Some(before) = before_header(line, &lower, at) else {
+            continue;
+        };
+        let from = at + 1;
         let value = &line[from..];
-        let quoted = value
-            .find(['"', '\'', '\\'])
-            .filter(|at| !value[..*at].trim().is_empty());
+        let blank = value.len() - value.trim_start().len();
+        let opened = quote_at_end(before);
         out.push_str(&line[done..from]);
         out.push(' ');
         out.push_str(GONE);
-        done = quoted.map_or(line.len(), |at| from + at);
+        done = from
+            + match opened {
+                Some(quote) => closing(value, quote),
+                None => blank + end_of(&value[blank..], |c| opens(c, at)),
+            };
     }
     out.push_str(&line[done..]);
     out
 }
 
-/// Where the value of the next header begins that stands as one: at the beginning of a line, or of a word in quotes. Words of a sentence
-/// (`may require authorization: ...`) are none.
-fn next_header(lower: &str, from: usize) -> Option<usize> {
-    let ends = HEADERS.iter().filter_map(|header| {
-        let mut found = lower[from..].match_indices(header);
-        found.find_map(|(at, _)| {
-            let before = lower[..from + at].trim_end();
-            let stands = before.ends_with(['>', '<', '*', ',', ';', '"', '\'', '(', '[', '{']);
-            (before.is_empty() || stands).then_some(from + at + header.len())
-        })
-    });
-    ends.min()
+/// What stands before the header that this colon ends, where it is one. `authorization` in small letters is a word of sentences too (`may
+/// require authorization: ...`): a header is what begins a line, or a word in quotes or brackets.
+fn before_header<'a>(line: &'a str, lower: &str, colon: usize) -> Option<&'a str> {
+    let name = HEADERS
+        .iter()
+        .find(|name| lower[..colon].ends_with(**name))?;
+    let (before, name) = line[..colon].split_at(colon - name.len());
+    let apart = !before.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let trimmed = before.trim_end();
+    let stands = trimmed.is_empty()
+        || trimmed.ends_with(['>', '<', '*', ',', ';', '"', '\'', '(', '[', '{']);
+    let sure = stands || name != "authorization";
+    (apart && sure).then_some(trimmed)
+}
+
+/// The quote that ends a text, and so opens what follows.
+fn quote_at_end(text: &str) -> Option<&'static str> {
+    let mut quotes = ["\\\"", "\"", "'"].into_iter();
+    quotes.find(|quote| text.ends_with(quote))
+}
+
+/// Where a value ends that no quote opened; with a quote that ends it goes its escape.
+fn end_of(value: &str, ends: impl Fn(char) -> bool) -> usize {
+    let Some(end) = value.find(ends) else {
+        return value.len();
+    };
+    let escapes = value[..end].len() - value[..end].trim_end_matches('\\').len();
+    let is_quote = value[end..].starts_with(['"', '\'']);
+    end - usize::from(is_quote && escapes % 2 == 1)
 }
 
 /// `password=...`, `"password": "..."`, and lines that are `password: ...`.
@@ -264,9 +298,7 @@ fn without_keys(line: &str) -> String {
 /// Where the value stands that belongs to the key before this sign, where that is a secret's.
 fn value_of(line: &str, at: usize, sign: &str) -> Option<(usize, usize)> {
     let before = line[..at].trim_end();
-    let quote = ["\\\"", "\"", "'"]
-        .into_iter()
-        .find(|quote| before.ends_with(quote));
+    let quote = quote_at_end(before);
     let name = quote.map_or(before, |quote| &before[..before.len() - quote.len()]);
     let mut others = name
         .char_indices()
@@ -281,26 +313,27 @@ fn value_of(line: &str, at: usize, sign: &str) -> Option<(usize, usize)> {
     let after = &line[at + 1..];
     let from = at + 1 + (after.len() - after.trim_start().len());
     let value = &line[from..];
-    let opened = quote.filter(|quote| value.starts_with(quote));
+    let opened = match sign {
+        "=" => ["\\\"", "\"", "'"]
+            .into_iter()
+            .find(|quote| value.starts_with(quote)),
+        _ => quote.filter(|quote| value.starts_with(quote)),
+    };
     let to = if let Some(quote) = opened {
         let inner = from + quote.len();
         let end = inner + closing(&line[inner..], quote);
         return Some((inner, end)).filter(|(from, to)| from < to);
     } else if sign == "=" {
-        let quoted = value.starts_with(['"', '\'']);
-        let end = value[usize::from(quoted)..].find(|c: char| {
-            "\"'\\".contains(c) || (!quoted && (c.is_whitespace() || "&;,)<>".contains(c)))
-        });
-        end.map_or(line.len(), |end| from + usize::from(quoted) + end)
+        from + end_of(value, |c| c.is_whitespace() || "\"'&;,)<>".contains(c))
     } else {
         // A sentence with a colon in it is no key with its value.
-        let alone = line[..start]
-            .trim_start()
-            .trim_start_matches("- ")
-            .is_empty();
-        let word = !value.trim_end().contains(char::is_whitespace);
-        let plain = !value.starts_with(['|', '>', '{', '[']);
-        if !(quote.is_none() && alone && word && plain) {
+        let alone = || {
+            let before = line[..start].trim_start();
+            before.trim_start_matches("- ").is_empty()
+        };
+        let plain = || !value.starts_with(['|', '>', '{', '[']);
+        let word = || !value.trim_end().contains(char::is_whitespace);
+        if quote.is_some() || !alone() || !plain() || !word() {
             return None;
         }
         from + value.trim_end().len()
@@ -384,6 +417,17 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_before_a_secret_hides_nothing_of_it() {
+        for prompt in ["[root@node ~]# ", "{ops} $ "] {
+            let paste = format!(
+                "{prompt}kubectl get secret tls -o yaml\napiVersion: v1\ndata:\n  tls.key: bWFyaw\nkind: Secret\n"
+            );
+            let kept = concealed(&paste);
+            assert!(!kept.contains("bWFyaw") && kept.contains(prompt), "{kept}");
+        }
+    }
+
+    #[test]
     fn json_stays_json() {
         for json in [
             r#"{"kind":"Secret","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"data\":{\"a\":\"bWFyaw\"},\"kind\":\"Secret\"}\n"}},"data":{"a":"bWFyaw=="}}"#,
@@ -419,6 +463,14 @@ mod tests {
             "  password: mark",
             "  .dockerconfigjson: Ym9iOm1hcms=",
             "REGISTRY_PASSWORD=mark",
+            r"docker login --password=Pa\$\$mark r.test",
+            r#"docker login --password="Pa'mark" r.test"#,
+            r#"{"args":"login --password=\"Pa mark\" r.test"}"#,
+            "Cookie: a=it's mark",
+            "I0101 10:00:00.000000 1 round_trippers.go:469]     Cookie: session=mark",
+            "DEBUG Set-Cookie: mark; Path=/",
+            "level=debug Authorization: token mark",
+            r#"curl -H "Cookie: a='mark'" https://r.test"#,
             r#"{"password":"x\"mark\\","y":1}"#,
             r#"config: "{\"password\":\"x\\\"mark\",\"y\":1}""#,
             "curl -H 'Authorization: Bearer x' -H 'Cookie: session=mark' https://r.test",

@@ -5,7 +5,6 @@ use towline_dialect::Reading;
 use towline_oci::Reference;
 
 use super::remedy::{deciding, fixes};
-use super::runtime;
 use super::seen::{Container, MAX_PODS, Pod, Said, Seen, is_pull_reason};
 use super::silent::{A_SECRET, silent};
 use crate::decide::Verdict;
@@ -339,7 +338,9 @@ fn one(case: Case<'_>) -> Diagnosis {
         verdict(pod, container, &statements, &missing)
     };
     let parsed = Reference::parse(&image);
-    let runtime = runtime::of(statements.iter().map(|one| one.said.text.as_str()));
+    let runtime = statements
+        .iter()
+        .find_map(|one| speaker::runtime_of(&one.said.text));
     let of_pod = (&target, pod, runtime);
     let fixes = fixes(of_pod, parsed.as_ref().ok(), &verdict, &missing);
     let open = verdict.cause.is_some();

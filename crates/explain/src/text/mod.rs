@@ -11,7 +11,6 @@ mod diagnose;
 mod log;
 mod objects;
 mod remedy;
-mod runtime;
 mod seen;
 mod silent;
 mod table;
@@ -310,6 +309,9 @@ impl Reader<'_> {
             return false;
         };
         self.end_event();
+        if entry.text.is_empty() {
+            return true;
+        }
         if let Some(pod) = self.seen.pod(entry.namespace.as_deref(), &entry.pod) {
             pod.node = pod.node.take().or(entry.node);
             pod.say(Said {

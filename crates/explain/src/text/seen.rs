@@ -136,9 +136,26 @@ impl Container {
 }
 
 impl Pod {
-    pub(super) fn say(&mut self, said: Said) {
-        if self.said.len() < MAX_SAID && !said.text.is_empty() {
-            self.said.push(said);
+    /// Keeps a sentence. Of too many the oldest go; one that is said again is kept once, as the newest.
+    pub(super) fn say(&mut self, mut said: Said) {
+        if said.text.is_empty() {
+            return;
         }
+        let same = |known: &Said| {
+            known.text == said.text
+                && known.reason == said.reason
+                && known.container == said.container
+        };
+        if let Some(at) = self.said.iter().position(same) {
+            let before = self.said.remove(at);
+            said.age = match (before.age, said.age) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => b.or(a),
+            };
+            said.count = said.count.max(before.count);
+        } else if self.said.len() >= MAX_SAID {
+            self.said.remove(0);
+        }
+        self.said.push(said);
     }
 }

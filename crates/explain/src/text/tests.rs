@@ -262,9 +262,26 @@ fn hostile_pastes_are_bounded() {
         rows,
         "\n".repeat(100_000),
         "\u{1b}[".repeat(50_000),
+        ",cookie:a'".repeat(200_000),
+        "password:".repeat(200_000),
     ] {
         assert!(!explain(&text).is_empty());
     }
+}
+
+#[test]
+fn of_many_sentences_the_newest_count() {
+    let line = |text: &str| {
+        format!(
+            "Nov 30 12:00:00 n1 kubelet[9]: E1130 12:00:00.000000 9 pod_workers.go:1301] \"Error syncing pod, skipping\" err={text:?} pod=\"shop/web-1\" podUID=\"x\"\n"
+        )
+    };
+    let mut paste: String = (0..300).map(|n| line(&format!("attempt {n}"))).collect();
+    paste.push_str(&line(&format!(
+        "failed to \"StartContainer\" for \"app\" with ErrImagePull: {MISSING:?}"
+    )));
+    let read: Vec<_> = causes(&paste).into_iter().map(|(_, cause)| cause).collect();
+    assert_eq!(read, [Some(TagNotFound)]);
 }
 
 #[test]

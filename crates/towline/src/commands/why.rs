@@ -144,8 +144,9 @@ async fn of_images(args: &Args, images: &[String]) -> anyhow::Result<ExitCode> {
         Ok(Answer::of(&images.join(", "), diagnoses))
     };
     let made = eye.clone().filter(|_| args.with_pod.is_some());
-    let answer = from_node::cleaned_up(made, Box::pin(work)).await?;
+    let answer = from_node::cleaned_up(made, Box::pin(work)).await;
     deep::end();
+    let answer = answer?;
     answer.print(args.output)?;
     Ok(ExitCode::from(answer.code()))
 }

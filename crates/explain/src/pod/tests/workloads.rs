@@ -122,6 +122,70 @@ async fn events_tell_of_pods_that_could_not_be_made() {
 }
 
 #[tokio::test]
+async fn workloads_whose_pods_are_refused_are_found_with_the_pods() {
+    let host = registry(Door::Full).await;
+    let image = format!("{host}/team/app:v1");
+    let webhook = r#"Error creating: admission webhook "validate.kyverno.svc-fail" denied the request: image registry is not allowed"#;
+    let event = |set: &str, message: &str| {
+        json!({
+            "metadata": {"namespace": "shop", "name": format!("{set}.1")},
+            "involvedObject": {"kind": "ReplicaSet", "namespace": "shop", "name": set},
+            "reason": "FailedCreate", "message": message, "lastTimestamp": "2026-11-30T12:00:00Z",
+        })
+    };
+    let set = |name: &str, of: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"namespace": "shop", "name": name, "uid": name, "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "Deployment", "name": of, "uid": of, "controller": true}]},
+        })
+    };
+    let events = list(&[
+        event("web-7d9f", webhook),
+        event("web-5c6d", webhook),
+        event("api-1", "Error creating: exceeded quota: small"),
+        event("gone-1", webhook),
+    ]);
+    let sets = "/apis/apps/v1/namespaces/shop/replicasets";
+    let mut cluster = Cluster::default()
+        .with("/api/v1/events", events.clone())
+        .with("/api/v1/namespaces/shop/events", events);
+    for (name, of) in [("web-7d9f", "web"), ("web-5c6d", "web"), ("api-1", "api")] {
+        cluster = cluster.with(&format!("{sets}/{name}"), set(name, of)).with(
+            &format!("/apis/apps/v1/namespaces/shop/deployments/{of}"),
+            deployment(of, &image, &json!({"replicas": 1}), &json!({})),
+        );
+    }
+    for ask in [Ask::Cluster, Ask::Namespace("shop".to_owned())] {
+        let cluster = cluster.clone().with(
+            "/api/v1/namespaces/shop",
+            json!({"metadata": {"name": "shop"}}),
+        );
+        let told = explain(&cluster, ask).await;
+        let [one] = &told.items[..] else {
+            panic!("{told:?}")
+        };
+        assert_eq!(one.target.name, "web");
+        assert_eq!(one.cause, Some(Cause::AdmissionDenied), "{one:?}");
+    }
+    // Who may not look there hears of it, and of the pods all the same.
+    let told = explain(
+        &cluster
+            .clone()
+            .forbidding(sets)
+            .forbidding(&format!("{sets}/web-7d9f")),
+        Ask::Cluster,
+    )
+    .await;
+    assert!(told.scope.contains("403 Forbidden"), "{}", told.scope);
+    let told = explain(&cluster.forbidding("/api/v1/events"), Ask::Cluster).await;
+    assert_eq!(
+        told.scope,
+        "all namespaces (workloads whose pods cannot be made are not told: events: 403 Forbidden)"
+    );
+}
+
+#[tokio::test]
 async fn all_workloads_of_a_kind_are_one_question() {
     let (empty, full) = (registry(Door::Empty).await, registry(Door::Full).await);
     let of = |name: &str, host: &str| {

@@ -9,7 +9,10 @@ use towline_cause::{Cause, Step};
 use super::Workload;
 use crate::Evidence;
 use crate::decide::NodeView;
+use crate::world::reason;
 
+/// What an event says that tells of a pod that could not be made.
+pub(super) const REASON: &str = "FailedCreate";
 /// The most events of a kind of object that are looked through.
 const MOST_EVENTS: u32 = 500;
 /// The most characters of a refusal that are told.
@@ -24,6 +27,8 @@ pub(crate) enum NoPods {
     Refused(String),
     /// The object does not say.
     Unknown,
+    /// Nor can the events be read that may say it: why.
+    Unread(String),
 }
 
 impl NoPods {
@@ -33,6 +38,9 @@ impl NoPods {
             Self::Unwanted(why) => format!("no pod is there: {why}"),
             Self::Refused(said) => format!("no pod can be made: {said}"),
             Self::Unknown => "no pod is there, and nothing says why".to_owned(),
+            Self::Unread(why) => {
+                format!("no pod is there, and the events that may say why cannot be read: {why}")
+            }
         }
     }
 
@@ -42,7 +50,7 @@ impl NoPods {
             seen_from: "the cluster's API".to_owned(),
             seen_by: match self {
                 Self::Refused(_) => "the workload's controller",
-                Self::Unwanted(_) | Self::Unknown => "towline",
+                Self::Unwanted(_) | Self::Unknown | Self::Unread(_) => "towline",
             }
             .to_owned(),
         }
@@ -76,12 +84,13 @@ pub(super) async fn why(
         return NoPods::Unwanted(why);
     }
     let said = match condition(&object.data) {
-        Some(said) => Some(said),
+        Some(said) => Ok(Some(said)),
         None => from_events(client, kind, &object.name_any(), namespace).await,
     };
     match said {
-        Some(said) => NoPods::Refused(said.chars().take(MOST_WORDS).collect()),
-        None => NoPods::Unknown,
+        Ok(Some(said)) => NoPods::Refused(said.chars().take(MOST_WORDS).collect()),
+        Ok(None) => NoPods::Unknown,
+        Err(error) => NoPods::Unread(reason(&error)),
     }
 }
 
@@ -93,13 +102,7 @@ fn unwanted(kind: Workload, object: &DynamicObject) -> Option<String> {
     match kind {
         Workload::Job | Workload::CronJob if suspended => Some(format!("the {word} is suspended")),
         Workload::Job => {
-            let conditions = status["conditions"].as_array();
-            let is_true = |how: &&str| {
-                let mut conditions = conditions.into_iter().flatten();
-                conditions.any(|one| one["type"] == **how && one["status"] == "True")
-            };
-            let ended = ["Complete", "Failed"].into_iter().find(is_true);
-            ended.map(|how| format!("the {word} is over ({how}) and its pods are gone"))
+            is_over(object).map(|how| format!("the {word} is over ({how}) and its pods are gone"))
         }
         Workload::CronJob => Some(match spec["schedule"].as_str() {
             Some(schedule) => {
@@ -115,6 +118,16 @@ fn unwanted(kind: Workload, object: &DynamicObject) -> Option<String> {
     }
 }
 
+/// How a job ended; `None` while it goes on.
+pub(super) fn is_over(job: &DynamicObject) -> Option<&'static str> {
+    let conditions = job.data["status"]["conditions"].as_array();
+    let is_true = |how: &&str| {
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.any(|one| one["type"] == **how && one["status"] == "True")
+    };
+    ["Complete", "Failed"].into_iter().find(is_true)
+}
+
 /// What the status keeps of a pod that could not be made.
 fn condition(data: &Value) -> Option<String> {
     let conditions = data["status"]["conditions"].as_array()?;
@@ -124,22 +137,25 @@ fn condition(data: &Value) -> Option<String> {
     Some(failure["message"].as_str()?.to_owned())
 }
 
-/// The newest event that tells of a pod that could not be made; who may not read events learns nothing.
+/// The newest event that tells of a pod that could not be made.
 async fn from_events(
     client: &Client,
     kind: Workload,
     name: &str,
     namespace: &str,
-) -> Option<String> {
+) -> Result<Option<String>, kube::Error> {
     // A deployment's pods are made by its replica sets, which bear its name and a hash.
     let (of, exact) = match kind {
         Workload::Deployment => (Workload::ReplicaSet, false),
         other => (other, true),
     };
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let fields = format!("involvedObject.kind={}", of.kind());
+    let mut fields = format!("reason={REASON},involvedObject.kind={}", of.kind());
+    if exact {
+        fields = format!("{fields},involvedObject.name={name}");
+    }
     let params = ListParams::default().fields(&fields).limit(MOST_EVENTS);
-    let events = events.list(&params).await.ok()?.items;
+    let events = events.list(&params).await?.items;
     let own = |event: &&Event| {
         let object = event.involved_object.name.as_deref().unwrap_or_default();
         let made = |rest: &str| rest.starts_with('-') && !rest[1..].contains('-');
@@ -148,13 +164,14 @@ async fn from_events(
         } else {
             object.strip_prefix(name).is_some_and(made)
         };
-        event.reason.as_deref() == Some("FailedCreate") && of_it
+        event.reason.as_deref() == Some(REASON) && of_it
     };
     let time = |event: &&Event| {
         let last = event.last_timestamp.as_ref().map(|time| time.0);
         last.or_else(|| event.event_time.as_ref().map(|time| time.0))
     };
-    events.iter().filter(own).max_by_key(time)?.message.clone()
+    let newest = events.iter().filter(own).max_by_key(time);
+    Ok(newest.and_then(|event| event.message.clone()))
 }
 
 #[cfg(test)]
