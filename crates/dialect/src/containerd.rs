@@ -252,7 +252,10 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
     }
     // What an earlier layer left is gone from the metadata.
-    if chain.before(at).starts_with("content digest _") && plain == "not found"
+    let content = chain.before(at);
+    let gone = content.starts_with("content digest _")
+        || (content.starts_with("blob _") && unpacks(chain));
+    if gone && plain == "not found"
         || (plain.starts_with("missing parent ") && plain.contains("bucket"))
     {
         return Some(likely(Cause::ContentStoreCorrupt, &[Cause::ImageCollected]));
@@ -283,7 +286,10 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     }
     let in_mount = chain.starts("mount callback failed on").is_some() || context.unpack;
     let corrupt = plain.starts_with("corrupt input before offset");
-    if plain == "device or resource busy" || plain == "transport endpoint is not connected" {
+    // Where the layer is mounted to be unpacked, none of its files has a part in it.
+    let mount = chain.before(at).starts_with("failed to mount ") && is_errno(plain);
+    if mount || plain == "device or resource busy" || plain == "transport endpoint is not connected"
+    {
         return Some(likely(
             Cause::SnapshotterFailed,
             &[Cause::LayerExtractFailed],
@@ -301,6 +307,13 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
         ));
     }
     None
+}
+
+/// Whether an image is unpacked whose content came before.
+fn unpacks(chain: &Chain) -> bool {
+    chain
+        .starts("failed to unpack image on snapshotter")
+        .is_some()
 }
 
 /// The snapshots that layers are unpacked into.

@@ -100,8 +100,20 @@ fn a_pull_beside_a_node_goes_through_it_and_tells_as_much() {
     }
     let registry = OurRegistry::start();
     push(&large(48, 7), registry.address, "big", "1", None);
-    let node = Node::up();
+    let node = Node::up_with(&["--keep-blobs"]);
     pulled_through(&node.data(), &registry);
+    kept_its_layer(&node.data());
+}
+
+/// What the owner was told to keep is kept of what others have it pull.
+fn kept_its_layer(data: &Path) {
+    let output = run(data, &["df", "-o", "json"]);
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = rows.as_array().unwrap();
+    let kept = rows
+        .iter()
+        .find(|row| row["what"] == "kept compressed layers");
+    assert_eq!(kept.unwrap()["count"], 1, "{rows:?}");
 }
 
 /// A runtime that starts has its images before it can say where it is asked: who waits for them asks it then.
@@ -141,7 +153,7 @@ fn a_pull_beside_the_runtime_alone_goes_through_it() {
         .arg("--root")
         .arg(data.join("runtime"));
     runtime.arg("--state-dir").arg(folder.path().join("pods"));
-    runtime.arg("--socket").arg(&socket);
+    runtime.arg("--socket").arg(&socket).arg("--keep-blobs");
     runtime.args(["--bridge", &format!("twlb{}", std::process::id() % 100_000)]);
     let mut runtime = Guard::spawn(
         runtime
@@ -161,6 +173,7 @@ fn a_pull_beside_the_runtime_alone_goes_through_it() {
         text(&list)
     );
 
+    kept_its_layer(&data);
     found_late(&data, &registry.image("big:1"));
 
     // Once it has ended, the directory is anybody's; what a killed one leaves there is in nobody's way.
