@@ -361,6 +361,12 @@ fn snapshots(chain: &Chain, at: usize) -> Option<Verdict> {
             &[Cause::SnapshotterFailed, Cause::ImageCollected],
         ));
     }
+    if plain == "no such file or directory" && chain.starts("failed to stat snapshot").is_some() {
+        return Some(likely(
+            Cause::ContentStoreCorrupt,
+            &[Cause::SnapshotterFailed],
+        ));
+    }
     None
 }
 

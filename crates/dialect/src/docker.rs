@@ -47,7 +47,7 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
         let others = [Cause::ManifestUnsupported, Cause::RegistryMisconfigured];
         return Some(likely(Cause::NotAnImage, &others));
     }
-    if plain.starts_with("max depth exceeded") && context.unpack {
+    if plain.starts_with("max depth exceeded") && (context.unpack || chain.len() == 1) {
         return Some(stated(Cause::TooManyLayers));
     }
     if plain.starts_with("image config verification failed for digest") {

@@ -117,11 +117,6 @@ fn connect(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     if cause == Cause::Ipv6Unreachable {
         return Some(stated(cause));
     }
-    // A token service that is said to be on this machine is the registry's own name for it.
-    if context.token && cause == Cause::ConnectionRefused && at_loopback(context) {
-        let others = [Cause::TokenServiceUnreachable, Cause::RegistryIsLocalhost];
-        return Some(likely(Cause::RegistryMisconfigured, &others).at(Step::Authenticate));
-    }
     if context.token && !matches!(cause, Cause::ConnectionReset | Cause::RegistryMisconfigured) {
         return Some(unreachable_token(cause));
     }
@@ -168,11 +163,6 @@ fn socket(
                 (Cause::HostUnreachable, &[Cause::Ipv6Unreachable])
             }
         }
-        // The kernel connects to no address of that kind (`0.0.1.65`, `fe80::1` without a link): the name leads to a wrong one.
-        "invalid argument" if dialled && chain.before(at) == "connect" => (
-            Cause::DnsWrongAnswer,
-            &[Cause::HostUnreachable, Cause::Ipv6Unreachable],
-        ),
         "i/o timeout" if dialled => (
             Cause::ConnectionTimeout,
             &[
@@ -185,20 +175,6 @@ fn socket(
         "eof" | "unexpected eof" if (context.request || context.resolve) && !context.unpack => (
             Cause::ConnectionReset,
             &[Cause::RegistryError, Cause::TlsHandshakeFailed],
-        ),
-        // Nobody says what ended early; a download is the longest part of a pull.
-        "unexpected eof" if chain.len() == 1 => (
-            Cause::ConnectionReset,
-            &[
-                Cause::RegistryError,
-                Cause::NoSpaceLeft,
-                Cause::LayerExtractFailed,
-            ],
-        ),
-        // What a proxy answers that cannot look the registry up.
-        "unknown host" if context.request => (
-            Cause::ProxyMisconfigured,
-            &[Cause::DnsNameNotFound, Cause::RegistryError],
         ),
         _ if plain.starts_with("unexpected eof") && context.fetch && !context.unpack => {
             (Cause::ConnectionReset, &[])
@@ -223,10 +199,14 @@ fn socket(
                 ],
             )
         }
-        "request canceled" if chain.before(at) == "net/http" => (
-            Cause::PullStalled,
-            &[Cause::ConnectionTimeout, Cause::DeadlineExceeded],
-        ),
+        _ if (plain == "request canceled" && chain.before(at) == "net/http")
+            || plain.ends_with("context cancellation while reading body)") =>
+        {
+            (
+                Cause::PullStalled,
+                &[Cause::ConnectionTimeout, Cause::DeadlineExceeded],
+            )
+        }
         // A connection that was open and went silent ends so, too.
         "connection timed out" | "operation timed out" if dialled || context.request => (
             Cause::ConnectionTimeout,
@@ -297,12 +277,6 @@ fn refused(address: &str, context: &Context) -> Verdict {
         };
     }
     likely(Cause::ConnectionRefused, &[Cause::DnsWrongAnswer])
-}
-
-/// Whether the URL that was asked names this machine.
-fn at_loopback(context: &Context) -> bool {
-    let url = context.url.as_ref();
-    url.is_some_and(|url| is_loopback(&url.authority))
 }
 
 /// The address of the `dial` or `read` before a link.

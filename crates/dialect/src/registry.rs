@@ -320,15 +320,6 @@ fn forbidden(context: &Context) -> Verdict {
         return likely(Cause::BlobHostUnreachable, &[Cause::AccessRestricted]).at(Step::Fetch);
     }
     if context.request && is_entitled(context.authority()) {
-        // A login that the token service knows and gives no token for this: its terms are not accepted, or it was never bought.
-        if context.token {
-            let others = [
-                Cause::InsufficientPermission,
-                Cause::WrongCredentials,
-                Cause::ExpiredCredentials,
-            ];
-            return likely(Cause::EntitlementRequired, &others).at(Step::Authenticate);
-        }
         return open(&others).at(Step::Authenticate);
     }
     let blob = context

@@ -48,7 +48,7 @@ pub(super) fn lines(ground: &Ground<'_>, verdict: &Verdict) -> Vec<Fix> {
         let words = format!("On nodes with {runtime}: {}", change.words);
         Some(fix(
             Change { words, ..change },
-            confirm(runtime, ground.target),
+            confirm(cause, runtime, ground.target),
         ))
     });
     changes.collect()
@@ -85,7 +85,10 @@ fn fix(change: Change, confirm: String) -> Fix {
 }
 
 /// A pull on the node itself; our own node replays it when it is asked.
-fn confirm(runtime: Runtime, target: &Target) -> String {
+fn confirm(cause: Cause, runtime: Runtime, target: &Target) -> String {
+    if cause == Cause::SandboxImageUnavailable {
+        return format!("crictl pull {}", system::SANDBOX_IMAGE);
+    }
     let image = quoted(&target.image);
     match (runtime, &target.node, &target.namespace) {
         (Runtime::Towline, Some(node), Some(namespace)) if target.kind == "Pod" => {
@@ -120,40 +123,49 @@ fn tree(runtime: Runtime) -> (&'static str, Vec<NodeFile>, &'static str) {
         Runtime::Containerd(major) => (
             CERTS_D,
             vec![files::config_path(major)],
-            "hosts.toml is read for each pull; only where config.toml did not name the tree containerd has to be restarted",
+            "hosts.toml is read for each pull; only where config.toml did not name the tree containerd has to be restarted, and then the section that is there gets the key and loses its `mirrors` and `configs`, which containerd refuses beside it",
         ),
         _ => (CERTS_D, Vec::new(), ""),
     }
 }
 
-fn trust(runtime: Runtime, site: &Site) -> Change {
-    let host = &site.asked;
-    let folder = match runtime {
+/// Where a runtime looks for certificates, a folder a host.
+fn certificates(runtime: Runtime) -> &'static str {
+    match runtime {
         Runtime::Crio => "/etc/containers/certs.d",
         Runtime::Docker => "/etc/docker/certs.d",
         Runtime::K3s => "/etc/rancher/k3s/certs.d",
         Runtime::Containerd(_) | Runtime::Towline => tree(runtime).0,
-    };
-    let ca = format!("{folder}/{host}/ca.crt");
-    let (files, more) = match runtime {
-        Runtime::Crio | Runtime::Docker => (Vec::new(), "no restart is needed".to_owned()),
-        Runtime::K3s => (
-            vec![files::k3s(site, "https", &[("ca_file", &ca)])],
-            K3S_RESTART.to_owned(),
-        ),
+    }
+}
+
+/// The files that name a host's certificates, with what k3s has for it and with the lines of `hosts.toml`, and what has to be done then. Where
+/// the folder of [`certificates`] is enough there is none.
+fn setting(
+    runtime: Runtime,
+    site: &Site,
+    of_k3s: &[(&str, &str)],
+    lines: &[String],
+) -> (Vec<NodeFile>, &'static str) {
+    match runtime {
+        Runtime::Crio | Runtime::Docker => (Vec::new(), "no restart is needed"),
+        Runtime::K3s => (vec![files::k3s(site, "https", of_k3s)], K3S_RESTART),
         Runtime::Containerd(_) | Runtime::Towline => {
-            let (folder, more_files, words) = tree(runtime);
-            let lines = [
-                format!("ca = \"{ca}\""),
-                "# skip_verify = true    # instead of ca, for a test alone: anybody on the way can then replace an image".to_owned(),
-            ];
-            let hosts = files::hosts_toml(site, folder, "https", &lines);
-            (
-                [hosts].into_iter().chain(more_files).collect(),
-                words.to_owned(),
-            )
+            let (folder, more, words) = tree(runtime);
+            let hosts = files::hosts_toml(site, folder, "https", lines);
+            ([hosts].into_iter().chain(more).collect(), words)
         }
-    };
+    }
+}
+
+fn trust(runtime: Runtime, site: &Site) -> Change {
+    let host = &site.asked;
+    let ca = format!("{}/{host}/ca.crt", certificates(runtime));
+    let lines = [
+        format!("ca = \"{ca}\""),
+        "# skip_verify = true    # instead of ca, for a test alone: anybody on the way can then replace an image".to_owned(),
+    ];
+    let (files, more) = setting(runtime, site, &[("ca_file", &ca)], &lines);
     Change {
         words: format!(
             "trust the authority of {host}, whose certificate (PEM) is CA.crt in the command; {more}"
@@ -168,36 +180,14 @@ const K3S_RESTART: &str = "RKE2 reads /etc/rancher/rke2/registries.yaml; both re
 
 fn client_certificate(runtime: Runtime, site: &Site) -> Change {
     let host = &site.asked;
-    let folder = match runtime {
-        Runtime::Crio => "/etc/containers/certs.d",
-        Runtime::Docker => "/etc/docker/certs.d",
-        Runtime::K3s => "/etc/rancher/k3s/certs.d",
-        Runtime::Containerd(_) | Runtime::Towline => tree(runtime).0,
-    };
+    let folder = certificates(runtime);
     let (cert, key) = (
         format!("{folder}/{host}/client.cert"),
         format!("{folder}/{host}/client.key"),
     );
-    let (files, more) = match runtime {
-        Runtime::Crio | Runtime::Docker => (Vec::new(), "no restart is needed".to_owned()),
-        Runtime::K3s => (
-            vec![files::k3s(
-                site,
-                "https",
-                &[("cert_file", &cert), ("key_file", &key)],
-            )],
-            K3S_RESTART.to_owned(),
-        ),
-        Runtime::Containerd(_) | Runtime::Towline => {
-            let (folder, more_files, words) = tree(runtime);
-            let lines = [format!("client = [[\"{cert}\", \"{key}\"]]")];
-            let hosts = files::hosts_toml(site, folder, "https", &lines);
-            (
-                [hosts].into_iter().chain(more_files).collect(),
-                words.to_owned(),
-            )
-        }
-    };
+    let lines = [format!("client = [[\"{cert}\", \"{key}\"]]")];
+    let of_k3s = [("cert_file", cert.as_str()), ("key_file", key.as_str())];
+    let (files, more) = setting(runtime, site, &of_k3s, &lines);
     Change {
         words: format!(
             "give the runtime the client certificate for {host}, CLIENT.crt and CLIENT.key in the commands; {more}"
@@ -230,7 +220,7 @@ fn plain_http(runtime: Runtime, site: &Site) -> Change {
         },
         Runtime::Crio => Change {
             words,
-            files: vec![files::registries_conf(site, host, &["insecure = true"])],
+            files: vec![files::registries_conf_of_asked(site, "insecure = true")],
             commands: vec!["systemctl reload crio".to_owned()],
         },
         Runtime::Docker => Change {
@@ -264,7 +254,7 @@ fn https(runtime: Runtime, site: &Site) -> Change {
         },
         Runtime::Crio => Change {
             words: format!("{words}, and take away any `insecure = true` for it"),
-            files: vec![files::registries_conf(site, host, &["insecure = false"])],
+            files: vec![files::registries_conf_of_asked(site, "insecure = false")],
             commands: vec!["systemctl reload crio".to_owned()],
         },
         Runtime::Docker => Change {
@@ -280,7 +270,8 @@ fn https(runtime: Runtime, site: &Site) -> Change {
 
 fn mirror(runtime: Runtime, site: &Site) -> Option<Change> {
     let registry = &site.registry;
-    let mirror = site.mirror();
+    let (scheme, host) = site.mirror();
+    let mirror = format!("{scheme}://{host}");
     let words = format!(
         "name the mirror of {registry} with its scheme, port and path; {registry} itself stays the last to be asked"
     );
@@ -288,7 +279,7 @@ fn mirror(runtime: Runtime, site: &Site) -> Option<Change> {
         Runtime::Containerd(_) | Runtime::Towline => {
             let (folder, more, note) = tree(runtime);
             let lines = ["# override_path = true    # where the address ends in the whole path of the API, such as /v2/hub".to_owned()];
-            let hosts = files::hosts_toml_of(site, folder, &format!("https://{mirror}"), &lines);
+            let hosts = files::hosts_toml_of(site, folder, &mirror, &lines);
             Change {
                 words: format!("{words}; {note}"),
                 files: [hosts].into_iter().chain(more).collect(),
@@ -297,7 +288,7 @@ fn mirror(runtime: Runtime, site: &Site) -> Option<Change> {
         }
         Runtime::K3s => Change {
             words: format!("{words}; {K3S_RESTART}"),
-            files: vec![files::k3s_mirror(site, mirror)],
+            files: vec![files::k3s_mirror(site, &mirror)],
             commands: Vec::new(),
         },
         Runtime::Crio => Change {
@@ -308,7 +299,8 @@ fn mirror(runtime: Runtime, site: &Site) -> Option<Change> {
                 &[
                     "",
                     "[[registry.mirror]]",
-                    &format!("location = \"{mirror}\""),
+                    &format!("location = \"{host}\""),
+                    &format!("insecure = {}", scheme == "http"),
                 ],
             )],
             commands: vec!["systemctl reload crio".to_owned()],
@@ -316,7 +308,7 @@ fn mirror(runtime: Runtime, site: &Site) -> Option<Change> {
         Runtime::Docker if registry == "docker.io" => Change {
             words: format!("{words}; merge the line into the file that is there"),
             files: vec![files::daemon_json(&format!(
-                "\"registry-mirrors\": [\"https://{mirror}\"]"
+                "\"registry-mirrors\": [\"{mirror}\"]"
             ))],
             commands: vec!["systemctl reload docker".to_owned()],
         },

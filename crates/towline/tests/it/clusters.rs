@@ -129,10 +129,10 @@ fn web_server() -> std::net::SocketAddr {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            let mut head = [0; 4096];
-            // Whatever was asked, and however much of it came: the answer is the same.
-            if !matches!(stream.read(&mut head), Ok(1..)) {
-                continue;
+            // Whatever is asked, the answer is the same; what is not read would reset it.
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                head.extend(byte);
             }
             let page = "<!doctype html><title>Welcome</title>";
             let answer = format!(

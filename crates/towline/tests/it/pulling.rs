@@ -196,7 +196,7 @@ fn a_registry_that_restarts_does_not_end_a_pull() {
 #[test]
 fn a_stopped_pull_keeps_what_came_and_says_so() {
     let registry = OurRegistry::start();
-    push(&large(8, 2), registry.address, "big", "1", None);
+    push(&large(24, 2), registry.address, "big", "1", None);
     let image = registry.image("big:1");
     let home = Home::new();
     for (name, code, bytes) in [("INT", 130, 2 << 20), ("TERM", 143, 3 << 20)] {

@@ -20,6 +20,8 @@ pub(super) struct Site {
     api: String,
     /// Host and port that failed: the API's own, or a mirror's.
     pub(super) asked: String,
+    /// By which it was asked: `https` where nothing is known of it.
+    scheme: &'static str,
 }
 
 impl Site {
@@ -27,10 +29,12 @@ impl Site {
     pub(super) fn new(image: &Reference, endpoint: Option<&str>) -> Self {
         let api = image.api_host().to_owned();
         let asked = endpoint.and_then(authority);
+        let (scheme, asked) = asked.unwrap_or_else(|| ("https", api.clone()));
         Self {
             registry: image.registry().to_owned(),
-            asked: asked.unwrap_or_else(|| api.clone()),
+            asked,
             api,
+            scheme,
         }
     }
 
@@ -41,24 +45,33 @@ impl Site {
         port.map_or(&self.asked, |at| &self.asked[..at])
     }
 
-    /// The mirror that was asked, or a word for one.
-    pub(super) fn mirror(&self) -> &str {
-        if self.asked == self.api {
-            MIRROR
+    /// Whether another one was asked in the registry's place.
+    pub(super) fn is_mirrored(&self) -> bool {
+        self.asked != self.api
+    }
+
+    /// The mirror that was asked, or a word for one, and its scheme.
+    pub(super) fn mirror(&self) -> (&'static str, &str) {
+        if self.is_mirrored() {
+            (self.scheme, &self.asked)
         } else {
-            &self.asked
+            ("https", MIRROR)
         }
     }
 }
 
-/// Host and port of an endpoint as an image would name them; `None` where it holds anything else.
-fn authority(endpoint: &str) -> Option<String> {
+/// Scheme, and host and port of an endpoint as an image would name them; `None` where it holds anything else.
+fn authority(endpoint: &str) -> Option<(&'static str, String)> {
     let (scheme, rest) = endpoint.split_once("://")?;
     let authority = rest.split('/').next()?;
-    let usual = if scheme == "http" { ":80" } else { ":443" };
+    let (scheme, usual) = match scheme {
+        "http" => ("http", ":80"),
+        _ => ("https", ":443"),
+    };
     let authority = authority.strip_suffix(usual).unwrap_or(authority);
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
-    (!authority.is_empty() && authority.chars().all(plain)).then(|| authority.to_owned())
+    let named = !authority.is_empty() && authority.chars().all(plain);
+    named.then(|| (scheme, authority.to_owned()))
 }
 
 /// containerd's file for the registry, with the asked host by this scheme.
@@ -93,7 +106,21 @@ pub(super) fn hosts_toml_of(
     }
 }
 
-/// The lines by which containerd knows the tree; both forms where its version is not known.
+/// What a person has to know who adds to containerd's file: a section that stands there twice keeps containerd from starting.
+pub(super) const IN_SECTION: &str = "; where the section is there already set the key in it, and leave the version that the file names";
+
+/// Lines of containerd's file, which begins with the version of its form; both forms where containerd's own version is not known.
+pub(super) fn config_toml(major: Option<u32>, new: &str, old: &str) -> String {
+    match major {
+        Some(0 | 1) => format!("version = 2\n{old}"),
+        Some(_) => format!("version = 3\n{new}"),
+        None => format!(
+            "# containerd 2.x: below a first line \"version = 3\"\n{new}# containerd 1.x: below a first line \"version = 2\"\n{old}"
+        ),
+    }
+}
+
+/// The lines by which containerd knows the tree.
 pub(super) fn config_path(major: Option<u32>) -> NodeFile {
     let section =
         |plugin: &str| format!("[plugins.\"{plugin}\".registry]\n  config_path = \"{CERTS_D}\"\n");
@@ -101,11 +128,7 @@ pub(super) fn config_path(major: Option<u32>) -> NodeFile {
     let old = section("io.containerd.grpc.v1.cri");
     NodeFile {
         path: "/etc/containerd/config.toml".to_owned(),
-        lines: match major {
-            Some(0 | 1) => old,
-            Some(_) => new,
-            None => format!("# containerd 2.x\n{new}# containerd 1.x\n{old}"),
-        },
+        lines: config_toml(major, &new, &old),
     }
 }
 
@@ -124,6 +147,16 @@ pub(super) fn registries_conf(site: &Site, location: &str, lines: &[&str]) -> No
         path: format!("/etc/containers/registries.conf.d/50-{name}.conf"),
         lines: text,
     }
+}
+
+/// The same for whoever was asked, which may be a mirror: such a one is named below its registry.
+pub(super) fn registries_conf_of_asked(site: &Site, line: &str) -> NodeFile {
+    if !site.is_mirrored() {
+        return registries_conf(site, &site.asked, &[line]);
+    }
+    let location = format!("location = \"{}\"", site.asked);
+    let lines = ["", "[[registry.mirror]]", &location, line];
+    registries_conf(site, &site.registry, &lines)
 }
 
 /// One setting of Docker's file.
@@ -153,7 +186,7 @@ pub(super) fn k3s(site: &Site, scheme: &str, tls: &[(&str, &str)]) -> NodeFile {
 /// k3s' file with a mirror in front of the registry.
 pub(super) fn k3s_mirror(site: &Site, mirror: &str) -> NodeFile {
     registries_yaml(format!(
-        "mirrors:\n  \"{}\":\n    endpoint:\n      - \"https://{mirror}\"\n",
+        "mirrors:\n  \"{}\":\n    endpoint:\n      - \"{mirror}\"\n",
         site.registry
     ))
 }

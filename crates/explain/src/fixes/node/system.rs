@@ -3,7 +3,7 @@
 use towline_cause::Cause;
 
 use super::Change;
-use super::files::Site;
+use super::files::{self, Site};
 use super::runtime::Runtime;
 use crate::NodeFile;
 
@@ -19,14 +19,13 @@ pub(super) fn of(cause: Cause, site: &Site) -> Option<Change> {
     Some(match cause {
         Cause::DnsNameNotFound => {
             let host = site.host();
-            let domain = host.split_once('.').map_or(host, |(_, domain)| domain);
             Change {
                 words: format!(
                     "Let the nodes ask the name server that knows {host}, NAMESERVER in the lines (with systemd-resolved)"
                 ),
                 files: file(
                     "/etc/systemd/resolved.conf.d/registry.conf",
-                    format!("[Resolve]\nDNS=NAMESERVER\nDomains=~{domain}\n"),
+                    format!("[Resolve]\nDNS=NAMESERVER\nDomains=~{host}\n"),
                 ),
                 commands: vec!["systemctl restart systemd-resolved".to_owned()],
             }
@@ -79,6 +78,16 @@ fn drop_in(runtime: Runtime, name: &str, lines: &str) -> NodeFile {
     }
 }
 
+/// What has to be known of a service that has several names.
+fn service(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::K3s => {
+            "; k3s stands for the service of the node, which may be k3s-agent, rke2-server or rke2-agent"
+        }
+        _ => "",
+    }
+}
+
 fn restart(runtime: Runtime) -> String {
     format!("systemctl restart {}", runtime.unit())
 }
@@ -86,7 +95,10 @@ fn restart(runtime: Runtime) -> String {
 /// The authority of a box that shows certificates of its own, for the whole node.
 pub(super) fn bundle(runtime: Runtime) -> Change {
     Change {
-        words: "trust the authority of the box on the way, whose certificate (PEM) is CA.crt in the command; or have the registries exempted from it".to_owned(),
+        words: format!(
+            "trust the authority of the box on the way, whose certificate (PEM) is CA.crt in the command; or have the registries exempted from it{}",
+            service(runtime)
+        ),
         files: Vec::new(),
         commands: vec![
             "if [ -d /etc/pki/ca-trust/source/anchors ]; then install -m 0644 CA.crt /etc/pki/ca-trust/source/anchors/proxy-ca.crt && update-ca-trust; else install -m 0644 CA.crt /usr/local/share/ca-certificates/proxy-ca.crt && update-ca-certificates; fi".to_owned(),
@@ -103,10 +115,10 @@ pub(super) fn proxy(runtime: Runtime, site: &Site, cause: Cause) -> Change {
         ""
     };
     let without = "localhost,127.0.0.1,10.0.0.0/8,.svc,.cluster.local";
-    let secret = if login.is_empty() {
-        ""
-    } else {
-        "; encode what is special in the login (`@` is `%40`, and systemd wants `%` doubled)"
+    let secret = match runtime {
+        _ if login.is_empty() => "",
+        Runtime::K3s => "; encode what is special in the login (`@` is `%40`)",
+        _ => "; encode what is special in the login (`@` is `%40`, and systemd wants `%` doubled)",
     };
     let words = format!(
         "name the proxy, PROXY:PORT in the lines{secret}; where {} is reached without one, add it to NO_PROXY instead",
@@ -121,7 +133,8 @@ pub(super) fn proxy(runtime: Runtime, site: &Site, cause: Cause) -> Change {
         let lines = names.map(|name| format!("CONTAINERD_{name}={}\n", value(name)));
         return Change {
             words: format!(
-                "{words} (k3s-agent, rke2-server and rke2-agent have files of their own name)"
+                "{words} (k3s-agent reads /etc/systemd/system/k3s-agent.service.env, RKE2 /etc/default/rke2-server or rke2-agent){}",
+                service(runtime)
             ),
             files: vec![NodeFile {
                 path: "/etc/systemd/system/k3s.service.env".to_owned(),
@@ -153,25 +166,29 @@ pub(super) fn proxy(runtime: Runtime, site: &Site, cause: Cause) -> Change {
 /// More file descriptors for the runtime.
 pub(super) fn descriptors(runtime: Runtime) -> Change {
     Change {
-        words: "raise the limit of open files of the runtime".to_owned(),
+        words: format!(
+            "raise the limit of open files of the runtime{}",
+            service(runtime)
+        ),
         files: vec![drop_in(runtime, "limits", "LimitNOFILE=1048576\n")],
         commands: vec!["systemctl daemon-reload".to_owned(), restart(runtime)],
     }
 }
 
+/// What a person fills in.
+pub(super) const SANDBOX_IMAGE: &str = "REGISTRY/pause:3.10";
+
 /// The image of the sandbox, at a place that the nodes reach. Our own runtime needs none.
 pub(super) fn sandbox_image(runtime: Runtime) -> Option<Change> {
-    let image = "REGISTRY/pause:3.10";
+    let image = SANDBOX_IMAGE;
     let new = format!(
         "[plugins.\"io.containerd.cri.v1.images\".pinned_images]\n  sandbox = \"{image}\"\n"
     );
     let old = format!("[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"{image}\"\n");
     let (path, lines) = match runtime {
-        Runtime::Containerd(Some(0 | 1)) => ("/etc/containerd/config.toml", old),
-        Runtime::Containerd(Some(_)) => ("/etc/containerd/config.toml", new),
-        Runtime::Containerd(None) => (
+        Runtime::Containerd(major) => (
             "/etc/containerd/config.toml",
-            format!("# containerd 2.x\n{new}# containerd 1.x\n{old}"),
+            files::config_toml(major, &new, &old),
         ),
         Runtime::K3s => (
             "/etc/rancher/k3s/config.yaml",
@@ -197,9 +214,17 @@ pub(super) fn sandbox_image(runtime: Runtime) -> Option<Change> {
     if runtime == Runtime::Docker {
         commands.insert(0, "systemctl daemon-reload".to_owned());
     }
+    let note = match runtime {
+        Runtime::Containerd(_) => files::IN_SECTION,
+        Runtime::K3s => "; RKE2 reads /etc/rancher/rke2/config.yaml",
+        Runtime::Docker => "; keep the options that `systemctl cat cri-docker` shows",
+        _ => "",
+    };
     Some(Change {
-        words: "name a sandbox image that the nodes reach, REGISTRY/pause:3.10 in the lines"
-            .to_owned(),
+        words: format!(
+            "name a sandbox image that the nodes reach, {image} in the lines{note}{}",
+            service(runtime)
+        ),
         files: vec![NodeFile {
             path: path.to_owned(),
             lines,

@@ -348,7 +348,7 @@ fn names_and_the_way_are_the_machines_own() {
     let resolved: Vec<&Fix> = named.iter().filter(|fix| !fix.files.is_empty()).collect();
     assert_eq!(resolved.len(), 1, "once, whatever the runtime");
     let lines = file(resolved[0], "/etc/systemd/resolved.conf.d/registry.conf");
-    assert_eq!(lines, "[Resolve]\nDNS=NAMESERVER\nDomains=~example.com\n");
+    assert_eq!(lines, "[Resolve]\nDNS=NAMESERVER\nDomains=~r.example.com\n");
     assert_eq!(
         resolved[0].confirm.as_deref(),
         Some("getent ahosts r.example.com")
@@ -448,5 +448,42 @@ fn the_files_are_read_as_they_are_meant() {
         let mirror = asked.find("m.example.com:8443");
         let registry = asked.find("registry-1.docker.io");
         assert!(mirror.is_some() && registry.is_some(), "{runtime}: {asked}");
+    }
+}
+
+#[test]
+fn a_mirror_keeps_its_scheme_and_stands_below_its_registry() {
+    let failed = Some((Step::Connect, "http://m.example.com:8080"));
+    let lines = |cause, runtime, path| {
+        let told = told(cause, "nginx:1.27", Some(runtime), failed);
+        file(&told[0], path).to_owned()
+    };
+    let k3s = lines(
+        Cause::MirrorMisconfigured,
+        "containerd://2.1.4-k3s1",
+        "/etc/rancher/k3s/registries.yaml",
+    );
+    assert!(k3s.contains("\"http://m.example.com:8080\""), "{k3s}");
+    let crio = "/etc/containers/registries.conf.d/50-docker-io.conf";
+    for cause in [Cause::MirrorMisconfigured, Cause::PlainHttpRegistry] {
+        let lines = toml(&lines(cause, "cri-o://1.31.2", crio));
+        let registry = &lines["registry"][0];
+        assert_eq!(registry["location"].as_str(), Some("docker.io"));
+        let mirror = &registry["mirror"][0];
+        assert_eq!(mirror["location"].as_str(), Some("m.example.com:8080"));
+        assert_eq!(mirror["insecure"].as_bool(), Some(true), "{cause}");
+    }
+}
+
+#[test]
+fn containerds_own_file_names_the_version_of_its_form() {
+    for (runtime, version) in [("containerd://1.7.27", 2), ("containerd://2.1.9", 3)] {
+        let told = told(Cause::SandboxImageUnavailable, IMAGE, Some(runtime), None);
+        let lines = toml(file(&told[0], "/etc/containerd/config.toml"));
+        assert_eq!(lines["version"].as_i64(), Some(version));
+        assert_eq!(
+            told[0].confirm.as_deref(),
+            Some("crictl pull REGISTRY/pause:3.10")
+        );
     }
 }

@@ -124,12 +124,12 @@ fn fix(fix: &Fix) -> std::io::Result<()> {
         format!(" ({})", who.join(" or "))
     };
     line(format!("**Fix**: {}{by}\n", plain(&fix.description)))?;
-    if !fix.commands.is_empty() {
-        line(format!("```sh\n{}\n```\n", fix.commands.join("\n")))?;
-    }
     for file in &fix.files {
         let lines = file.lines.replace("```", "");
         line(format!("In {}:\n\n```text\n{lines}```\n", code(&file.path)))?;
+    }
+    if !fix.commands.is_empty() {
+        line(format!("```sh\n{}\n```\n", fix.commands.join("\n")))?;
     }
     if let Some(confirm) = &fix.confirm {
         line(format!("Confirm with {}.\n", code(confirm)))?;

@@ -353,15 +353,16 @@ fn print_fix(number: usize, fix: &Fix) -> std::io::Result<()> {
         "  {label:<10} {}",
         wrapped(&format!("{}{by}", fix.description), WIDTH, 13)
     ))?;
-    // Commands are never wrapped: they are there to be pasted.
-    for command in &fix.commands {
-        line(format!("             {}", styled(BOLD, command)))?;
-    }
+    // What the commands make known comes before them.
     for file in &fix.files {
         line(format!("             in {}:", styled(BOLD, &file.path)))?;
         for one in file.lines.lines() {
             line(format!("               {one}").trim_end())?;
         }
+    }
+    // Commands are never wrapped: they are there to be pasted.
+    for command in &fix.commands {
+        line(format!("             {}", styled(BOLD, command)))?;
     }
     if let Some(confirm) = &fix.confirm {
         line(format!("  confirm    {confirm}"))?;
