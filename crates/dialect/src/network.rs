@@ -151,19 +151,23 @@ fn socket(
     context: &Context,
     address: Option<&str>,
 ) -> Option<(Cause, &'static [Cause])> {
-    let plain = chain.plain(at);
-    let dialled = address.is_some();
+    let by_address = address.and_then(|address| dialling(chain.plain(at), address));
+    by_address.or_else(|| request(chain, at, context, address.is_some()))
+}
+
+/// What keeps a connection to this address from coming about.
+fn dialling(plain: &str, address: &str) -> Option<(Cause, &'static [Cause])> {
     Some(match plain {
-        "connection refused" if dialled => (Cause::ConnectionRefused, &[]),
-        "no route to host" | "host is down" if dialled => (Cause::HostUnreachable, &[]),
-        "network is unreachable" | "cannot assign requested address" if dialled => {
-            if address.is_some_and(|address| address.starts_with('[')) {
+        "connection refused" => (Cause::ConnectionRefused, &[]),
+        "no route to host" | "host is down" => (Cause::HostUnreachable, &[]),
+        "network is unreachable" | "cannot assign requested address" => {
+            if address.starts_with('[') {
                 (Cause::Ipv6Unreachable, &[])
             } else {
                 (Cause::HostUnreachable, &[Cause::Ipv6Unreachable])
             }
         }
-        "i/o timeout" if dialled => (
+        "i/o timeout" => (
             Cause::ConnectionTimeout,
             &[
                 Cause::AccessRestricted,
@@ -171,6 +175,24 @@ fn socket(
                 Cause::DnsFailed,
             ],
         ),
+        _ if windows_refused(plain) => (Cause::ConnectionRefused, &[]),
+        _ if windows_timeout(plain) => (
+            Cause::ConnectionTimeout,
+            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
+        ),
+        _ => return None,
+    })
+}
+
+/// What ends a request, or an answer.
+fn request(
+    chain: &Chain,
+    at: usize,
+    context: &Context,
+    dialled: bool,
+) -> Option<(Cause, &'static [Cause])> {
+    let plain = chain.plain(at);
+    Some(match plain {
         "connection reset by peer" => (Cause::ConnectionReset, &[Cause::AccessRestricted]),
         "eof" | "unexpected eof" if (context.request || context.resolve) && !context.unpack => (
             Cause::ConnectionReset,
@@ -209,11 +231,6 @@ fn socket(
         }
         // A connection that was open and went silent ends so, too.
         "connection timed out" | "operation timed out" if dialled || context.request => (
-            Cause::ConnectionTimeout,
-            &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
-        ),
-        _ if dialled && windows_refused(plain) => (Cause::ConnectionRefused, &[]),
-        _ if dialled && windows_timeout(plain) => (
             Cause::ConnectionTimeout,
             &[Cause::AccessRestricted, Cause::ProxyMisconfigured],
         ),
