@@ -269,7 +269,7 @@ pub(crate) fn controller(owners: &[OwnerReference]) -> Option<Owner> {
 }
 
 /// The deployment of a replica set that may not be read: it names its replica sets after itself and the hash that their pods bear.
-fn by_name(pod: &Pod, direct: &Owner) -> Option<Owner> {
+pub(crate) fn by_name(pod: &Pod, direct: &Owner) -> Option<Owner> {
     let hash = pod.labels().get("pod-template-hash")?;
     let name = direct.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
     (direct.kind == "ReplicaSet" && !name.is_empty()).then(|| Owner {

@@ -1,12 +1,13 @@
 //! From what is asked about to the pods that want a look.
 
+mod all;
 mod namespace;
 mod none;
 mod refused;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DynamicObject, ListParams};
@@ -24,10 +25,6 @@ pub(crate) use none::NoPods;
 const PAGE: u32 = 500;
 /// The most broken pods that are explained; a cluster where more fail has few causes that these do not show.
 const MAX_PODS: usize = 20_000;
-/// The most workloads of a kind that are looked at.
-const MAX_WORKLOADS: usize = 2000;
-/// Workloads whose pods are listed at the same time.
-const WORKLOADS_AT_ONCE: usize = 8;
 
 /// A kind of object that makes pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,9 +155,7 @@ pub(super) async fn find(
             let asked = get(context, *kind, namespace, name).await?;
             workload(context, world, *kind, (namespace, asked)).await
         }
-        Ask::Workloads { kind, namespace } => {
-            workloads(context, world, *kind, namespace.as_deref()).await
-        }
+        Ask::Workloads { kind, namespace } => all::find(context, *kind, namespace.as_deref()).await,
         Ask::Namespace(namespace) => {
             let pods = Api::namespaced(context.kube.clone(), namespace);
             let params = ListParams::default();
@@ -187,7 +182,7 @@ async fn list(
     pods: &Api<Pod>,
     params: ListParams,
     what: &str,
-    wanted: impl Fn(&Pod) -> bool,
+    mut wanted: impl FnMut(&Pod) -> bool,
 ) -> Result<Found, ExplainError> {
     let mut params = params.limit(PAGE);
     let mut found = Found::default();
@@ -218,75 +213,6 @@ async fn list(
     Ok(found)
 }
 
-/// Every workload of a kind.
-async fn workloads(
-    context: &Context,
-    world: &World,
-    kind: Workload,
-    namespace: Option<&str>,
-) -> Result<Found, ExplainError> {
-    let api = api(context, kind, namespace);
-    let mut params = ListParams::default().limit(PAGE);
-    let mut objects = Vec::new();
-    let cut = loop {
-        let page = api.list(&params).await;
-        let page = page.map_err(|source| ExplainError::Api {
-            what: format!("the {}s", kind.word()),
-            source: Box::new(source),
-        })?;
-        objects.extend(page.items);
-        let more = page.metadata.continue_.filter(|token| !token.is_empty());
-        match more {
-            Some(token) if objects.len() < MAX_WORKLOADS => {
-                params = params.continue_token(&token);
-            }
-            more => break more.is_some(),
-        }
-    };
-    let mut all = Found {
-        note: match objects.len() {
-            0 => Some("there are none".to_owned()),
-            most if cut => Some(format!("the first {most} of them")),
-            _ => None,
-        },
-        ..Found::default()
-    };
-    if let (0, Some(namespace)) = (objects.len(), namespace) {
-        let unread = namespace::is_there(&context.kube, namespace).await?;
-        all.note = unread.or(all.note);
-    }
-    objects.retain(|object| !is_past(kind, object));
-    let each = objects.into_iter().map(|object| async move {
-        let namespace = object.namespace().unwrap_or_default();
-        workload(context, world, kind, (&namespace, object)).await
-    });
-    let mut each = futures::stream::iter(each).buffered(WORKLOADS_AT_ONCE);
-    while let Some(found) = each.next().await {
-        let found = found?;
-        all.seen += found.seen;
-        all.waiting += found.waiting;
-        // What is well is not listed.
-        if found.waiting > 0 {
-            all.pods.extend(found.pods);
-        }
-        all.templates.extend(found.templates);
-    }
-    Ok(all)
-}
-
-/// Whether an object of many is there only to tell what was: a replica set that a deployment has left, a job that is over.
-fn is_past(kind: Workload, object: &DynamicObject) -> bool {
-    match kind {
-        Workload::ReplicaSet => {
-            let owned = object.owner_references().iter();
-            let mut controllers = owned.filter(|owner| owner.controller == Some(true));
-            controllers.next().is_some() && object.data["spec"]["replicas"] == 0
-        }
-        Workload::Job => none::is_over(object).is_some(),
-        _ => false,
-    }
-}
-
 async fn workload(
     context: &Context,
     world: &World,
@@ -294,10 +220,12 @@ async fn workload(
     (namespace, asked): (&str, DynamicObject),
 ) -> Result<Found, ExplainError> {
     let (kind, object) = match kind {
-        Workload::CronJob => match newest_job(context, namespace, &asked).await? {
-            Some(job) => (Workload::Job, job),
-            None => (kind, asked),
-        },
+        Workload::CronJob => {
+            let what = format!("the jobs of cronjob {namespace}/{}", asked.name_any());
+            let mut jobs = newest_jobs(context, Some(namespace), &what).await?;
+            let job = asked.uid().and_then(|uid| jobs.remove(&uid));
+            job.map_or((kind, asked), |job| (Workload::Job, job))
+        }
         _ => (kind, asked),
     };
     let uid = object.uid().unwrap_or_default();
@@ -331,19 +259,30 @@ async fn workload(
         ..Found::default()
     };
     if found.seen == 0 {
-        let no_pods = none::why(&context.kube, kind, &object, namespace).await;
-        let workload = Owner {
-            kind: kind.kind().to_owned(),
-            name,
-        };
-        let pod = template(kind, &object, namespace);
-        found.templates.extend(pod.map(|pod| Template {
-            workload,
-            pod,
-            no_pods,
-        }));
+        let template = without_pods(context, kind, &object, namespace).await;
+        found.templates.extend(template);
     }
     Ok(found)
+}
+
+/// What a workload without pods would make, and why it has none.
+async fn without_pods(
+    context: &Context,
+    kind: Workload,
+    object: &DynamicObject,
+    namespace: &str,
+) -> Option<Template> {
+    let pod = template(kind, object, namespace)?;
+    let workload = Owner {
+        kind: kind.kind().to_owned(),
+        name: object.name_any(),
+    };
+    let no_pods = none::why(&context.kube, kind, object, namespace).await;
+    Some(Template {
+        workload,
+        pod,
+        no_pods,
+    })
 }
 
 /// Whether a pod was made by this workload, itself or through a replica set.
@@ -387,26 +326,39 @@ fn api(context: &Context, kind: Workload, namespace: Option<&str>) -> Api<Dynami
     }
 }
 
-async fn newest_job(
+/// The newest job of each cron job, by the cron job's uid.
+async fn newest_jobs(
     context: &Context,
-    namespace: &str,
-    cron: &DynamicObject,
-) -> Result<Option<DynamicObject>, ExplainError> {
-    let jobs = api(context, Workload::Job, Some(namespace));
-    let jobs = jobs
-        .list(&ListParams::default())
-        .await
-        .map_err(|source| ExplainError::Api {
-            what: format!("the jobs of cronjob {namespace}/{}", cron.name_any()),
-            source: Box::new(source),
-        })?;
-    let uid = cron.uid();
-    let own = jobs.items.into_iter().filter(|job| {
-        job.owner_references()
-            .iter()
-            .any(|owner| Some(&owner.uid) == uid.as_ref())
-    });
-    Ok(own.max_by_key(|job| job.creation_timestamp().map(|time| time.0)))
+    namespace: Option<&str>,
+    what: &str,
+) -> Result<HashMap<String, DynamicObject>, ExplainError> {
+    let jobs = api(context, Workload::Job, namespace);
+    let mut params = ListParams::default().limit(PAGE);
+    let mut newest: HashMap<String, DynamicObject> = HashMap::new();
+    let made = |job: &DynamicObject| job.creation_timestamp().map(|time| time.0);
+    loop {
+        let page = jobs
+            .list(&params)
+            .await
+            .map_err(|source| ExplainError::Api {
+                what: what.to_owned(),
+                source: Box::new(source),
+            })?;
+        for job in page.items {
+            let owners = job.owner_references().iter();
+            let crons: Vec<String> = owners.map(|owner| owner.uid.clone()).collect();
+            for cron in crons {
+                let known = newest.get(&cron);
+                if known.is_none_or(|known| made(known) < made(&job)) {
+                    newest.insert(cron, job.clone());
+                }
+            }
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(newest),
+        }
+    }
 }
 
 /// The pod that a workload's template would make.

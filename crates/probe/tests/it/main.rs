@@ -1,6 +1,7 @@
 //! Pulls replayed against a real registry, with faults in front of it.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod blobs;
 mod channel;
 mod deep;
 mod silence;

@@ -165,6 +165,11 @@ async fn objects(args: &Args, context: &Context, asks: &[scan::Ask]) -> anyhow::
         let changed = Box::pin(fix::offer(context, answer.diagnoses(), args.yes)).await?;
         if !changed.is_empty() {
             let runs = Box::pin(fix::follow(context, &changed)).await?;
+            // Whether the bytes come right was seen before the change.
+            let context = &Context {
+                deep: None,
+                ..context.clone()
+            };
             answer = of_cluster(context, asks, &scan::Memory::new(context)).await?;
             if !runs || answer.code() != exit::OK {
                 answer.print(args.output)?;

@@ -1,11 +1,15 @@
 //! Rate limits: for whom, until when, and what is known of that from where.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use towline_cause::Cause;
 
-use super::bench::{Cluster, Door, registry};
+use super::bench::{Cluster, Door, counting, registry};
 use super::{backoff, facts, pod};
 use crate::Diagnosis;
+use crate::scan::{self, Ask, Memory};
 
 #[tokio::test]
 async fn a_rate_limit_says_for_whom_and_until_when() {
@@ -48,4 +52,30 @@ async fn a_rate_limit_says_for_whom_and_until_when() {
     assert!((3600..=3900).contains(&ahead), "{ahead}");
     assert!(!facts(&told).contains("counted apart"));
     assert!(told.retry.unwrap().waiting_helps);
+}
+
+#[tokio::test]
+async fn what_a_registry_said_before_it_was_asked_too_often_counts_until_it_may_be_asked_again() {
+    let (host, asked) = counting(Door::BusyForOthers).await;
+    let asks = [Ask::Namespace("shop".to_owned())];
+    let of = |name: &str| {
+        let image = format!("{host}/team/{name}:v1");
+        Cluster::default()
+            .pod(&pod(&image, &backoff(&image, "boom"), &[]), &[])
+            .context()
+    };
+    let (app, other) = (of("app"), of("other"));
+    let memory = Memory::new(&app);
+    let look = async |context: &crate::pod::Context, want: Cause| {
+        let scan = scan::explain_again(context, &asks, &memory).await.unwrap();
+        assert_eq!(scan.items[0].cause, Some(want), "{scan:?}");
+        asked.load(Ordering::Relaxed)
+    };
+    look(&app, Cause::TagNotFound).await;
+    let said = Instant::now();
+    // So that a moment lies between what the two live for, however slow this machine is.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let all = look(&other, Cause::RateLimited).await;
+    memory.forget(said + Duration::from_millis(300_010));
+    assert_eq!(look(&app, Cause::TagNotFound).await, all);
 }

@@ -1,9 +1,11 @@
 //! Workloads without pods, and all workloads of a kind.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 use towline_cause::{Cause, Confidence};
 
-use super::bench::{Cluster, Door, list, registry};
+use super::bench::{Cluster, Door, counting, list, registry};
 use crate::scan::{self, Ask, Scan, Workload};
 
 fn deployment(name: &str, image: &str, spec: &Value, status: &Value) -> Value {
@@ -183,6 +185,203 @@ async fn workloads_whose_pods_are_refused_are_found_with_the_pods() {
         told.scope,
         "all namespaces (workloads whose pods cannot be made are not told: events: 403 Forbidden)"
     );
+}
+
+/// A pod that this replica set or job made, and whose image is there or waited for.
+fn made(name: &str, image: &str, owner: &Value, there: bool) -> Value {
+    let state = if there {
+        json!({"running": {}})
+    } else {
+        json!({"waiting": {"reason": "ErrImagePull", "message": "boom"}})
+    };
+    let mut owner = owner.clone();
+    owner["controller"] = json!(true);
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "uid": name, "ownerReferences": [owner]},
+        "spec": {"nodeName": "n1", "containers": [{"name": "app", "image": image}]},
+        "status": {"phase": "Pending", "containerStatuses": [{
+            "name": "app", "image": image, "imageID": "", "ready": there, "restartCount": 0, "state": state,
+        }]},
+    })
+}
+
+fn owner(kind: &str, name: &str, uid: &str) -> Value {
+    let group = if kind == "Job" || kind == "CronJob" {
+        "batch/v1"
+    } else {
+        "apps/v1"
+    };
+    json!({"apiVersion": group, "kind": kind, "name": name, "uid": uid, "controller": true})
+}
+
+/// An object of this kind in the namespace, made by another.
+fn of(kind: &str, name: &str, by: &[Value], image: &str, rest: &Value) -> Value {
+    let mut whole = json!({
+        "apiVersion": "v1", "kind": kind,
+        "metadata": {"namespace": "shop", "name": name, "uid": name, "ownerReferences": by, "creationTimestamp": "2026-11-30T12:00:00Z"},
+        "spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}},
+    });
+    for part in ["spec", "status"] {
+        for (key, value) in rest[part].as_object().into_iter().flatten() {
+            whole[part][key] = value.clone();
+        }
+    }
+    whole
+}
+
+fn count(cluster: &Cluster, path: &str) -> usize {
+    cluster.asked().iter().filter(|one| *one == path).count()
+}
+
+#[tokio::test]
+async fn what_all_workloads_share_is_read_once_and_healthy_ones_cost_nothing() {
+    let (full, asked) = counting(Door::Full).await;
+    let empty = registry(Door::Empty).await;
+    let good = format!("{full}/team/good:v1");
+    let bad = format!("{empty}/team/bad:v1");
+    let set = |name: &str, by: &str| {
+        of(
+            "ReplicaSet",
+            name,
+            &[owner("Deployment", by, by)],
+            &good,
+            &json!({}),
+        )
+    };
+    let none = json!({});
+    let by = |set: &str| owner("ReplicaSet", set, set);
+    let cluster = Cluster::default()
+        .with(
+            "/apis/apps/v1/deployments",
+            list(&[
+                deployment("good", &good, &none, &none),
+                deployment("bad", &bad, &none, &none),
+                deployment("a", &good, &json!({"replicas": 1}), &none),
+                deployment("b", &good, &json!({"replicas": 1}), &none),
+            ]),
+        )
+        .with(
+            "/apis/apps/v1/replicasets",
+            list(&[set("good-1", "good"), set("bad-1", "bad")]),
+        )
+        .with(
+            "/api/v1/pods",
+            list(&[
+                made("good-1-x", &good, &by("good-1"), true),
+                made("bad-1-x", &bad, &by("bad-1"), false),
+                made("alien", &bad, &by("alien-1"), false),
+            ]),
+        );
+    let all = || Ask::Workloads {
+        kind: Workload::Deployment,
+        namespace: None,
+    };
+    let told = explain(&cluster, all()).await;
+    assert_eq!((told.pods, told.waiting), (2, 1), "{told:?}");
+    let [one] = &told.items[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(one.cause, Some(Cause::TagNotFound));
+    assert_eq!(one.affected.as_ref().unwrap().pods, ["shop/bad-1-x"]);
+    for path in ["/api/v1/pods", "/apis/apps/v1/replicasets"] {
+        assert_eq!(count(&cluster, path), 1, "{path}");
+    }
+    // Of two workloads without pods the image is asked for, of the one that runs it is not.
+    let two = asked.load(Ordering::Relaxed);
+    let alone = cluster.clone().with(
+        "/apis/apps/v1/deployments",
+        list(&[deployment("good", &good, &none, &none)]),
+    );
+    assert_eq!(explain(&alone, all()).await.pods, 1);
+    assert_eq!(asked.load(Ordering::Relaxed), two);
+}
+
+#[tokio::test]
+async fn who_may_not_list_replica_sets_goes_by_their_names() {
+    let image = format!("{}/team/app:v1", registry(Door::Empty).await);
+    let by = owner("ReplicaSet", "web-1", "web-1");
+    let mut pod = made("web-1-x", &image, &by, false);
+    pod["metadata"]["labels"] = json!({"pod-template-hash": "1"});
+    let cluster = Cluster::default()
+        .with(
+            "/apis/apps/v1/deployments",
+            list(&[deployment("web", &image, &json!({}), &json!({}))]),
+        )
+        .with("/api/v1/pods", list(&[pod]))
+        .forbidding("/apis/apps/v1/replicasets");
+    let ask = Ask::Workloads {
+        kind: Workload::Deployment,
+        namespace: None,
+    };
+    let told = explain(&cluster, ask).await;
+    assert_eq!((told.pods, told.waiting), (1, 1), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_is_past_is_not_looked_at() {
+    let host = registry(Door::Empty).await;
+    let image = format!("{host}/team/app:v1");
+    let over = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+    let cron = owner("CronJob", "nightly", "nightly");
+    let cluster = Cluster::default()
+        .with(
+            "/apis/apps/v1/replicasets",
+            list(&[
+                of(
+                    "ReplicaSet",
+                    "old",
+                    &[owner("Deployment", "web", "web")],
+                    &image,
+                    &json!({"spec": {"replicas": 0}}),
+                ),
+                of(
+                    "ReplicaSet",
+                    "own",
+                    &[],
+                    &image,
+                    &json!({"spec": {"replicas": 0}}),
+                ),
+            ]),
+        )
+        .with(
+            "/apis/batch/v1/jobs",
+            list(&[
+                of("Job", "done", &[], &image, &over),
+                of("Job", "open", &[], &image, &json!({})),
+                of(
+                    "Job",
+                    "nightly-1",
+                    std::slice::from_ref(&cron),
+                    &image,
+                    &over,
+                ),
+            ]),
+        )
+        .with(
+            "/apis/batch/v1/cronjobs",
+            list(&[
+                of("CronJob", "nightly", &[], &image, &json!({})),
+                of("CronJob", "daily", &[], &image, &json!({})),
+            ]),
+        );
+    for (kind, want) in [
+        (Workload::ReplicaSet, &["replicaset/own"][..]),
+        (Workload::Job, &["job/open"]),
+        // The next job of a cron job pulls again.
+        (Workload::CronJob, &["job/nightly-1"]),
+    ] {
+        let ask = Ask::Workloads {
+            kind,
+            namespace: None,
+        };
+        let told = explain(&cluster, ask).await;
+        let named = |item: &crate::Diagnosis| item.affected.as_ref().unwrap().workloads.clone();
+        let found: Vec<String> = told.items.iter().flat_map(named).collect();
+        let want: Vec<String> = want.iter().map(|name| format!("shop/{name}")).collect();
+        assert_eq!(found, want, "{told:?}");
+    }
+    assert_eq!(count(&cluster, "/apis/batch/v1/jobs"), 2);
 }
 
 #[tokio::test]
