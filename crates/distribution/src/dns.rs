@@ -372,12 +372,30 @@ async fn ask_all(servers: &[Server], name: &Name, until: Instant) -> Result<Addr
                     .is_none_or(|worst| worst.weight() < fault.weight());
                 worst = if more { Some(fault) } else { worst };
             }
+            Ok(Some(Err(nothing))) if !asking.is_empty() => {
+                return doubted(asking, nothing, until).await;
+            }
             Ok(Some(answer)) => return answer,
             Err(_) if waited_for < until => {}
             // Everybody was asked, and either all have failed or the time is over.
             Ok(None) | Err(_) => return Err(worst.unwrap_or(DnsFault::Timeout)),
         }
     }
+}
+
+/// One server says that there is nothing while those before it are slow: one of them may know a name that the others cannot.
+async fn doubted(
+    mut asking: FuturesUnordered<impl Future<Output = Result<Addresses, DnsFault>>>,
+    nothing: DnsFault,
+    until: Instant,
+) -> Result<Addresses, DnsFault> {
+    let until = until.min(Instant::now() + PATIENCE);
+    while let Ok(Some(answer)) = tokio::time::timeout_at(until, asking.next()).await {
+        if answer.is_ok() {
+            return answer;
+        }
+    }
+    Err(nothing)
 }
 
 async fn ask_one(

@@ -3,7 +3,10 @@
 //!
 //! One connection is one question, a line of JSON, and one answer, a line of JSON.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -265,12 +268,33 @@ pub fn socket_beside(cri: &Path) -> PathBuf {
     cri.with_extension("img")
 }
 
-/// Leads from a runtime's directory to its CRI socket, so that who finds its store in use can ask it.
-const PLACE: &str = "cri.sock";
+/// The file in a runtime's directory that names its CRI socket, so that who finds its store in use can ask it: device and inode of the
+/// socket, and its path.
+const PLACE: &str = "owner";
+const MOST_PLACE: u64 = 8192;
 
-/// The CRI socket of the runtime that keeps its images below `root`; where it was killed, nobody listens there.
+/// The CRI socket of the runtime that keeps its images below `root`. Where that one was killed, another one's socket may have its path by
+/// now: that is none of this directory.
 pub fn socket_of(root: &Path) -> Option<PathBuf> {
-    std::fs::read_link(root.join(PLACE)).ok()
+    let text = fs::read_bounded(root.join(PLACE), MOST_PLACE).ok()?;
+    let mut parts = text.splitn(3, |byte| *byte == b' ');
+    let (device, inode, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let socket = PathBuf::from(OsStr::from_bytes(path));
+    match identity(&socket) {
+        Ok(own) => {
+            let said = [device, inode].join(&b' ');
+            (own.as_bytes() == said).then_some(socket)
+        }
+        // Somebody else's, who may not be asked.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(socket),
+        Err(_) => None,
+    }
+}
+
+/// Which socket it is, whatever its path.
+fn identity(socket: &Path) -> io::Result<String> {
+    let meta = std::fs::metadata(socket)?;
+    Ok(format!("{} {}", meta.dev(), meta.ino()))
 }
 
 /// Says where the runtime of a directory is asked, until dropped.
@@ -278,20 +302,21 @@ pub fn socket_of(root: &Path) -> Option<PathBuf> {
 pub(crate) struct Place(PathBuf);
 
 impl Place {
-    /// Whoever marks it owns the directory's store.
+    /// Whoever marks it owns the directory's store, and listens at the socket.
     pub(crate) fn mark(root: &Path, socket: &Path) -> Result<Self, FsError> {
-        let (link, new) = (root.join(PLACE), root.join(".cri.sock"));
+        let place = root.join(PLACE);
         let socket = std::path::absolute(socket).at("make absolute", socket)?;
-        fs::remove_file(&new)?;
-        std::os::unix::fs::symlink(&socket, &new).at("make the link", &new)?;
-        fs::rename(&new, &link)?;
-        Ok(Self(link))
+        let mut text = identity(&socket).at("look at", &socket)?.into_bytes();
+        text.push(b' ');
+        text.extend(socket.as_os_str().as_bytes());
+        fs::write_atomic_mode(&place, &text, 0o644)?;
+        Ok(Self(place))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // One that stays leads nowhere.
+        // One that stays leads to nobody.
         fs::remove_file(&self.0).ok();
     }
 }
@@ -333,6 +358,18 @@ pub async fn offer(images: Images, socket: PathBuf) -> Result<(), FsError> {
     Ok(())
 }
 
+/// Waits until the other side has closed the connection.
+async fn gone(stream: &UnixStream) {
+    let mut byte = [0];
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut byte) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 /// Answers one connection.
 pub(crate) async fn serve(mut stream: UnixStream, images: &Images) -> io::Result<()> {
     let question = tokio::time::timeout(PATIENCE, receive(&mut stream, MOST_QUESTION)).await??;
@@ -340,7 +377,13 @@ pub(crate) async fn serve(mut stream: UnixStream, images: &Images) -> io::Result
     let Some(question) = question else {
         return Ok(());
     };
-    let reply = match answer(images, question).await {
+    // What asks a registry may take long, and changes nothing here: it ends with whoever wants to know.
+    let only_asks = matches!(question, Question::Plan(..));
+    let answered = tokio::select! {
+        answered = answer(images, question) => answered,
+        () = gone(&stream), if only_asks => return Ok(()),
+    };
+    let reply = match answered {
         Ok(answer) => Reply::Answer(answer),
         Err(failure) => Reply::Refused {
             words: failure.chain(),

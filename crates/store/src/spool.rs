@@ -170,9 +170,14 @@ impl Spool {
     /// Forgets the bytes, which are wrong, and starts again. A blob with these bytes is none.
     pub fn restart(&mut self) -> Result<(), StoreError> {
         self.reading = None;
-        self.of_blob = false;
         while let Some((_, part)) = self.parts.pop_last() {
             fs::remove_file(&part.path)?;
+        }
+        if std::mem::take(&mut self.of_blob) {
+            // What an earlier download left beside the blob was not looked at, and what comes would be put behind it.
+            for part in parts(&self.store.layout, &self.digest, self.size)?.into_values() {
+                fs::remove_file(&part.path)?;
+            }
         }
         Ok(())
     }

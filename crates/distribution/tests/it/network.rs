@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -141,6 +142,48 @@ async fn a_name_server_that_fails_leaves_it_to_the_next() {
     let failure = failure(patient(&[&first, &good]), &image).await;
     check(&failure, Cause::DnsNameNotFound, Step::Dns, &["NXDOMAIN"]);
     assert_eq!(good.asked().len(), before);
+}
+
+/// Answers as this server does, so much later.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tasks end with the test's runtime"
+)]
+async fn slow(server: std::net::SocketAddr, by: Duration) -> std::net::SocketAddr {
+    let socket = Arc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut bytes = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes).await {
+            let (socket, question) = (Arc::clone(&socket), bytes[..length].to_vec());
+            tokio::spawn(async move {
+                tokio::time::sleep(by).await;
+                let onward = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                onward.send_to(&question, server).await.unwrap();
+                let mut answer = [0; 2048];
+                let length = onward.recv(&mut answer).await.unwrap();
+                socket.send_to(&answer[..length], from).await.unwrap();
+            });
+        }
+    });
+    address
+}
+
+/// The first one may be the only one that knows the names of the company.
+#[tokio::test]
+async fn a_slow_name_server_that_knows_wins_over_one_that_does_not() {
+    let bytes = manifest(b"x");
+    let stub = Stub::plain(move |_| manifest_reply(&bytes)).await;
+    let image = format!("registry.test:{}/team/app:1", stub.port());
+    let right = Answer::Addresses(vec!["127.0.0.1".parse().unwrap()]);
+    let (knows, _) = names(Table::new().with("registry.test", right)).await;
+    let (other, _) = names(Table::new().with("registry.test", Answer::NxDomain)).await;
+    let mut options = patient(&[&knows, &other]);
+    let late = slow(knows.local_addr(), Duration::from_millis(1400)).await;
+    options.resolver = Resolver::Servers(vec![late, other.local_addr()]);
+    let repository = repository(&client(options), &image, Credential::Anonymous);
+    repository.resolve().await.unwrap();
+    assert!(!other.asked().is_empty(), "both were asked");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -43,6 +43,9 @@ struct Connection {
     socket: io::Result<OwnedFd>,
 }
 
+/// A peer that reads nothing is not waited for longer.
+const UNREAD: Duration = Duration::from_secs(10);
+
 impl Ending {
     fn of(stream: &TcpStream) -> Self {
         Self(Arc::new(Connection {
@@ -56,7 +59,9 @@ impl Ending {
     pub(crate) async fn reset(&self) {
         // Looked at more than once: the server may have some that it writes as soon as there is room, which it does while this waits.
         let mut empty = 0;
+        let begun = Instant::now();
         while empty < 3
+            && begun.elapsed() < UNREAD
             && let Ok(socket) = &self.0.socket
             && let Ok(unconfirmed) = towline_sys::socket::unconfirmed(socket)
         {

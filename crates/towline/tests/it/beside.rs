@@ -118,9 +118,9 @@ fn kept_its_layer(data: &Path) {
 
 /// A runtime that starts has its images before it can say where it is asked: who waits for them asks it then.
 fn found_late(data: &Path, image: &str) {
-    let link = data.join("runtime/cri.sock");
-    let socket = std::fs::read_link(&link).unwrap();
-    std::fs::remove_file(&link).unwrap();
+    let place = data.join("runtime/owner");
+    let hidden = place.with_extension("hidden");
+    std::fs::rename(&place, &hidden).unwrap();
     let mut pull = command(data, &["pull", image]);
     let mut pull = pull
         .stderr(Stdio::piped())
@@ -130,7 +130,7 @@ fn found_late(data: &Path, image: &str) {
     let mut said = BufReader::new(pull.stderr.take().unwrap());
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
-    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    std::fs::rename(&hidden, &place).unwrap();
     assert!(line.contains("waits for process"), "{line}");
     said.read_to_string(&mut line).unwrap();
     assert!(pull.wait().unwrap().success(), "{line}");
@@ -176,11 +176,15 @@ fn a_pull_beside_the_runtime_alone_goes_through_it() {
     kept_its_layer(&data);
     found_late(&data, &registry.image("big:1"));
 
-    // Once it has ended, the directory is anybody's; what a killed one leaves there is in nobody's way.
+    // Once it has ended, the directory is anybody's; what a killed one leaves there is in nobody's way, nor leads to another that has come
+    // to its socket's path.
+    let place = data.join("runtime/owner");
+    let left = std::fs::read(&place).unwrap();
     let ended = runtime.interrupt(Duration::from_secs(60));
     assert!(ended.success(), "{ended}");
-    assert!(!data.join("runtime/cri.sock").is_symlink());
-    std::os::unix::fs::symlink(&socket, data.join("runtime/cri.sock")).unwrap();
+    assert!(!place.exists());
+    std::fs::write(&place, left).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let list = run(&data, &["images"]);
     assert!(
         text(&list).contains(&registry.image("big:1")),
