@@ -65,6 +65,10 @@ const FETCH: &[&str] = &[
     "failed to read expected number of bytes",
     "unexpected status code [blobs ",
     "fetching blob",
+    "copying blob",
+    "downloading",
+    "storing blob to file",
+    "error storing blob to file",
 ];
 
 /// Beginnings of links that say that a layer is unpacked.
@@ -72,8 +76,8 @@ const UNPACK: &[&str] = &[
     "failed to extract layer",
     "failed to register layer",
     "applylayer exit status",
-    "error processing tar file",
-    "processing tar file",
+    "error processing tar ",
+    "processing tar ",
     "adding layer with blob",
     "error adding layer with blob",
     "failed to prepare extraction snapshot",

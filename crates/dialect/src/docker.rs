@@ -5,6 +5,7 @@ use towline_cause::{Cause, Step};
 use crate::chain::Chain;
 use crate::context::Context;
 use crate::errno::is_errno;
+use crate::public::asks_for_terms;
 use crate::registry::no_manifest;
 use crate::verdict::{Verdict, likely, stated};
 
@@ -125,8 +126,8 @@ fn unpacking(chain: &Chain, at: usize, context: &Context) -> Option<Verdict> {
     let refused = is_errno(plain);
     let unpacking = applying
         || of_layer(chain, at)
-        || chain.starts("error processing tar file").is_some()
-        || chain.starts("processing tar file").is_some();
+        || chain.starts("error processing tar ").is_some()
+        || chain.starts("processing tar ").is_some();
     if (context.unpack && plain == "invalid tar header")
         || (unpacking && (refused || plain == "invalid tar header"))
     {
@@ -185,7 +186,17 @@ fn of_layer(chain: &Chain, at: usize) -> bool {
 /// Docker's own, so the registry's name was most likely forgotten.
 pub(crate) fn hidden(context: &Context) -> Verdict {
     let image = context.image.as_deref().unwrap_or_default();
-    let verdict = if is_single_name(image) {
+    let verdict = if of_terms(image) {
+        let others = [
+            Cause::NoCredentials,
+            Cause::RepositoryNotFound,
+            Cause::InsufficientPermission,
+            Cause::PullSecretMissing,
+            Cause::PullSecretWrongHost,
+            Cause::ExpiredCredentials,
+        ];
+        likely(Cause::EntitlementRequired, &others)
+    } else if is_single_name(image) {
         let others = [Cause::RepositoryNotFound, Cause::NoCredentials];
         likely(Cause::RegistryPrefixMissing, &others)
     } else {
@@ -197,9 +208,20 @@ pub(crate) fn hidden(context: &Context) -> Verdict {
             Cause::ExpiredCredentials,
             Cause::AccessRestricted,
         ];
-        likely(Cause::NoCredentials, &others)
+        let mut verdict = likely(Cause::NoCredentials, &others);
+        if image.is_empty() {
+            // Whose registry it is was not told.
+            verdict.alternatives.push(Cause::EntitlementRequired);
+        }
+        verdict
     };
     verdict.at(Step::Authenticate)
+}
+
+/// An image of a registry that asks for a consent to terms, under the name of its publisher as every image there.
+fn of_terms(image: &str) -> bool {
+    let (registry, name) = image.split_once('/').unwrap_or_default();
+    asks_for_terms(registry) && name.contains('/')
 }
 
 /// `name` or `docker.io/library/name`, with tag or digest or without.

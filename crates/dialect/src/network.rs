@@ -5,7 +5,7 @@ use towline_cause::{Cause, Step};
 use crate::chain::Chain;
 use crate::context::Context;
 use crate::errno::is_errno;
-use crate::public::{host_of, is_loopback, is_private_name, is_public};
+use crate::public::{host_of, is_loopback, is_no_hosts, is_private_name, is_public};
 use crate::verdict::{Verdict, likely, stated};
 
 /// What Go says where a proxy wants a login.
@@ -151,12 +151,18 @@ fn socket(
     context: &Context,
     address: Option<&str>,
 ) -> Option<(Cause, &'static [Cause])> {
-    let by_address = address.and_then(|address| dialling(chain.plain(at), address));
+    let by_address = address.and_then(|address| dialling(chain, at, context, address));
     by_address.or_else(|| request(chain, at, context, address.is_some()))
 }
 
 /// What keeps a connection to this address from coming about.
-fn dialling(plain: &str, address: &str) -> Option<(Cause, &'static [Cause])> {
+fn dialling(
+    chain: &Chain,
+    at: usize,
+    context: &Context,
+    address: &str,
+) -> Option<(Cause, &'static [Cause])> {
+    let plain = chain.plain(at);
     Some(match plain {
         "connection refused" => (Cause::ConnectionRefused, &[]),
         "no route to host" | "host is down" => (Cause::HostUnreachable, &[]),
@@ -166,6 +172,14 @@ fn dialling(plain: &str, address: &str) -> Option<(Cause, &'static [Cause])> {
             } else {
                 (Cause::HostUnreachable, &[Cause::Ipv6Unreachable])
             }
+        }
+        // Whoever wrote the address asked no resolver for it.
+        "invalid argument" if is_no_hosts(context.authority()) => (Cause::HostUnreachable, &[]),
+        "invalid argument" if is_no_hosts(address) => {
+            (Cause::DnsWrongAnswer, &[Cause::HostUnreachable])
+        }
+        "invalid argument" if chain.before(at) == "connect" => {
+            (Cause::HostUnreachable, &[Cause::DnsWrongAnswer])
         }
         "i/o timeout" => (
             Cause::ConnectionTimeout,

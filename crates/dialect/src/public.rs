@@ -25,10 +25,14 @@ const HOSTS: &[&str] = &[
 const ENTITLED: &[&str] = &[
     "nvcr.io",
     "icr.io",
+    "cp.icr.io",
     "container-registry.oracle.com",
     "registry.redhat.io",
     "public.ecr.aws",
 ];
+
+/// Those of them that refuse whoever has not agreed to terms, or bought what they sell, as they refuse a stranger.
+const OF_TERMS: &[&str] = &["nvcr.io", "cp.icr.io", "container-registry.oracle.com"];
 
 /// Registries whose every repository is for everybody.
 const OPEN_TO_ALL: &[&str] = &[
@@ -86,6 +90,10 @@ pub(crate) fn is_entitled(authority: &str) -> bool {
     ENTITLED.contains(&host_of(authority))
 }
 
+pub(crate) fn asks_for_terms(authority: &str) -> bool {
+    OF_TERMS.contains(&host_of(authority))
+}
+
 /// Names that exist in no public DNS, or only inside a cluster.
 pub(crate) fn is_private_name(host: &str) -> bool {
     [
@@ -98,6 +106,17 @@ pub(crate) fn is_private_name(host: &str) -> bool {
     ]
     .iter()
     .any(|end| host.ends_with(end))
+}
+
+/// Whether no host can have this address: what a resolver makes of a name that it should not know.
+pub(crate) fn is_no_hosts(authority: &str) -> bool {
+    use std::net::IpAddr;
+    let host = host_of(authority).trim_matches(['[', ']']);
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => matches!(address.octets()[0], 0 | 240..=255),
+        Ok(IpAddr::V6(address)) => address.is_unspecified() || address.is_multicast(),
+        Err(_) => false,
+    }
 }
 
 pub(crate) fn is_loopback(authority: &str) -> bool {

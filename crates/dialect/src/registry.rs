@@ -4,7 +4,7 @@ use towline_cause::{Cause, Step};
 
 use crate::chain::Chain;
 use crate::context::Context;
-use crate::public::{is_entitled, is_open_to_all};
+use crate::public::{asks_for_terms, is_entitled, is_open_to_all};
 use crate::verdict::{Verdict, likely, open, stated};
 
 /// One link: error codes and sentences of registries.
@@ -24,6 +24,11 @@ pub(crate) fn link(chain: &Chain, at: usize, context: &Context) -> Option<Verdic
             .is_some_and(|url| url.scheme == "https");
     if connecting && (failed[1..].contains(&plain) || plain == "bad request") {
         let others = [Cause::RegistryError, Cause::AccessRestricted];
+        return Some(likely(Cause::ProxyMisconfigured, &others));
+    }
+    // A proxy that cannot find the host answers in the registry's place; no registry says so of itself.
+    if plain == "504 unknown host" || (connecting && plain == "unknown host") {
+        let others = [Cause::DnsNameNotFound, Cause::RegistryError];
         return Some(likely(Cause::ProxyMisconfigured, &others));
     }
     if context.request && failed.contains(&plain) {
@@ -262,6 +267,11 @@ pub(crate) fn status(context: &Context) -> Option<Verdict> {
         402 => stated(Cause::QuotaExceeded),
         407 => stated(Cause::ProxyAuthRequired),
         412 => stated(Cause::RegistryPolicyBlocked),
+        // A proxy on the way says it in the registry's place.
+        504 => likely(
+            Cause::RegistryError,
+            &[Cause::ProxyCacheFailed, Cause::ProxyMisconfigured],
+        ),
         // It may be a cache's whose upstream fails.
         500..=599 => likely(Cause::RegistryError, &[Cause::ProxyCacheFailed]),
         401 if context.anonymous => {
@@ -307,6 +317,16 @@ fn forbidden(context: &Context) -> Verdict {
         Cause::RepositoryNotFound,
         Cause::ExpiredCredentials,
     ];
+    if context.token && asks_for_terms(context.authority()) {
+        let others = [
+            Cause::NoCredentials,
+            Cause::InsufficientPermission,
+            Cause::RepositoryNotFound,
+            Cause::WrongCredentials,
+            Cause::ExpiredCredentials,
+        ];
+        return likely(Cause::EntitlementRequired, &others).at(Step::Authenticate);
+    }
     if context.token && context.anonymous {
         let others = [Cause::InsufficientPermission, Cause::RepositoryNotFound];
         return likely(Cause::NoCredentials, &others).at(Step::Authenticate);

@@ -1,15 +1,10 @@
 //! Connections on which nothing happens end, so that none of the few there are is held for nothing: one whose client says nothing, and
 //! one whose client takes nothing of its answer. What this registry itself takes its time for ends none.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What happens on one connection.
 #[derive(Debug)]
@@ -40,8 +35,8 @@ impl Activity {
         })
     }
 
-    /// Something happened.
-    fn touch(&self) {
+    /// Something happened: bytes were written, for one. What is read is nothing: a client may send anything for ever.
+    pub(crate) fn touch(&self) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.store(millis, SeqCst);
     }
@@ -60,11 +55,12 @@ impl Activity {
     /// Waits until nothing happened for too long: `idle` where no answer is open, `stalled` where the client takes nothing of one.
     pub(crate) async fn quiet(&self, idle: Duration, stalled: Duration) {
         loop {
+            // First: whoever makes it the client's turn says before that something happened.
+            let is_ours = self.ours.load(SeqCst) > 0;
             let is_open = self.open.load(SeqCst) > 0;
             let patience = if is_open { stalled } else { idle };
             let moved = self.began + Duration::from_millis(self.moved.load(SeqCst));
             let left = patience.saturating_sub(moved.elapsed());
-            let is_ours = self.ours.load(SeqCst) > 0;
             match (is_ours, left.is_zero()) {
                 (false, true) => return,
                 (false, false) => tokio::time::sleep(left).await,
@@ -96,72 +92,6 @@ impl Drop for Turn {
         self.give(false);
         self.activity.touch();
         self.activity.open.fetch_sub(1, SeqCst);
-    }
-}
-
-/// A connection whose written bytes are something that happens. What is read is not: a client may send anything for ever.
-#[derive(Debug)]
-pub(crate) struct Watched<S> {
-    stream: S,
-    activity: Arc<Activity>,
-}
-
-impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, activity: &Arc<Activity>) -> Self {
-        Self {
-            stream,
-            activity: Arc::clone(activity),
-        }
-    }
-
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(bytes)) if *bytes > 0) {
-            self.activity.touch();
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.wrote(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.wrote(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

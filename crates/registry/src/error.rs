@@ -65,14 +65,15 @@ pub enum Error {
     },
     /// Anyone in the network could come in without a login, and nobody said that this is meant.
     #[error(
-        "refusing to listen on {address}, which is not loopback, while anyone may {may} without a login: ask for one (`--htpasswd FILE`, or \
-         `users` in the configuration file), or say that it is meant (`--open-beyond-loopback`, or `openBeyondLoopback: true` in the file)"
+        "refusing to listen on {address}, which is not loopback, while anyone may {may} without a login: {fix}, or say that it is meant (`--open-beyond-loopback`, or `openBeyondLoopback: true` in the file)"
     )]
     OpenToTheNetwork {
         /// The address.
         address: SocketAddr,
         /// What anyone might do.
         may: &'static str,
+        /// What would ask for a login.
+        fix: &'static str,
     },
     /// The certificate or its key cannot be used.
     #[error("use the certificate and key")]

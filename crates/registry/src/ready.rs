@@ -175,15 +175,14 @@ impl Registry {
     /// The answer of `/readyz`.
     pub(crate) async fn readyz(self: &Arc<Self>, uri: &Uri) -> Response<Body> {
         let for_pushes = query(uri, "for").first().is_some_and(|what| what == "push");
-        let storage_answers = match &self.shared {
-            Some(shared) => shared.answers().await,
-            None => true,
-        };
         let looked = self.blocking("look whether it is ready", |this| Ok(this.readiness()));
-        let (ready, words) = match looked.await {
-            Ok(Ok(_)) if !storage_answers => {
-                (false, "its object storage does not answer".to_owned())
-            }
+        let looked = looked.await;
+        let is_silent = match &self.shared {
+            Some(shared) if matches!(looked, Ok(Ok(_))) => !shared.answers().await,
+            _ => false,
+        };
+        let (ready, words) = match looked {
+            Ok(Ok(_)) if is_silent => (false, "its object storage does not answer".to_owned()),
             Ok(Ok(None)) => (true, "ok".to_owned()),
             Ok(Ok(Some(no_pushes))) if for_pushes => (false, no_pushes),
             Ok(Ok(Some(no_pushes))) => (true, format!("ok for pulls; {no_pushes}")),

@@ -50,14 +50,21 @@ fn refuse_open(options: &Options) -> Result<(), Error> {
     let changes = options.access.anyone_may_change() && !options.read_only;
     let anonymous = !options.access.wants_login() && options.client_auth.is_none();
     let beyond = |address: &&std::net::SocketAddr| !address.ip().is_loopback();
+    let fix = if options.access.wants_login() {
+        "name in `rules` who may"
+    } else {
+        "ask for one (`--htpasswd FILE`, or `users` in the configuration file)"
+    };
     match options.listen.iter().find(beyond) {
         Some(&address) if changes => Err(Error::OpenToTheNetwork {
             address,
             may: "push or delete",
+            fix,
         }),
         Some(&address) if anonymous => Err(Error::OpenToTheNetwork {
             address,
             may: "pull everything",
+            fix,
         }),
         _ => Ok(()),
     }

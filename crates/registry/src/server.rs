@@ -17,12 +17,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::io::InspectWriter;
 use tokio_util::sync::CancellationToken;
 use towline_sys::format::FormatVersion;
 use towline_sys::fs::{self, FsError};
 use towline_sys::task;
 
-use crate::activity::{Activity, Watched};
+use crate::activity::Activity;
 use crate::cache::{Cache, CacheError};
 use crate::collect::Gate;
 use crate::control;
@@ -490,7 +491,8 @@ impl Server {
             (limits.head_patience, limits.body_patience, head)
         };
         let activity = Activity::new();
-        let stream = Watched::new(stream, &activity);
+        let wrote = Arc::clone(&activity);
+        let stream = InspectWriter::new(stream, move |_: &[u8]| wrote.touch());
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)

@@ -45,6 +45,10 @@ fn unpacking() -> Vec<(String, &'static [Cause])> {
             &[LayerExtractFailed, UnsupportedLayer],
         ),
         (
+            "rpc error: code = Unknown desc = Error committing the finished image: Error processing tar file(archive/tar: invalid tar header): exit status 1".into(),
+            &[LayerExtractFailed, UnsupportedLayer],
+        ),
+        (
             "copying system image from manifest list: writing blob: storing blob to file \"/var/tmp/storage12/1\": write /var/tmp/storage12/1: no space left on device".into(),
             &[NoSpaceLeft],
         ),
@@ -136,6 +140,30 @@ fn refused() -> Vec<(String, &'static [Cause])> {
             "Error response from daemon: pull access denied for web-local, repository does not exist or may require 'docker login': denied: requested access to the resource is denied".into(),
             &[RegistryPrefixMissing, NoCredentials, RepositoryNotFound],
         ),
+    ]
+}
+
+/// Registries that refuse whoever has not agreed to their terms, and others that say the same and mean no terms.
+fn terms() -> Vec<(String, &'static [Cause])> {
+    let token = |host: &str| {
+        format!(
+            "failed to resolve reference \"{host}/team/a/web:1\": failed to authorize: failed to fetch anonymous token: unexpected status from GET request to https://{host}/proxy_auth?scope=repository%3Ateam%2Fa%2Fweb%3Apull: 403 Forbidden"
+        )
+    };
+    let denied = |image: &str| {
+        format!(
+            "Error response from daemon: pull access denied for {image}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
+        )
+    };
+    vec![
+        (token("nvcr.io"), &[EntitlementRequired]),
+        (token("reg.example.org"), &[NoCredentials]),
+        (
+            denied("container-registry.oracle.com/java/jdk"),
+            &[EntitlementRequired],
+        ),
+        (denied("nvcr.io/web"), &[NoCredentials, RepositoryNotFound]),
+        (denied("reg.example.org/java/jdk"), &[NoCredentials]),
     ]
 }
 
@@ -233,6 +261,12 @@ fn network() -> Vec<(String, &'static [Cause])> {
         (head("http: server gave HTTP response to HTTPS client"), &[PlainHttpRegistry]),
         (head("proxyconnect tcp: dial tcp 10.0.0.2:3128: connect: connection refused"), &[ProxyMisconfigured]),
         (head("Proxy Authentication Required"), &[ProxyAuthRequired]),
+        (head("Unknown Host"), &[ProxyMisconfigured]),
+        (resolve("unexpected status code [manifests 2.1]: 504 Unknown Host"), &[ProxyMisconfigured]),
+        (head("dial tcp 0.0.7.9:443: connect: invalid argument"), &[DnsWrongAnswer]),
+        (head("dial tcp 10.9.9.9:443: connect: invalid argument"), &[HostUnreachable]),
+        ("error storing blob to file \"/var/tmp/storage7/1\": unexpected EOF".into(), &[ConnectionReset]),
+        ("0a1b2c3d4e5f: Downloading\nunexpected EOF".into(), &[ConnectionReset]),
         (head("dial tcp [2001:db8::9]:443: connect: network is unreachable"), &[Ipv6Unreachable]),
         (
             "pinging container registry reg.example.org: Get \"https://reg.example.org/v2/\": dial tcp 10.9.9.9:443: connect: no route to host".into(),
@@ -296,7 +330,7 @@ fn judge(messages: Vec<(String, &'static [Cause])>) -> (usize, usize, Vec<String
 
 /// All of them.
 pub(crate) fn all() -> Vec<(String, &'static [Cause])> {
-    [unpacking(), refused(), absent(), network(), node()].concat()
+    [unpacking(), refused(), terms(), absent(), network(), node()].concat()
 }
 
 #[test]

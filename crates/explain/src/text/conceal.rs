@@ -257,8 +257,15 @@ fn before_header<'a>(line: &'a str, lower: &str, colon: usize) -> Option<&'a str
     let trimmed = before.trim_end();
     let stands = trimmed.is_empty()
         || trimmed.ends_with(['>', '<', '*', ',', ';', '"', '\'', '(', '[', '{']);
-    let sure = stands || name != "authorization";
+    let sure = stands || name != "authorization" || begins_login(&lower[colon + 1..]);
     (apart && sure).then_some(trimmed)
+}
+
+/// Whether a login follows: its scheme, and a word.
+fn begins_login(lower: &str) -> bool {
+    let mut words = lower.split_whitespace();
+    let scheme = words.next().unwrap_or_default();
+    matches!(scheme, "basic" | "bearer" | "token") && words.next().is_some()
 }
 
 /// The quote that ends a text, and so opens what follows.
@@ -470,6 +477,7 @@ mod tests {
             "I0101 10:00:00.000000 1 round_trippers.go:469]     Cookie: session=mark",
             "DEBUG Set-Cookie: mark; Path=/",
             "level=debug Authorization: token mark",
+            "level=debug authorization: token mark",
             r#"curl -H "Cookie: a='mark'" https://r.test"#,
             r#"{"password":"x\"mark\\","y":1}"#,
             r#"config: "{\"password\":\"x\\\"mark\",\"y\":1}""#,

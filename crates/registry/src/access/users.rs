@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use towline_keyring::Secret;
 
 /// The cost of hashes made here: what `htpasswd -B` takes.
@@ -30,7 +30,7 @@ struct Known {
     key: RandomState,
     passwords: Mutex<HashMap<String, (u64, u64)>>,
     /// The right to check a password: however many come, threads are left for other work.
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
 }
 
 impl Default for Known {
@@ -38,7 +38,7 @@ impl Default for Known {
         Self {
             key: RandomState::default(),
             passwords: Mutex::default(),
-            checks: Semaphore::new(CHECKS),
+            checks: Arc::new(Semaphore::new(CHECKS)),
         }
     }
 }
@@ -153,9 +153,9 @@ impl Users {
     }
 
     /// Waits for the right to check a password.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // Never closed.
-        self.known.checks.acquire().await.ok()
+        Arc::clone(&self.known.checks).acquire_owned().await.ok()
     }
 
     /// Whether the password is right; slow, so it belongs on a thread for blocking work.

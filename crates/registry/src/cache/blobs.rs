@@ -21,6 +21,7 @@ use crate::handlers::{Answer, Part, Registry, blob_answer, blob_in, text_header}
 use crate::names::Repository;
 use crate::range::{Wanted, wanted};
 use crate::refusal::Refusal;
+use crate::storage::StorageError;
 
 /// Attempts at serving a blob that is there and makes room for others before it is read.
 const ATTEMPTS: usize = 3;
@@ -217,8 +218,11 @@ impl Registry {
             // It may have been collected meanwhile.
             let here = this.blobs.size(&digest)?;
             if let Some(size) = here {
-                let room = this.charge(&name, &digest, size);
-                let room = room.map_err(|error| of_storage(&error))?;
+                let room = match this.charge(&name, &digest, size) {
+                    // What is in use holds all the room: it is fetched and passed on, as any other.
+                    Err(StorageError::OverQuota(_)) => return Ok(false),
+                    room => room.map_err(|error| of_storage(&error))?,
+                };
                 this.metadata.link_blob(&name, &digest)?;
                 room.kept();
                 this.cache.used(&name, &digest);

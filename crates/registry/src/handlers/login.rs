@@ -135,9 +135,11 @@ pub(super) async fn right(settings: &Arc<Settings>, name: &str, password: Secret
     if settings.access.users.recently_right(name, &password) {
         return true;
     }
-    let _turn = settings.access.users.turn().await;
+    let turn = settings.access.users.turn().await;
     let (settings, name) = (Arc::clone(settings), name.to_owned());
     task::blocking("check a password", move || {
+        // It goes on where the client has gone, and is one of the few until its end.
+        let _turn = turn;
         settings.access.users.right(&name, &password)
     })
     .await

@@ -75,7 +75,7 @@ pub(crate) struct Journal {
     standing: RwLock<Standing>,
     writer: Mutex<Option<(Instant, Option<String>)>>,
     /// When the storage was asked last whether it is there, and whether it was.
-    pub(super) answered: Mutex<Option<(Instant, bool)>>,
+    pub(super) answered: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,7 +140,7 @@ impl Journal {
             queue: Mutex::default(),
             standing: RwLock::new(Standing::Reader),
             writer: Mutex::default(),
-            answered: Mutex::default(),
+            answered: tokio::sync::Mutex::default(),
         };
         if options.role == Role::Writer {
             let lease = Lease {
