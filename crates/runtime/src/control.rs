@@ -358,18 +358,6 @@ pub async fn offer(images: Images, socket: PathBuf) -> Result<(), FsError> {
     Ok(())
 }
 
-/// Waits until the other side has closed the connection.
-async fn gone(stream: &UnixStream) {
-    let mut byte = [0];
-    while stream.readable().await.is_ok() {
-        match stream.try_read(&mut byte) {
-            Ok(1..) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
-        }
-    }
-}
-
 /// Answers one connection.
 pub(crate) async fn serve(mut stream: UnixStream, images: &Images) -> io::Result<()> {
     let question = tokio::time::timeout(PATIENCE, receive(&mut stream, MOST_QUESTION)).await??;
@@ -377,13 +365,7 @@ pub(crate) async fn serve(mut stream: UnixStream, images: &Images) -> io::Result
     let Some(question) = question else {
         return Ok(());
     };
-    // What asks a registry may take long, and changes nothing here: it ends with whoever wants to know.
-    let only_asks = matches!(question, Question::Plan(..));
-    let answered = tokio::select! {
-        answered = answer(images, question) => answered,
-        () = gone(&stream), if only_asks => return Ok(()),
-    };
-    let reply = match answered {
+    let reply = match answer(images, question).await {
         Ok(answer) => Reply::Answer(answer),
         Err(failure) => Reply::Refused {
             words: failure.chain(),
