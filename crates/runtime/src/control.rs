@@ -268,8 +268,8 @@ pub fn socket_beside(cri: &Path) -> PathBuf {
     cri.with_extension("img")
 }
 
-/// The file in a runtime's directory that names its CRI socket, so that who finds its store in use can ask it: device and inode of the
-/// socket, and its path.
+/// The file in a runtime's directory that names its CRI socket, so that who finds its store in use can ask it: which socket it is, and its
+/// path.
 const PLACE: &str = "owner";
 const MOST_PLACE: u64 = 8192;
 
@@ -277,24 +277,26 @@ const MOST_PLACE: u64 = 8192;
 /// now: that is none of this directory.
 pub fn socket_of(root: &Path) -> Option<PathBuf> {
     let text = fs::read_bounded(root.join(PLACE), MOST_PLACE).ok()?;
-    let mut parts = text.splitn(3, |byte| *byte == b' ');
-    let (device, inode, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut parts = text.splitn(2, |byte| *byte == b' ');
+    let (said, path) = (parts.next()?, parts.next()?);
     let socket = PathBuf::from(OsStr::from_bytes(path));
     match identity(&socket) {
-        Ok(own) => {
-            let said = [device, inode].join(&b' ');
-            (own.as_bytes() == said).then_some(socket)
-        }
+        Ok(own) => (own.as_bytes() == said).then_some(socket),
         // Somebody else's, who may not be asked.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(socket),
         Err(_) => None,
     }
 }
 
-/// Which socket it is, whatever its path.
+/// Which socket it is, whatever its path. A file system gives the number of one that is gone to the next: the time tells them apart, which
+/// nothing changes after the socket was made.
 fn identity(socket: &Path) -> io::Result<String> {
     let meta = std::fs::metadata(socket)?;
-    Ok(format!("{} {}", meta.dev(), meta.ino()))
+    let (number, time) = ((meta.dev(), meta.ino()), (meta.mtime(), meta.mtime_nsec()));
+    Ok(format!(
+        "{}:{}:{}.{:09}",
+        number.0, number.1, time.0, time.1
+    ))
 }
 
 /// Says where the runtime of a directory is asked, until dropped.
