@@ -165,7 +165,8 @@ pub async fn explain_again(
     let (mut seen, mut waiting) = (0, 0);
     let mut scope = Vec::new();
     for ask in asks {
-        let found = find::find(context, &desk.world, ask).await?;
+        let mut found = find::find(context, &desk.world, ask).await?;
+        find::refused::add(context, &desk.world, ask, &mut found).await;
         scope.push(match &found.note {
             Some(note) => format!("{ask} ({note})"),
             None => ask.to_string(),

@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::{Found, Workload, get, none, workload};
 use crate::pod::{Context, ExplainError};
+use crate::scan::Ask;
 use crate::world::{World, reason};
 
 /// The most events that are looked through.
@@ -17,28 +18,35 @@ const MOST: usize = 50;
 
 /// Adds what the events tell of: workloads that have no pods, as the refused creation of some is no news where others are there. What may
 /// not be read is noted; the pods that were found are explained all the same.
-pub(super) async fn add(
-    context: &Context,
-    world: &World,
-    namespace: Option<&str>,
-    found: &mut Found,
-) {
-    if let Err(error) = look(context, world, namespace, found).await {
-        let note = match error {
-            ExplainError::Api { what, source } => format!("{what}: {}", reason(&source)),
-            other => other.to_string(),
-        };
-        let note = format!("workloads whose pods cannot be made are not told: {note}");
-        found.note.get_or_insert(note);
-    }
+pub(in crate::scan) async fn add(context: &Context, world: &World, ask: &Ask, found: &mut Found) {
+    let namespace = match ask {
+        Ask::Namespace(namespace) => Some(namespace.as_str()),
+        Ask::Cluster => None,
+        Ask::Pod { .. } | Ask::Workload { .. } | Ask::Workloads { .. } => return,
+    };
+    let note = match look(context, world, namespace, found).await {
+        Ok(false) => return,
+        Ok(true) => {
+            format!("of workloads whose pods cannot be made the first {MOST} are looked at")
+        }
+        Err(error) => {
+            let why = match error {
+                ExplainError::Api { what, source } => format!("{what}: {}", reason(&source)),
+                other => other.to_string(),
+            };
+            format!("workloads whose pods cannot be made are not told: {why}")
+        }
+    };
+    found.note.get_or_insert(note);
 }
 
+/// True where there are more than are looked at.
 async fn look(
     context: &Context,
     world: &World,
     namespace: Option<&str>,
     found: &mut Found,
-) -> Result<(), ExplainError> {
+) -> Result<bool, ExplainError> {
     let events: Api<Event> = match namespace {
         Some(namespace) => Api::namespaced(context.kube.clone(), namespace),
         None => Api::all(context.kube.clone()),
@@ -50,6 +58,10 @@ async fn look(
         what: "events".to_owned(),
         source: Box::new(source),
     })?;
+    let more = events
+        .metadata
+        .continue_
+        .is_some_and(|token| !token.is_empty());
     let told = events
         .items
         .into_iter()
@@ -57,6 +69,7 @@ async fn look(
     let makers: BTreeSet<Maker> = told
         .filter_map(|event| Maker::of(event.involved_object))
         .collect();
+    let is_cut = more || makers.len() > MOST;
     let mut looked = BTreeSet::new();
     for maker in makers.into_iter().take(MOST) {
         let Some((kind, object)) = whole(context, &maker).await? else {
@@ -70,7 +83,7 @@ async fn look(
         let refused = refused.filter(|template| template.no_pods.refusal().is_some());
         found.templates.extend(refused);
     }
-    Ok(())
+    Ok(is_cut)
 }
 
 /// What tried to make a pod.

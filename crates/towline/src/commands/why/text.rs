@@ -100,18 +100,29 @@ pub(super) fn headline(scan: &Scan) -> String {
     }
     let pods = many(scan.pods, "pod");
     let open = match (scan.broken, scan.undecided) {
-        (0, 0) => {
-            return format!(
-                "{}: {pods}; none waits for an image that does not pull",
-                scan.scope
-            );
-        }
+        (0, 0) => "none waits for an image that does not pull".to_owned(),
         (broken, 0) => format!("{broken} cannot pull"),
         (0, undecided) => format!("{undecided} undecided"),
         (broken, undecided) => format!("{broken} cannot pull, {undecided} undecided"),
     };
-    let causes = many(scan.items.iter().filter(|one| !one.pulls).count(), "cause");
-    format!("{}: {pods}; {open}; {causes}", scan.scope)
+    let wrong = || scan.items.iter().filter(|one| !one.pulls);
+    let mut words = format!("{}: {pods}; {open}", scan.scope);
+    // No pod is counted for a workload that has none.
+    let without: usize = wrong().map(workloads_without_pods).sum();
+    if without > 0 {
+        words = format!("{words}; {} without pods", many(without, "workload"));
+    }
+    match wrong().count() {
+        0 => words,
+        causes => format!("{words}; {}", many(causes, "cause")),
+    }
+}
+
+fn workloads_without_pods(diagnosis: &Diagnosis) -> usize {
+    match &diagnosis.affected {
+        Some(affected) if affected.count == 0 => affected.workloads.len(),
+        _ => 0,
+    }
 }
 
 fn many(count: usize, what: &str) -> String {
@@ -395,6 +406,26 @@ mod tests {
         assert_eq!(
             title(&one),
             "42 pods on 3 nodes: docker.io rate limit for 203.0.113.7, resets 2001-01-01T00:00:00Z"
+        );
+    }
+
+    #[test]
+    fn a_headline_tells_of_workloads_without_pods() {
+        let without = Diagnosis {
+            cause: Some(towline_cause::Cause::AdmissionDenied),
+            affected: Some(Affected {
+                workloads: vec!["shop/deployment/web".to_owned()],
+                ..Affected::default()
+            }),
+            ..Diagnosis::about(towline_explain::Target::image("a"))
+        };
+        let scan = Scan {
+            pods: 7,
+            ..Scan::of("all namespaces", vec![without])
+        };
+        assert_eq!(
+            headline(&scan),
+            "all namespaces: 7 pods; none waits for an image that does not pull; 1 workload without pods; 1 cause"
         );
     }
 
