@@ -290,7 +290,12 @@ impl State {
                     .await;
                 }
                 Err(error) => {
-                    let message = format!("Error creating: {error}");
+                    // The sentence alone, as the other controllers of this field write it: the rest is a document.
+                    let why = match &error {
+                        kube::Error::Api(status) => status.message.clone(),
+                        other => other.to_string(),
+                    };
+                    let message = format!("Error creating: {why}");
                     SETS.record::<ReplicaSet>(
                         &self.client,
                         &set.metadata,

@@ -1,6 +1,6 @@
 //! Validation: what would be nonsense to store.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult, FieldCause};
@@ -162,15 +162,14 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<FieldCause>) {
             format!("Invalid value: {shown}: field is immutable"),
         ));
     }
-    let template =
-        serde_json::json!({"metadata": {"name": "template"}, "spec": spec["template"]["spec"]});
-    if let Ok(pod) = serde_json::from_value::<Pod>(template) {
+    let template = serde_json::from_value::<Option<PodSpec>>(spec["template"]["spec"].clone());
+    if let Ok(template) = template.map(Option::unwrap_or_default) {
         causes.extend(
-            towline_pod::validate::pod(&pod)
+            towline_pod::validate::template_spec(&template, "spec.template.spec")
                 .into_iter()
                 .map(|error| FieldCause {
                     reason: error.kind,
-                    field: format!("spec.template.{}", error.field),
+                    field: error.field,
                     message: error.message,
                 }),
         );

@@ -119,9 +119,13 @@ fn decide(kind: &Kind, current: &Value, options: &Options, now: jiff::Timestamp)
         .and_then(|text| text.parse::<jiff::Timestamp>().ok())
         .zip(before)
         .map_or(now, |(time, before)| {
-            time - jiff::SignedDuration::from_secs(before)
+            time.saturating_sub(jiff::SignedDuration::from_secs(before))
+                .unwrap_or(now)
         });
-    let time = base + jiff::SignedDuration::from_secs(grace);
+    // Any number of seconds may be asked for, also one that ends after the last moment there is.
+    let time = base
+        .saturating_add(jiff::SignedDuration::from_secs(grace))
+        .unwrap_or(jiff::Timestamp::MAX);
     next["metadata"]["deletionTimestamp"] = json!(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     next["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
     if kind.plural == "namespaces" {

@@ -57,6 +57,17 @@ impl Context {
     }
 }
 
+/// The methods that the metrics tell apart.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
 /// Answers one request.
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) -> Response {
     let started = Instant::now();
@@ -69,7 +80,13 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
                 Route::Resource(target) => target.kind.plural,
                 _ => "",
             };
-            (ask.verb, known)
+            // A method is whatever the peer wrote, also one without credentials: only known ones may become labels, which stay.
+            let verb = if METHODS.contains(request.method()) {
+                ask.verb
+            } else {
+                "unknown".to_owned()
+            };
+            (verb, known)
         }
         Err(_) => ("unknown".to_owned(), ""),
     };

@@ -52,8 +52,17 @@ fn parse(context: &Context) -> ApiResult<Patch> {
                 ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
             })?;
             let force = context.query.flag("force");
+            let config = decode::yaml(&context.body)?;
+            let metadata = config.get("metadata");
+            if !config.is_object()
+                || !matches!(metadata, None | Some(Value::Null | Value::Object(_)))
+            {
+                return Err(ApiError::bad_request(
+                    "the body of an apply is an object, and so is its metadata",
+                ));
+            }
             Ok(Patch::Apply {
-                config: decode::yaml(&context.body)?,
+                config,
                 manager: manager.to_owned(),
                 force,
             })

@@ -25,6 +25,16 @@ pub(super) fn review(
     if !review.is_object() {
         return Err(ApiError::bad_request("the review is not an object"));
     }
+    for field in ["metadata", "spec"] {
+        if !matches!(
+            review.get(field),
+            None | Some(Value::Null | Value::Object(_))
+        ) {
+            return Err(ApiError::bad_request(format!(
+                "the field {field} of the review is not an object"
+            )));
+        }
+    }
     let kind = match resource {
         "tokenreviews" => "TokenReview",
         "selfsubjectreviews" => "SelfSubjectReview",
