@@ -1,4 +1,4 @@
-//! What is done while nothing is asked: the memory of the last busy minute is given back.
+//! What is done while nothing is asked: the memory of start-up and of the last busy minute is given back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,20 @@ use crate::handlers::Registry;
 const QUIET: Duration = Duration::from_secs(2);
 
 impl Registry {
-    /// Gives memory back whenever requests came and then stopped coming. Never ends.
+    /// Gives memory back after start-up, and whenever requests came and then stopped coming. Never ends.
     pub(crate) async fn tidy_when_idle(self: Arc<Self>) {
-        let (mut seen, mut tidied) = (0, 0);
+        let (mut seen, mut tidied) = (0, None);
         loop {
             tokio::time::sleep(QUIET).await;
             let flights = self.state.flights();
             let begun = flights.begun();
-            if begun == seen && begun != tidied && flights.is_empty() {
-                task::blocking("give memory back", memory::give_back).await;
-                tidied = begun;
+            if begun == seen && tidied != Some(begun) && flights.is_empty() {
+                task::blocking("give memory back", || {
+                    memory::give_back();
+                    memory::give_back_program();
+                })
+                .await;
+                tidied = Some(begun);
             }
             seen = begun;
         }
