@@ -1,6 +1,6 @@
 //! Kubernetes manifests from files: YAML or JSON, several documents a file, folders, or standard input.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -25,26 +25,34 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .take(MAX_BYTES)
-                .read_to_string(&mut text)
-                .context("read standard input")?;
+            let text = whole(std::io::stdin()).context("read standard input")?;
             parse("standard input", &text, &mut manifests)?;
             continue;
         }
         for file in files(path)? {
             let place = file.display().to_string();
-            let mut text = String::new();
             let opened = std::fs::File::open(&file).with_context(|| format!("open {place}"))?;
-            opened
-                .take(MAX_BYTES)
-                .read_to_string(&mut text)
-                .with_context(|| format!("read {place}"))?;
+            let text = whole(opened).with_context(|| format!("read {place}"))?;
             parse(&place, &text, &mut manifests)?;
         }
     }
     Ok(manifests)
+}
+
+/// The text of a file of at most [`MAX_BYTES`]; what is larger is refused, not cut.
+pub(crate) fn whole(file: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!(
+                "it is larger than the {} MiB that are read of one file; split it",
+                MAX_BYTES >> 20
+            ),
+        ));
+    }
+    Ok(text)
 }
 
 fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {

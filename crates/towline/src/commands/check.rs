@@ -10,11 +10,9 @@ use towline_check::Checked;
 use towline_oci::Platform;
 
 use crate::exit::{BROKEN, OK, UNDECIDED, Usage, hinted};
+use crate::manifests;
 use crate::output::{self, BAD, Format, GOOD, styled};
 use crate::registry_client::RegistryArgs;
-
-/// The most bytes that are read of one file.
-const MAX_BYTES: u64 = 16 << 20;
 
 /// Say whether the images of manifests would pull, before a rollout
 ///
@@ -71,12 +69,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn read(file: &std::path::Path) -> std::io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(file)?
-        .take(MAX_BYTES)
-        .read_to_string(&mut text)?;
-    Ok(text)
+    manifests::whole(std::fs::File::open(file)?)
 }
 
 fn print(checked: &Checked) -> std::io::Result<()> {

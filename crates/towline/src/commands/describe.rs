@@ -39,14 +39,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("read {} {}", args.kind, args.name))?;
     object.metadata.managed_fields = None;
+    // It repeats the whole object, a secret's values included.
+    if let Some(annotations) = &mut object.metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
     if resource.kind == "Secret" {
         hide_values(&mut object);
     }
     output::document(Format::Yaml, &object)?;
     let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
+    // An earlier object of that name had events of its own. Those of nodes carry the node's name in place of its uid.
+    let uid = object.uid().filter(|_| resource.kind != "Node");
+    let same = uid.map_or_else(String::new, |uid| format!(",involvedObject.uid={uid}"));
     let fields = format!(
-        "involvedObject.name={},involvedObject.kind={}",
+        "involvedObject.name={},involvedObject.kind={}{same}",
         args.name, resource.kind
     );
     let list = events
