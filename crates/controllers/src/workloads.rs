@@ -290,7 +290,7 @@ impl State {
                     .await;
                 }
                 Err(error) => {
-                    // The sentence alone, as the other controllers of this field write it: the rest is a document.
+                    // The sentence alone, as Kubernetes' controller writes it, without the document around it.
                     let why = match &error {
                         kube::Error::Api(status) => status.message.clone(),
                         other => other.to_string(),

@@ -79,7 +79,8 @@ pub(crate) fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
         let one = Running::start(kind, &towline, &work)?;
-        std::thread::sleep(Duration::from_secs(2));
+        // Longer than Towline waits before it gives the memory of its start-up back.
+        std::thread::sleep(Duration::from_secs(5));
         figures.note(IDLE_NEW, kind.name(), resident(&one)?);
         let began = Instant::now();
         one.fill(&layer, args.tags)
